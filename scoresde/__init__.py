@@ -1,0 +1,52 @@
+"""scoresde: diffusion models as stochastic differential equations.
+
+    sde         VP, SubVP, VE: two functions of time, log alpha and the variance (sde/); the rest follows
+    mixture     GaussianMixture: data whose exact score is known, to learn with and to test against (mixture.py)
+    score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
+    loss        denoising score matching (loss.py)
+    train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
+    sampling    EulerMaruyama, ProbabilityFlow: from the prior to data, for any score (sampling/)
+    likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
+    evaluation  distances between samples and data (evaluation.py)
+"""
+
+from scoresde.checkpoint import CheckpointError, Checkpoints
+from scoresde.config import ConfigError
+from scoresde.dequantization import UniformDequantization
+from scoresde.likelihood import (
+    ExactDivergence,
+    Gaussian,
+    Hutchinson,
+    Likelihood,
+    Rademacher,
+    bits_per_dim,
+    log_likelihood,
+)
+from scoresde.loss import (
+    EDMWeighting,
+    LikelihoodWeighting,
+    LogNormalSigma,
+    LowDiscrepancyTime,
+    UniformTime,
+    VarianceWeighting,
+    dsm_loss,
+)
+from scoresde.mixture import GaussianMixture
+from scoresde.nets.mlp import MLP, MLPConfig
+from scoresde.nets.unet import UNet, UNetConfig
+from scoresde.ode import InLogSNR, InTime
+from scoresde.sampling.base import Path, Sample, sample
+from scoresde.sampling.euler_maruyama import EulerMaruyama
+from scoresde.sampling.probability_flow import ProbabilityFlow
+from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity, convert
+from scoresde.sde.base import SDE, denoise
+from scoresde.sde.ve import VE
+from scoresde.sde.vp import VP, SubVP
+from scoresde.train.loop import Fit, TrainingDiverged, fit
+from scoresde.train.run import load
+from scoresde.train.sharding import use_cpu_cores
+from scoresde.train.step import Training
+from scoresde.types import ScoreFn
+
+__version__ = "0.1.0"

@@ -1,0 +1,96 @@
+"""Calling a score under jit and in chunks: weights become arguments, one compilation per shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import PyTree
+from tqdm.auto import tqdm
+
+from scoresde.types import Cond, check_count, pytree_dataclass
+
+
+@pytree_dataclass("module")
+class LinenScore:
+    """A bound Linen module taken apart, so that its weights are jit arguments and not constants of the program."""
+
+    module: Any
+    variables: PyTree[Array]
+
+    def __call__(self, x: Array, t: Array, cond: Cond = None) -> Array:
+        """The module applied to its variables."""
+        return self.module.apply(self.variables, x, t, *(() if cond is None else (cond,)))
+
+
+class ByIdentity:
+    """A callable that cannot be hashed, made static by its identity."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self.denoise = getattr(function, "denoise", None)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self.function is other.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+
+def as_argument(score: PyTree) -> PyTree:
+    """A score that `eqx.filter_jit` takes as an argument: arrays traced, everything else static and hashable.
+
+    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules are taken apart; a plain
+    function is static, so hand over the same function object to compile once.
+    """
+
+    def convert(leaf: Any) -> Any:
+        if hasattr(leaf, "unbind") and hasattr(leaf, "apply"):  # a bound Linen module, without importing Flax
+            return LinenScore(*leaf.unbind())
+        try:
+            hash(leaf)
+        except TypeError:
+            return leaf if hasattr(leaf, "dtype") else ByIdentity(leaf)
+        return leaf
+
+    return jax.tree.map(convert, score)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 matrix products in full: accelerators round them to bf16 or tf32 by default, far above solver error."""
+    with jax.default_matmul_precision("float32"):
+        yield
+
+
+def in_chunks(
+    function: Callable[..., PyTree],
+    arrays: tuple[PyTree, ...],
+    batch: int,
+    batch_size: int | None,
+    progress: str | None = None,
+) -> PyTree:
+    """`function(*arrays)` in chunks of `batch_size` examples; the last one is padded, so one shape is compiled.
+
+    Every leaf with a leading axis is cut and joined along it; other leaves of the result are the last chunk's.
+    progress: the bar's label, or None for no bar.
+    """
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    size = batch if batch_size is None else min(batch_size, batch)
+    if size == batch:
+        return function(*arrays)
+    results = []
+    for start in tqdm(range(0, batch, size), desc=progress, disable=progress is None, unit="chunk"):
+        rows = jnp.minimum(jnp.arange(start, start + size), batch - 1)  # padding repeats the last example
+        results.append(function(*jax.tree.map(lambda a, rows=rows: a[rows], arrays)))
+    return jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1], *results
+    )

@@ -1,0 +1,180 @@
+"""Denoising score matching: the loss, its weightings, and where times are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.sde.base import SDE
+from scoresde.types import (
+    Cond,
+    Key,
+    ScoreFn,
+    as_typed_key,
+    call_score,
+    check_batch,
+    check_cond,
+    check_setting,
+    check_time,
+    example_keys,
+    normal_like,
+    right_pad,
+    sum_data,
+)
+
+# --- Weightings: lambda(t) of lambda |s + noise / sigma|^2, given as the factor of |sigma s + noise|^2 ---
+
+
+@runtime_checkable
+class Weighting(Protocol):
+    """lambda(t) / sigma(t)^2, one per example."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceWeighting:
+    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; Ho et al. 2020, L_simple)."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return jnp.ones_like(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodWeighting:
+    """lambda = g^2: half its time integral bounds the negative log-likelihood (Song et al. 2021b, arXiv:2101.09258)."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return sde.squared_diffusion(t) / sde.variance(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class EDMWeighting:
+    """Unit weight on EDM's network output F (Karras et al. 2022): factor 1 + sigma^2 / (alpha sigma_data)^2.
+
+    Raises:
+        ValueError: if sigma_data is not positive.
+    """
+
+    sigma_data: float = 0.5
+    """Standard deviation of the data."""
+
+    def __post_init__(self):
+        check_setting("sigma_data", self.sigma_data, 0.0, inclusive=False)
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return 1.0 + jnp.exp(-sde.log_snr(t)) / self.sigma_data**2
+
+
+# --- Time distributions ---
+
+
+@runtime_checkable
+class TimeDistribution(Protocol):
+    """n times in (0, 1] from one key."""
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]: ...
+
+
+def check_training_t_min(t_min: float) -> None:
+    """0 < t_min < 1: at t = 0 the score of a single example is infinite."""
+    check_setting("t_min", t_min, 0.0, 1.0, inclusive=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformTime:
+    """t ~ U[t_min, 1], independent."""
+
+    t_min: float = 1e-5
+
+    def __post_init__(self):
+        check_training_t_min(self.t_min)
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n independent times."""
+        return self.t_min + (1.0 - self.t_min) * jax.random.uniform(as_typed_key(key), (n,))
+
+
+@dataclasses.dataclass(frozen=True)
+class LowDiscrepancyTime:
+    """u_i = mod(u_0 + i / n, 1) on [t_min, 1]: each uniform, together evenly spread (Kingma et al. 2021, App. I.1)."""
+
+    t_min: float = 1e-5
+
+    def __post_init__(self):
+        check_training_t_min(self.t_min)
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n times, one in each n-th of the interval."""
+        u = jnp.mod(jax.random.uniform(as_typed_key(key)) + jnp.arange(n) / n, 1.0)
+        return self.t_min + (1.0 - self.t_min) * u
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormalSigma:
+    """log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022), truncated to what the SDE spans on [t_min, 1].
+
+    Raises:
+        ValueError: if std is not positive, or t_min lies outside (0, 1).
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+    t_min: float = 1e-5
+
+    def __post_init__(self):
+        check_setting("mean", self.mean, -math.inf)
+        check_setting("std", self.std, 0.0, inclusive=False)
+        check_training_t_min(self.t_min)
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n independent times."""
+        low, high = (-0.5 * sde.log_snr(jnp.asarray(t)) for t in (self.t_min, 1.0))
+        z = jax.random.truncated_normal(
+            as_typed_key(key), (low - self.mean) / self.std, (high - self.mean) / self.std, (n,)
+        )
+        t = sde.time_from_log_snr(-2.0 * (self.mean + self.std * z))
+        return jnp.clip(t, self.t_min, 1.0)  # the truncation's ends, to rounding
+
+
+# --- The loss ---
+
+
+def dsm_loss(
+    key: Key,
+    sde: SDE,
+    score: ScoreFn,
+    x0: Float[Array, " batch *data"],
+    t: Float[Array, " batch"],
+    weighting: Weighting = VarianceWeighting(),
+    cond: Cond = None,
+) -> Float[Array, " batch"]:
+    """Denoising score matching (Vincent 2011; Song et al. 2021, arXiv:2011.13456, Eq. 7):
+
+        lambda(t) |score(x_t, t) + noise / sigma|^2,   x_t = alpha x_0 + sigma noise
+
+    One value per example, summed over data dimensions. Its minimiser is the score, its minimum is not 0. key: one, or
+    one per example; t: in (0, 1], one per example.
+
+    Raises:
+        ValueError: if t does not hold exactly one time per example in (0, 1], or cond one row.
+    """
+    check_batch(x0, "x0")
+    if jnp.shape(t) != x0.shape[:1]:
+        raise ValueError(
+            f"t has shape {jnp.shape(t)}, x0 has {x0.shape}: dsm_loss wants one time per example. "
+            f"For a single time use jnp.full({x0.shape[:1]}, t)."
+        )
+    check_time(t)
+    check_cond(cond, x0.shape[0])
+    noise = normal_like(example_keys(key, x0.shape[0]), x0)
+    mean, std = sde.marginal_prob(x0, t)
+    std = right_pad(std, x0)
+    residual = std * call_score(score, mean + std * noise, t, cond) + noise
+    return weighting(sde, t) * sum_data(residual**2)

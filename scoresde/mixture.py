@@ -1,0 +1,189 @@
+"""Gaussian mixtures: data whose density, score, denoiser and divergence are known exactly at every t, under any SDE."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.sde.base import SDE, Time, as_time
+from scoresde.types import Cond, Key, check_x_t, example_keys, is_concrete, pytree_dataclass, split_examples
+
+
+@pytree_dataclass()
+class GaussianMixture:
+    """p_0 = sum_k w_k N(m_k, C_k). A linear SDE keeps it a mixture:
+
+        p_t = sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I)
+
+    means: (k, d); covs: (k,) isotropic variances, (k, d) diagonal, or (k, d, d) full; weights: (k,), positive, any
+    sum (normalised), equal if left out. For a (k, k) array with d = k, diagonal is meant. Everything below is in
+    closed form, in the precision of the arrays.
+
+    Raises:
+        ValueError: if shapes do not fit, a weight is negative, or a covariance is not symmetric positive definite.
+    """
+
+    means: Float[Array | np.ndarray, "k d"]
+    covs: Float[Array | np.ndarray, " k *cov"]
+    weights: Float[Array | np.ndarray, " k"] | None = None
+
+    def __post_init__(self):
+        if is_concrete(self.means, self.covs) or isinstance(self.means, (list, tuple)):
+            dtype = jnp.result_type(float, *(a.dtype for a in (self.means, self.covs) if isinstance(a, jax.Array)))
+            means, covs = np.asarray(self.means, np.float64), np.asarray(self.covs, np.float64)
+            if means.ndim != 2:
+                raise ValueError(f"means has shape {means.shape}: wanted (components, dimensions).")
+            weights = np.ones(len(means)) if self.weights is None else np.asarray(self.weights, np.float64)
+            _check_mixture(means, covs, weights)
+            for name, value in (("means", means), ("covs", covs), ("weights", weights / weights.sum())):
+                object.__setattr__(self, name, jnp.asarray(value, dtype))
+        elif self.weights is None:
+            object.__setattr__(self, "weights", jnp.full(self.means.shape[:1], 1.0 / self.means.shape[0]))
+
+    @property
+    def dim(self) -> int:
+        """d, the dimension of the data."""
+        return self.means.shape[1]
+
+    def mean(self) -> Float[Array, " d"]:
+        """E[x_0]."""
+        return self._weights @ self.means
+
+    def cov(self) -> Float[Array, "d d"]:
+        """Cov[x_0]: within plus between the components."""
+        eye = jnp.eye(self.dim, dtype=self.means.dtype)
+        match self.covs.ndim:
+            case 1:
+                full = self.covs[:, None, None] * eye
+            case 2:
+                full = self.covs[:, :, None] * eye
+            case _:
+                full = self.covs
+        centred = self.means - self.mean()
+        return jnp.einsum("k,kij->ij", self._weights, full) + jnp.einsum("k,ki,kj->ij", self._weights, centred, centred)
+
+    def sample(self, key: Key, n: int) -> Float[Array, "n d"]:
+        """n independent draws; draw i depends on (key, i) alone."""
+        key_component, key_noise = split_examples(example_keys(key, n))
+        which = self._draw_components(key_component)
+        noise = jax.vmap(lambda k: jax.random.normal(k, (self.dim,), self.means.dtype))(key_noise)
+        if self.covs.ndim == 3:
+            spread = jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(self.covs)[which], noise)
+        else:
+            spread = jnp.sqrt(self.covs).reshape(len(self.covs), -1)[which] * noise
+        return self.means[which] + spread
+
+    def log_prob(self, sde: SDE, x: Float[Array, " batch d"], t: Time) -> Float[Array, " batch"]:
+        """log p_t(x) in nats; t = 0.0 gives the data density itself, whatever sigma(0) is.
+
+        Raises:
+            ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example in [0, 1].
+        """
+        log_joint, _ = self._components(sde, x, t)
+        return jax.nn.logsumexp(log_joint, axis=-1)
+
+    def score(self, sde: SDE) -> MixtureScore:
+        """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides."""
+        return MixtureScore(sde, self)
+
+    @property
+    def _weights(self) -> Array:
+        assert self.weights is not None
+        return self.weights
+
+    def _draw_components(self, keys: Array) -> Array:
+        return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self._weights)))(keys)
+
+    def _components(self, sde: SDE, x: Array, t: Time) -> tuple[Array, Array]:
+        """For each x and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
+        _check_points(x, t, self.dim)
+        t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
+        # t = 0 means the data: VE's marginal there has sigma_min, which the data do not.
+        variance = jnp.where(t == 0.0, 0.0, sde.variance(t))[:, None, None]
+        alpha = sde.alpha(t)[:, None, None]
+        centred = x[:, None, :] - alpha * self.means  # (batch, k, d)
+        if self.covs.ndim < 3:
+            spectrum = alpha**2 * self.covs.reshape(1, len(self.covs), -1) + variance  # (batch, k, 1 or d)
+            spectrum = jnp.broadcast_to(spectrum, centred.shape)
+            score = -centred / spectrum
+        else:
+            # One eigenbasis per component serves every t: alpha^2 C + sigma^2 I shares it.
+            values, basis = jnp.linalg.eigh(self.covs)
+            spectrum = alpha**2 * values + variance
+            rotated = jnp.einsum("kij,nki->nkj", basis, centred, precision="highest")
+            score = -jnp.einsum("kij,nkj->nki", basis, rotated / spectrum, precision="highest")
+        log_normal = 0.5 * jnp.sum(score * centred - jnp.log(spectrum), axis=-1) - 0.5 * self.dim * math.log(
+            2.0 * math.pi
+        )
+        return jnp.log(self._weights) + log_normal, score
+
+    def _mean_inverse_trace(self, sde: SDE, x: Array, t: Time) -> Array:
+        """trace of C_t^-1 per component, (batch, k)."""
+        t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
+        values = jnp.linalg.eigvalsh(self.covs) if self.covs.ndim == 3 else self.covs.reshape(len(self.covs), -1)
+        variance = jnp.where(t == 0.0, 0.0, sde.variance(t))[:, None, None]
+        spectrum = sde.alpha(t)[:, None, None] ** 2 * values + variance
+        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (len(x), len(values), self.dim)), axis=-1)
+
+
+@pytree_dataclass()
+class MixtureScore:
+    """The exact score of a Gaussian mixture under an SDE: a ScoreFn that also offers `denoise` and `divergence`."""
+
+    sde: SDE
+    mixture: GaussianMixture
+
+    def __call__(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
+        """sum_k r_k(x) s_k(x), r_k the posterior probability of component k; `cond` is ignored."""
+        log_joint, scores = self.mixture._components(self.sde, x, t)
+        return jnp.sum(jax.nn.softmax(log_joint, axis=-1)[..., None] * scores, axis=1)
+
+    def denoise(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
+        """E[x_0 | x_t] = sum_k r_k (m_k + alpha C_k C_t^-1 (x - alpha m_k)), by Gaussian conditioning."""
+        covs = self.mixture.covs
+        log_joint, scores = self.mixture._components(self.sde, x, t)
+        if covs.ndim == 3:
+            gain = -jnp.einsum("kij,nkj->nki", covs, scores, precision="highest")
+        else:
+            gain = -covs.reshape(1, len(covs), -1) * scores
+        alpha = self.sde.alpha(jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype))[:, None, None]
+        responsibility = jax.nn.softmax(log_joint, axis=-1)[..., None]
+        return jnp.sum(responsibility * (self.mixture.means + alpha * gain), axis=1)
+
+    def divergence(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch"]:
+        """trace of the score's Jacobian: sum_k r_k (|s_k|^2 - tr C_t^-1) - |s|^2."""
+        log_joint, scores = self.mixture._components(self.sde, x, t)
+        responsibility = jax.nn.softmax(log_joint, axis=-1)
+        trace = self.mixture._mean_inverse_trace(self.sde, x, t)
+        mean = jnp.sum(responsibility[..., None] * scores, axis=1)
+        second = jnp.sum(responsibility * (jnp.sum(scores**2, axis=-1) - trace), axis=-1)
+        return second - jnp.sum(mean**2, axis=-1)
+
+
+def _check_mixture(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> None:
+    k, d = means.shape
+    if covs.shape not in ((k,), (k, d), (k, d, d)):
+        raise ValueError(
+            f"covs has shape {covs.shape} for means {means.shape}: wanted ({k},) isotropic variances, ({k}, {d}) "
+            f"diagonal or ({k}, {d}, {d}) full covariances."
+        )
+    if weights.shape != (k,) or not np.all(np.isfinite(weights) & (weights > 0)):
+        raise ValueError(f"weights = {weights}: wanted {k} positive numbers, one per component.")
+    if not (np.all(np.isfinite(means)) and np.all(np.isfinite(covs))):
+        raise ValueError("means or covs hold NaN or infinity.")
+    if covs.ndim == 3 and not np.allclose(covs, np.swapaxes(covs, 1, 2), rtol=1e-5, atol=1e-7):
+        raise ValueError("covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it.")
+    smallest = np.linalg.eigvalsh(covs).min() if covs.ndim == 3 else covs.min()
+    if smallest <= 0.0:
+        raise ValueError(f"a covariance has the eigenvalue {smallest:g}: wanted positive definite ones (variances, not std).")
+
+
+def _check_points(x: Array, t: Time, dim: int) -> None:
+    check_x_t(x, t)
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"x has shape {x.shape}, the mixture lives in {dim} dimensions: wanted (batch, {dim}).")

@@ -1,0 +1,80 @@
+"""A residual multilayer perceptron for vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.nets.layers import TimeEmbedding, zeros
+from scoresde.types import check_count, check_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPConfig:
+    """Settings of an `MLP`."""
+
+    width: int = 128
+    """Units of a hidden layer."""
+    depth: int = 3
+    """Residual blocks."""
+    dropout: float = 0.0
+    """Probability of dropping a unit while training."""
+    time_scale: float = 100.0
+    """Multiplies the time label before its sinusoidal embedding."""
+    num_classes: int | None = None
+    """Classes of a conditional network."""
+
+    def __post_init__(self):
+        check_count("width", self.width, 4)
+        check_count("depth", self.depth)
+        check_setting("dropout", self.dropout, 0.0, 1.0)
+
+    def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
+        """The network for examples of this shape, (d,)."""
+        return MLP(self, shape, rngs=rngs)
+
+
+class MLP(nnx.Module):
+    """x (batch, d), t (batch,) → (batch, d); the output layer starts at zero.
+
+    Raises:
+        ValueError: if shape is not (d,).
+    """
+
+    def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
+        if len(shape) != 1:
+            raise ValueError(f"shape is {shape}: an MLP takes vectors, (d,). Images: UNetConfig().")
+        self.config, self.shape, width = config, tuple(shape), config.width
+        self.time = TimeEmbedding(width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.input = nnx.Linear(shape[0], width, rngs=rngs)
+        self.blocks = nnx.List([MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.output = nnx.Linear(width, shape[0], kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, " batch d"], t: Float[Array, " batch"], cond: Array | None = None
+    ) -> Float[Array, " batch d"]:
+        embedding = self.time(t, cond)
+        h = self.input(x)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.output(jax.nn.silu(self.norm(h)))
+
+
+class MLPBlock(nnx.Module):
+    """h + W2 drop(silu(W1 silu(norm(h)) + embedding))."""
+
+    def __init__(self, width: int, dropout: float, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.dense1 = nnx.Linear(width, width, rngs=rngs)
+        self.time = nnx.Linear(width, width, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dense2 = nnx.Linear(width, width, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, h: Array, embedding: Array) -> Array:
+        inner = self.dense1(jax.nn.silu(self.norm(h))) + self.time(jax.nn.silu(embedding))
+        return h + self.dense2(self.dropout(jax.nn.silu(inner)))

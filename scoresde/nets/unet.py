@@ -1,0 +1,166 @@
+"""A U-Net for images of any size: residual blocks with time embedding, attention at chosen depths."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.nets.layers import TimeEmbedding, zeros
+from scoresde.types import check_count, check_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Settings of a `UNet` (Ho et al. 2020, arXiv:2006.11239, App. B, small)."""
+
+    channels: int = 32
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level over `channels`; each level halves the resolution."""
+    num_blocks: int = 2
+    """Residual blocks a level, on the way down."""
+    attention_levels: tuple[int, ...] = (1,)
+    """Levels with self-attention after each block; the middle always has it."""
+    num_heads: int = 2
+    """Attention heads."""
+    dropout: float = 0.1
+    """Probability of dropping a unit while training."""
+    time_scale: float = 1000.0
+    """Multiplies the time label before its sinusoidal embedding."""
+    num_classes: int | None = None
+    """Classes of a conditional network; its condition is one integer label per example."""
+
+    def __post_init__(self):
+        check_count("channels", self.channels, 4)
+        check_count("num_blocks", self.num_blocks)
+        check_count("num_heads", self.num_heads)
+        check_setting("dropout", self.dropout, 0.0, 1.0)
+        if not self.multipliers or self.channels % 4:
+            raise ValueError(f"channels = {self.channels} is not a multiple of 4, or multipliers are empty.")
+        for level, multiplier in enumerate(self.multipliers):
+            check_count(f"multipliers[{level}]", multiplier)
+            if (self.channels * multiplier) % self.num_heads:
+                raise ValueError(f"{self.channels * multiplier} channels do not divide into {self.num_heads} heads.")
+        if any(level not in range(len(self.multipliers)) for level in self.attention_levels):
+            raise ValueError(f"attention_levels = {self.attention_levels}: levels are 0 … {len(self.multipliers) - 1}.")
+
+    def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> UNet:
+        """The network for images of this shape, (height, width, channels)."""
+        return UNet(self, shape, rngs=rngs)
+
+
+class UNet(nnx.Module):
+    """x (batch, height, width, c), t (batch,) → like x; any height and width, odd ones included. Output starts at 0.
+
+    Raises:
+        ValueError: if shape is not (height, width, c).
+    """
+
+    def __init__(self, config: UNetConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
+        if len(shape) != 3:
+            raise ValueError(f"shape is {shape}: a U-Net takes images (height, width, channels). Vectors: MLPConfig().")
+        self.config, self.shape = config, tuple(shape)
+        base, width = config.channels, 4 * config.channels
+        self.time = TimeEmbedding(base, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.input = conv(shape[-1], base, rngs=rngs)
+
+        channels, skips = base, [base]
+        downs, ups = [], []
+        last = len(config.multipliers) - 1
+        for level, multiplier in enumerate(config.multipliers):
+            attend = level in config.attention_levels
+            for _ in range(config.num_blocks):
+                downs.append(Block(channels, base * multiplier, width, config, attend, rngs=rngs))
+                channels = base * multiplier
+                skips.append(channels)
+            if level < last:
+                downs.append(nnx.Conv(channels, channels, (3, 3), strides=2, rngs=rngs))
+                skips.append(channels)
+        self.middle1 = Block(channels, channels, width, config, True, rngs=rngs)
+        self.middle2 = Block(channels, channels, width, config, False, rngs=rngs)
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            attend = level in config.attention_levels
+            for _ in range(config.num_blocks + 1):
+                ups.append(Block(channels + skips.pop(), base * multiplier, width, config, attend, rngs=rngs))
+                channels = base * multiplier
+            if level > 0:
+                ups.append(conv(channels, channels, rngs=rngs))
+        self.downs, self.ups = nnx.List(downs), nnx.List(ups)
+        self.norm = group_norm(channels, rngs=rngs)
+        self.output = conv(channels, shape[-1], kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, " batch h w c"], t: Float[Array, " batch"], cond: Array | None = None
+    ) -> Float[Array, " batch h w c"]:
+        embedding = jax.nn.silu(self.time(t, cond))
+        h = self.input(x)
+        skips = [h]
+        for layer in self.downs:
+            h = layer(h, embedding) if isinstance(layer, Block) else layer(h)
+            skips.append(h)
+        h = self.middle2(self.middle1(h, embedding), embedding)
+        for layer in self.ups:
+            if isinstance(layer, Block):
+                h = layer(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
+            else:
+                h = layer(upsample(h, skips[-1].shape[1:3]))
+        return self.output(jax.nn.silu(self.norm(h)))
+
+
+class Block(nnx.Module):
+    """skip(h) + conv2(drop(silu(norm(conv1(silu(norm(h))) + W embedding)))), then attention if asked for."""
+
+    def __init__(self, c_in: int, c_out: int, width: int, config: UNetConfig, attend: bool, *, rngs: nnx.Rngs):
+        self.norm1 = group_norm(c_in, rngs=rngs)
+        self.conv1 = conv(c_in, c_out, rngs=rngs)
+        self.time = nnx.Linear(width, c_out, rngs=rngs)
+        self.norm2 = group_norm(c_out, rngs=rngs)
+        self.dropout = nnx.Dropout(config.dropout, rngs=rngs)
+        self.conv2 = conv(c_out, c_out, kernel_init=zeros, rngs=rngs)
+        self.skip = None if c_in == c_out else nnx.Linear(c_in, c_out, rngs=rngs)
+        self.attention = Attention(c_out, config.num_heads, rngs=rngs) if attend else None
+
+    def __call__(self, h: Array, embedding: Array) -> Array:
+        inner = self.conv1(jax.nn.silu(self.norm1(h))) + self.time(embedding)[:, None, None, :]
+        inner = self.conv2(self.dropout(jax.nn.silu(self.norm2(inner))))
+        h = inner + (h if self.skip is None else self.skip(h))
+        return h if self.attention is None else self.attention(h)
+
+
+class Attention(nnx.Module):
+    """h + W softmax(q k^T / sqrt(d)) v over all pixels (Vaswani et al. 2017)."""
+
+    def __init__(self, channels: int, num_heads: int, *, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        self.norm = group_norm(channels, rngs=rngs)
+        self.qkv = nnx.Linear(channels, 3 * channels, rngs=rngs)
+        self.output = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, h: Array) -> Array:
+        batch, height, width, channels = h.shape
+        qkv = self.qkv(self.norm(h)).reshape(batch, height * width, 3, self.num_heads, -1)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        out = jax.nn.dot_product_attention(q, k, v).reshape(h.shape)
+        return h + self.output(out)
+
+
+def conv(c_in: int, c_out: int, *, rngs: nnx.Rngs, **options) -> nnx.Conv:
+    """A 3×3 convolution that keeps the size."""
+    return nnx.Conv(c_in, c_out, (3, 3), rngs=rngs, **options)
+
+
+def group_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """Group norm with groups of at least 4 channels, at most 32 groups."""
+    groups = next(n for n in range(max(1, min(channels // 4, 32)), 0, -1) if channels % n == 0)
+    return nnx.GroupNorm(channels, num_groups=groups, rngs=rngs)
+
+
+def upsample(h: Float[Array, " batch h w c"], size: tuple[int, ...]) -> Float[Array, " batch h2 w2 c"]:
+    """Nearest neighbour ×2, cut to the size of the skip it meets: odd sizes lose the last row or column."""
+    doubled = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+    return doubled[:, : size[0], : size[1]]

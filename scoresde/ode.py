@@ -1,0 +1,135 @@
+"""One adaptive ODE solve along the probability flow, for one example: shared by the sampler and the likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Int, PyTree
+
+from scoresde.sde.base import SDE, derivative
+from scoresde.types import check_count, check_setting
+
+MAX_STEPS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class InTime:
+    """Integrate in t itself."""
+
+    def at(self, sde: SDE, t: Array) -> Array:
+        """The variable at time t."""
+        return t
+
+    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """t and dt/du at the variable u."""
+        return u, jnp.ones_like(u)
+
+
+@dataclasses.dataclass(frozen=True)
+class InLogSNR:
+    """Integrate in -log SNR, in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
+
+    def at(self, sde: SDE, t: Array) -> Array:
+        """The variable at time t."""
+        return -sde.log_snr(t)
+
+    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """t and dt/du at the variable u."""
+        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends to rounding
+        return t, -1.0 / derivative(sde.log_snr, t)
+
+
+class Solution(NamedTuple):
+    """End state, states at the saved times, evaluations of the field, and whether the end was reached."""
+
+    y: PyTree[Array]
+    path: PyTree[Array] | None
+    nfe: Int[Array, ""]
+    success: Bool[Array, ""]
+
+
+def evaluations(solver: Any) -> tuple[int, int]:
+    """Field evaluations of an explicit Runge-Kutta solver: (before the first step, per attempted step).
+
+    Raises:
+        TypeError: if the solver's evaluations cannot be counted from its tableau.
+    """
+    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
+        stages, reuse = solver.tableau.num_stages, solver.tableau.fsal
+        return (1, stages - 1) if reuse else (0, stages)
+    raise TypeError(
+        f"solver is {solver!r}: wanted an explicit adaptive Runge-Kutta method of diffrax, e.g. diffrax.Dopri5()."
+    )
+
+
+def check_solver(solver: Any, rtol: float, atol: float) -> Any:
+    """The solver, Dopri5 if None, with its settings checked."""
+    solver = diffrax.Dopri5() if solver is None else solver
+    evaluations(solver)
+    check_setting("rtol", rtol, 0.0, 1.0, inclusive=False)
+    check_setting("atol", atol, 0.0, inclusive=False)
+    return solver
+
+
+def solve(
+    field: Callable[[Array, PyTree], PyTree],
+    y0: PyTree[Array],
+    sde: SDE,
+    start: float,
+    end: float,
+    *,
+    solver: Any,
+    variable: InTime | InLogSNR,
+    rtol: float,
+    atol: float,
+    max_steps: int = MAX_STEPS,
+    save_at: Array | None = None,
+) -> Solution:
+    """Integrate dy/dt = field(t, y) from t = start to end with step control on this one state.
+
+    save_at: times in the order of integration at which to keep y as well (interpolated).
+    """
+    check_count("max_steps", max_steps)
+    dtype = jnp.result_type(*jax.tree.leaves(y0))
+    u0, u1 = (variable.at(sde, jnp.asarray(t, dtype)).astype(dtype) for t in (start, end))
+
+    def vector_field(u, y, args):
+        t, dt_du = variable.time(sde, u)
+        return jax.tree.map(lambda dy: (dt_du * dy).astype(dy.dtype), field(t.astype(dtype), y))
+
+    saves = {"t1": True} if save_at is None else {"t1": True, "ts": variable.at(sde, save_at).astype(dtype)}
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(vector_field),  # pyright: ignore[reportArgumentType]
+        solver,
+        t0=u0,
+        t1=u1,
+        dt0=(u1 - u0) * 1e-2,  # given, so that diffrax spends no evaluations to guess it
+        y0=y0,
+        stepsize_controller=diffrax.PIDController(
+            rtol=rtol,
+            atol=atol,
+            dtmin=4.0 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(u0), jnp.abs(u1)),
+            force_dtmin=False,  # a step that small means a NaN field or a singularity: stop and say so
+        ),
+        saveat=diffrax.SaveAt(**saves),
+        max_steps=max_steps,
+        throw=False,
+    )
+    ys = solution.ys
+    last = jax.tree.map(lambda y: y[-1], ys)
+    path = None if save_at is None else jax.tree.map(lambda y: y[:-1], ys)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
+    reached = solution.ts[-1] == u1
+    first, per_step = evaluations(solver)
+    return Solution(
+        y=last,
+        path=path,
+        nfe=first + per_step * solution.stats["num_steps"],
+        success=(solution.result == diffrax.RESULTS.successful) & finite & reached,
+    )

@@ -1,0 +1,184 @@
+"""Pictures of a run: image grids, training curves, clouds of points. No global state, so they work in any thread."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:  # slow to import: only the functions that draw load them
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+FAILED = (200, 30, 120)  # the colour of an image that is not finite: a sample that failed
+GAP = (225, 225, 225)
+CURVES = ("loss", "valid_loss", "grad_norm", "learning_rate")  # what training_curve draws of a row
+BLUE, ORANGE, GREY = "#2f6db3", "#d2691e", "#6b7078"
+
+
+def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, scale: int | None = None) -> Image:
+    """Draw images x, (n, h, w, 1 or 3) with values in [low, high], row by row, and save the PNG if a path is given.
+
+    A pixel becomes scale × scale pixels without smoothing; by default an image is at least 48 wide and high. Values
+    beyond [low, high] get the nearer end; an image with a value that is not finite is filled with `FAILED`.
+
+    Raises:
+        ValueError: if x has another shape, no images, or integers beyond [low, high].
+    """
+    from PIL import Image
+
+    x = np.asarray(x)
+    _check_images(x, low, high)
+    n, h, w, _ = x.shape
+    columns, scale, gap = columns or math.ceil(math.sqrt(n)), scale or math.ceil(48 / min(h, w)), 2
+    unit = (x.astype(np.float64) - low) / (high - low)
+    failed = ~np.isfinite(unit).all(axis=(1, 2, 3))
+    unit[failed] = 0.0
+    pixels = np.repeat(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), 3 // x.shape[3], axis=3)
+    pixels[failed] = FAILED
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+
+    h, w = h * scale, w * scale
+    canvas = np.full((math.ceil(n / columns) * (h + gap) + gap, columns * (w + gap) + gap, 3), GAP, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
+        canvas[top : top + h, left : left + w] = image
+    grid = Image.fromarray(canvas)
+    _save(grid.save, path)
+    return grid
+
+
+def training_curve(rows: Sequence[Mapping[str, Any]], path: str | Path | None = None) -> Figure:
+    """Draw rows with "step" and any of `CURVES`: losses above, gradient norm and learning rate below.
+
+    The training loss is noisy: faint as it is, with its running mean on top. The legend counts what is not finite.
+
+    Raises:
+        ValueError: if no row has a step and a number for one of `CURVES`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    data = curves(rows)
+    if not data:
+        raise ValueError(f'no row has a step and one of {CURVES}: wanted rows such as {{"step": 0, "loss": 1.5}}.')
+    panels = [names for pair in (CURVES[:2], CURVES[2:]) if (names := [name for name in pair if name in data])]
+    fig = Figure(figsize=(7.4, 3.4 if len(panels) == 1 else 5.0), dpi=160, layout="constrained")
+    axes = fig.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=(1.8, 1)[: len(panels)])[:, 0]
+    for ax, names in zip(axes, panels, strict=True):
+        ax.spines["right"].set_visible(False)
+        lines = []
+        for name in names:
+            second = name == "learning_rate" and len(names) == 2  # its own scale, on the right
+            lines += _draw_curve(ax.twinx() if second else ax, name, *data[name])
+        ax.legend(handles=lines, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        values = np.concatenate([data[name][1] for name in names if "loss" in name] or [data[names[0]][1]])
+        values = values[np.isfinite(values)]
+        if values.size and 0 < 4 * values.min() < values.max():  # wide, and a logarithm exists
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}" if step == round(step) else "")
+    _save(fig.savefig, path)
+    return fig
+
+
+def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Figure:
+    """Draw clouds of points, name → (n, 2), side by side on equal axes.
+
+    The frame holds all points, except that a few far off would shrink the others to a dot: those, and points that
+    are not finite, are counted in the title instead.
+
+    Raises:
+        ValueError: if there are no clouds, or one is not (n, 2).
+    """
+    from matplotlib.figure import Figure
+
+    clouds = {name: np.asarray(cloud, np.float64) for name, cloud in points.items()}
+    shapes = {name: cloud.shape for name, cloud in clouds.items()}
+    if not shapes or any(len(shape) != 2 or shape[1] != 2 for shape in shapes.values()):
+        raise ValueError(f'clouds of shape {shapes}: wanted (n, 2) each, e.g. scatter_2d({{"data": x0[:, :2]}}).')
+    points = np.concatenate(list(clouds.values()))
+    points = points[np.isfinite(points).all(axis=1)]
+    points = points if len(points) else np.zeros((1, 2))
+    low, high = np.percentile(points, (0.5, 99.5), axis=0)
+    near = points[(np.abs(points - (low + high) / 2) <= high - low).all(axis=1)]
+    low, high = near.min(axis=0), near.max(axis=0)
+    pad = 0.05 * (high - low).max() or 1.0
+    low, high = low - pad, high + pad
+    height = np.clip((high - low)[1] / (high - low)[0], 0.4, 2.5)
+    fig = Figure(figsize=(2.9 * len(clouds) + 0.4, 2.7 * height + 1.1), dpi=160, layout="constrained")
+    axes = fig.subplots(1, len(clouds), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, (name, cloud) in zip(axes, clouds.items(), strict=True):
+        inside, lost = ((cloud >= low) & (cloud <= high)).all(axis=1), ~np.isfinite(cloud).all(axis=1)
+        counts = {"points": len(cloud), "outside": np.sum(~inside & ~lost), "not finite": np.sum(lost)}
+        counts = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        ax.set_title(f"{name}\n{counts}", fontsize=9.5, loc="left")
+        ax.scatter(*cloud[inside].T, s=np.clip(8000 / (len(cloud) + 1), 1.5, 12), c=BLUE, alpha=0.5, lw=0)
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="x₁")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("x₂")
+    _save(fig.savefig, path)
+    return fig
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Name → array (2, n) of steps, in order, and values, for each of `CURVES` that the rows have."""
+    pairs = {name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()] for name in CURVES}
+    arrays = {name: np.array(found, np.float64).T for name, found in pairs.items() if found}  # None → NaN
+    return {name: array[:, np.argsort(array[0], kind="stable")] for name, array in arrays.items()}
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that a reader, or a run that is killed, never sees half of it. Makes its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_images(x, low, high):
+    if x.ndim != 4 or x.shape[3] not in (1, 3) or not x.size:
+        fixes = {2: "x[None, ..., None]", 3: "x[..., None]", 4: "x.transpose(0, 2, 3, 1)"}
+        fix = "x[None]" if x.ndim == 3 and x.shape[2] in (1, 3) else fixes.get(x.ndim, "x.reshape(-1, h, w, 3)")
+        raise ValueError(f"x has shape {x.shape}: wanted (n, h, w, 1 or 3) with n > 0, e.g. image_grid({fix}).")
+    if x.dtype.kind in "iu" and (x.min() < low or x.max() > high):
+        raise ValueError(
+            f"integers {x.min()} to {x.max()} leave [{low}, {high}]: write image_grid(x, low=0, high=255)."
+        )
+
+
+def _draw_curve(ax, name, steps, values):
+    """Draw the curve and return the line that the legend names."""
+    label = name.replace("valid_", "validation ").replace("grad_", "gradient ").replace("_", " ")
+    ax.set_ylabel("loss" if "loss" in name else label)
+    ax.spines["top"].set_visible(False)
+    finite = np.isfinite(values)
+    label += "" if finite.all() else f" ({np.sum(~finite):,} not finite)"
+    if name == "loss":
+        ax.plot(steps, values, color=BLUE, alpha=0.3, lw=0.8)
+        window, ones = np.ones(max(1, np.sum(finite) // 40)), np.ones(np.sum(finite))
+        steps, values = steps[finite], values[finite]
+        values = np.convolve(values, window, "same") / np.convolve(ones, window, "same") if finite.any() else values
+    style = {"loss": (BLUE, 1.8, "-"), "valid_loss": (ORANGE, 1.4, ".-"), "grad_norm": (GREY, 1.0, "-")}
+    color, width, line = style.get(name, (ORANGE, 1.4, "-"))
+    return ax.plot(steps, values, line, color=color, lw=width, label=label)
+
+
+def _save(save, path):
+    if path is not None:
+        buffer = io.BytesIO()
+        save(buffer, format=Path(path).suffix[1:] or "png")
+        write_atomically(path, buffer.getvalue())

@@ -1,0 +1,183 @@
+"""Parameterisations: what a network predicts, and `ScoreModel`, which makes any network's output a score."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.sde.base import SDE, Time, as_time
+from scoresde.types import Cond, call_score, check_setting, check_x_t, pytree_dataclass, right_pad
+
+State = Float[Array, " batch *data"]
+
+
+@runtime_checkable
+class Parameterization(Protocol):
+    """What the network's output means. Every one names the same posterior mean, so any converts to any other.
+
+    With x = alpha x_0 + sigma noise, `data_and_noise` reads x_0 and noise off the output, `prediction` is its inverse
+    on pairs consistent with x. Both are written so that nothing cancels at either end of time.
+    """
+
+    def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:
+        """What the network sees for (x, t): a scaled state and a time-like number per example."""
+        ...
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        """(x_0, noise) that the output stands for."""
+        ...
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        """The output that stands for x_0 and noise."""
+        ...
+
+
+class _Plain:
+    """The network sees x and t as they are."""
+
+    def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:
+        return x, t
+
+
+@dataclasses.dataclass(frozen=True)
+class Score(_Plain):
+    """The output is the score itself, s = -noise / sigma."""
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        return (x + sigma**2 * output) / alpha, -sigma * output
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        _, sigma = _scales(sde, x0, t)
+        return -noise / sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(_Plain):
+    """The output is the noise (Ho et al. 2020, arXiv:2006.11239)."""
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        return (x - sigma * output) / alpha, output
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        return noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(_Plain):
+    """The output is x_0."""
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        return output, (x - alpha * output) / sigma
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        return x0
+
+
+@dataclasses.dataclass(frozen=True)
+class Velocity(_Plain):
+    """The output is v = alpha noise - sigma x_0 (Salimans & Ho 2022, arXiv:2202.00512), for any alpha and sigma."""
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        square = alpha**2 + sigma**2  # 1 for VP
+        return (alpha * x - sigma * output) / square, (sigma * x + alpha * output) / square
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        alpha, sigma = _scales(sde, x0, t)
+        return alpha * noise - sigma * x0
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM:
+    """Preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any linear SDE:
+
+        D = c_skip x + c_out F(c_in x; c_noise),   n^2 = alpha^2 sigma_data^2 + sigma^2
+        c_in = 1 / n,   c_skip = alpha sigma_data^2 / n^2,   c_out = sigma sigma_data / n,   c_noise = log(sigma / alpha) / 4
+
+    The network sees and predicts unit variance at every t.
+
+    Raises:
+        ValueError: if sigma_data is not positive.
+    """
+
+    sigma_data: float = 0.5
+    """Standard deviation of the data."""
+
+    def __post_init__(self):
+        check_setting("sigma_data", self.sigma_data, 0.0, inclusive=False)
+
+    def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        return x / self._norm(alpha, sigma), -0.125 * sde.log_snr(t)
+
+    def data_and_noise(self, sde: SDE, output: State, x: State, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        norm = self._norm(alpha, sigma)
+        x0 = (alpha * self.sigma_data**2 / norm * x + sigma * self.sigma_data * output) / norm
+        noise = (sigma / norm * x - alpha * self.sigma_data * output) / norm  # (x - alpha x_0) / sigma, simplified
+        return x0, noise
+
+    def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
+        alpha, sigma = _scales(sde, x0, t)
+        return (sigma * x0 / self.sigma_data - alpha * self.sigma_data * noise) / self._norm(alpha, sigma)
+
+    def _norm(self, alpha: Array, sigma: Array) -> Array:
+        return jnp.sqrt((alpha * self.sigma_data) ** 2 + sigma**2)
+
+
+def _scales(sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
+    return right_pad(sde.alpha(t), x), right_pad(sde.sigma(t), x)
+
+
+def convert(
+    value: State, x: State, t: Time, sde: SDE, source: Parameterization, target: Parameterization
+) -> State:
+    """A prediction in one parameterisation, restated in another, e.g. `convert(eps, x, t, sde, Noise(), Velocity())`.
+
+    Raises:
+        ValueError: if value and x differ in shape, or t does not fit them.
+    """
+    check_x_t(x, t)
+    if value.shape != x.shape:
+        raise ValueError(f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of its state.")
+    t = jnp.broadcast_to(as_time(t), x.shape[:1])
+    return target.prediction(sde, *source.data_and_noise(sde, value, x, t), t)
+
+
+@pytree_dataclass("parameterization")
+class ScoreModel:
+    """A network under an SDE, as a ScoreFn with `denoise`. A pytree: its leaves are the network's arrays.
+
+    net(x, t) or net(x, t, cond): an NNX, Equinox or bound Linen module, or any function, whose output has x's shape
+    and means what `parameterization` says.
+    """
+
+    sde: SDE
+    net: Callable[..., Array]
+    parameterization: Any = Noise()
+
+    def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
+        """The score, -noise / sigma; t: one time, or one per example."""
+        _, noise = self.data_and_noise(x, t, cond)
+        return -noise / right_pad(self.sde.sigma(as_time(t)), x)
+
+    def denoise(self, x: State, t: Time, cond: Cond = None) -> State:
+        """E[x_0 | x_t = x]."""
+        x0, _ = self.data_and_noise(x, t, cond)
+        return x0
+
+    def data_and_noise(self, x: State, t: Time, cond: Cond = None) -> tuple[State, State]:
+        """E[x_0 | x_t] and E[noise | x_t] from one evaluation of the network."""
+        check_x_t(x, t)
+        t = jnp.broadcast_to(as_time(t), x.shape[:1])
+        scaled, label = self.parameterization.inputs(self.sde, x, t)
+        output = call_score(self.net, scaled, label, cond)
+        return self.parameterization.data_and_noise(self.sde, output, x, t)

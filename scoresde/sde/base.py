@@ -1,0 +1,252 @@
+"""A linear SDE is two functions of time, log alpha and the marginal variance; everything else follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.types import (
+    Cond,
+    Key,
+    Scalar,
+    ScoreFn,
+    call_score,
+    check_batch,
+    check_time,
+    check_x_t,
+    data_dim,
+    example_keys,
+    normal_like,
+    pytree_dataclass,
+    right_pad,
+    sum_data,
+)
+
+Time = float | Float[Array, "..."] | Float[np.ndarray, "..."]
+
+
+def derivative(f: Callable[[Array], Array], t: Array) -> Array:
+    """df/dt of an elementwise function, by forward mode."""
+    return jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
+
+
+def as_time(t: Time) -> Array:
+    """t as a floating-point array."""
+    t = jnp.asarray(t)
+    return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.result_type(float))
+
+
+class SDE:
+    """Linear SDE dx = f(t) x dt + g(t) dw with marginals x_t = alpha(t) x_0 + sigma(t) noise, noise ~ N(0, I).
+
+        f = d log alpha / dt,   g^2 = d sigma^2 / dt - 2 f sigma^2 = -sigma^2 d(log SNR) / dt
+
+    (Song et al. 2021, arXiv:2011.13456, Eq. 28-29; Kingma et al. 2021, arXiv:2107.00630). A new SDE is a frozen
+    dataclass with `log_alpha` and `variance`, written so that `variance` keeps its digits near t = 0 (`expm1`, not
+    `1 - exp`). Methods are overridden where a closed form is more exact. t: [0, 1], 0 = data, 1 = prior.
+    """
+
+    # --- The two functions that define the process ---
+
+    def log_alpha(self, t: Time) -> Array:
+        """log alpha(t), alpha the signal's scale; any shape → same shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_alpha(self, t), log of the signal's scale.")
+
+    def variance(self, t: Time) -> Array:
+        """sigma(t)^2, the noise's variance; any shape → same shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define variance(self, t), the noise's variance.")
+
+    # --- Derived scales ---
+
+    def alpha(self, t: Time) -> Array:
+        """Signal scale alpha(t)."""
+        return jnp.exp(self.log_alpha(as_time(t)))
+
+    def sigma(self, t: Time) -> Array:
+        """Noise scale sigma(t), the standard deviation of p(x_t | x_0)."""
+        return jnp.sqrt(self.variance(as_time(t)))
+
+    def log_snr(self, t: Time) -> Array:
+        """2 log(alpha / sigma)."""
+        t = as_time(t)
+        return 2.0 * self.log_alpha(t) - jnp.log(self.variance(t))
+
+    def time_from_log_snr(self, log_snr: Float[Array, "..."]) -> Array:
+        """The inverse of `log_snr` on [0, 1], by bisection in log t; closed forms override."""
+        log_snr = as_time(log_snr)
+        eps = jnp.finfo(log_snr.dtype)
+        low = jnp.full_like(log_snr, math.log(float(eps.tiny)))
+        high = jnp.zeros_like(log_snr)
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = 0.5 * (low + high)
+            too_clean = self.log_snr(jnp.exp(middle)) > log_snr  # log SNR falls with t
+            return jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)
+
+        low, high = jax.lax.fori_loop(0, eps.nmant + 10, halve, (low, high))
+        return jnp.exp(0.5 * (low + high))
+
+    # --- The SDE's coefficients ---
+
+    def drift_rate(self, t: Time) -> Array:
+        """f(t) = d log alpha / dt, the drift's coefficient; like t."""
+        return derivative(self.log_alpha, as_time(t))
+
+    def squared_diffusion(self, t: Time) -> Array:
+        """g(t)^2 = d sigma^2 / dt - 2 f sigma^2, finite at t = 0; like t."""
+        t = as_time(t)
+        return derivative(self.variance, t) - 2.0 * self.drift_rate(t) * self.variance(t)
+
+    def drift(self, x: Float[Array, " batch *data"], t: Time) -> Float[Array, " batch *data"]:
+        """f(t) x.
+
+        Raises:
+            ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
+        """
+        check_x_t(x, t)
+        return right_pad(self.drift_rate(t), x) * x
+
+    def diffusion(self, t: Time) -> Array:
+        """g(t), not its square; like t."""
+        check_time(t)
+        return jnp.sqrt(self.squared_diffusion(t))
+
+    # --- Kernels ---
+
+    def marginal_prob(self, x0: Float[Array, " batch *data"], t: Time) -> tuple[Array, Array]:
+        """p(x_t | x_0) = N(alpha x_0, sigma^2 I): its mean (like x0) and standard deviation (like t).
+
+        Raises:
+            ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
+        """
+        check_x_t(x0, t, "x0")
+        return right_pad(self.alpha(t), x0) * x0, self.sigma(t)
+
+    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
+        """p(x_t | x_s) = N(c x_s, std^2 I), s <= t: (c, std), each of the shape of s and t.
+
+            c = alpha_t / alpha_s,   std^2 = sigma_t^2 - c^2 sigma_s^2 = -sigma_t^2 expm1(log_snr_t - log_snr_s)
+
+        Exact for short gaps too: there the increments are integrals of derivatives, not differences of near equals.
+
+        Raises:
+            ValueError: if s > t anywhere, or a time lies outside [0, 1].
+        """
+        s, t = self._ordered(s, t)
+        coefficient = jnp.exp(increment(self.log_alpha, s, t))
+        variance = -self.variance(t) * jnp.expm1(increment(self.log_snr, s, t))
+        return coefficient, jnp.sqrt(variance)
+
+    @staticmethod
+    def _ordered(s: Time, t: Time) -> tuple[Array, Array]:
+        check_time(s, "s")
+        check_time(t, "t")
+        s, t = jnp.broadcast_arrays(as_time(s), as_time(t))
+        if not any(isinstance(value, jax.core.Tracer) for value in (s, t)) and not bool(jnp.all(s <= t)):
+            raise ValueError("transition(s, t) runs forward in time: wanted s <= t. Write transition(t, s).")
+        return s, t
+
+    # --- The prior, p_1 with the data forgotten ---
+
+    def prior_std(self) -> Scalar:
+        """Standard deviation of the prior N(0, std^2 I); sigma(1) unless overridden."""
+        return self.sigma(1.0)
+
+    def prior_sample(self, key: Key, shape: tuple[int, ...]) -> Float[Array, " batch *data"]:
+        """Prior draws of shape (batch, *data); example i depends on (key, i) alone. key: one, or one per example."""
+        if len(shape) < 1:
+            raise ValueError("shape is (): wanted (batch, *data), e.g. (64, 2) for 64 points in the plane.")
+        keys = example_keys(key, shape[0])
+        return self.prior_std() * normal_like(keys, jnp.zeros(shape))
+
+    def prior_log_prob(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
+        """log density of the prior N(0, std^2 I) in nats, one per example."""
+        check_batch(x)
+        std = self.prior_std()
+        normalizer = data_dim(x) * (0.5 * math.log(2.0 * math.pi) + jnp.log(std))
+        return -0.5 * sum_data((x / std) ** 2) - normalizer
+
+    # --- Backwards in time ---
+
+    def reverse(self, score: ScoreFn) -> ReverseSDE:
+        """The reverse-time SDE, dx = [f x - g^2 score] dt + g dw (Song et al. 2021, Eq. 6)."""
+        return ReverseSDE(self, score)
+
+    def probability_flow(self, score: ScoreFn) -> ProbabilityFlowField:
+        """The vector field of the probability-flow ODE, (x, t) ↦ f x - 1/2 g^2 score (Song et al. 2021, Eq. 13)."""
+        return ProbabilityFlowField(self, score)
+
+
+@pytree_dataclass()
+class ReverseSDE:
+    """dx = [f(t) x - g(t)^2 score(x, t)] dt + g(t) dw, run from t = 1 to 0 (Song et al. 2021, Eq. 6)."""
+
+    sde: SDE
+    score: ScoreFn
+
+    def drift(self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None) -> Float[Array, " batch *data"]:
+        """f x - g^2 score; like x."""
+        return reverse_drift(self.sde, self.score, x, t, cond, weight=1.0)
+
+    def diffusion(self, t: Time) -> Array:
+        """g(t); like t."""
+        return self.sde.diffusion(t)
+
+
+@pytree_dataclass()
+class ProbabilityFlowField:
+    """dx/dt = f(t) x - 1/2 g(t)^2 score(x, t) (Song et al. 2021, Eq. 13)."""
+
+    sde: SDE
+    score: ScoreFn
+
+    def __call__(self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None) -> Float[Array, " batch *data"]:
+        return reverse_drift(self.sde, self.score, x, t, cond, weight=0.5)
+
+
+def reverse_drift(sde: SDE, score: ScoreFn, x: Array, t: Time, cond: Cond, weight: float) -> Array:
+    """f x - weight g^2 score: weight 1 for the reverse SDE, 1/2 for the probability flow."""
+    check_x_t(x, t)
+    t = jnp.broadcast_to(as_time(t), x.shape[:1])
+    drift = right_pad(sde.drift_rate(t), x) * x
+    return drift - weight * right_pad(sde.squared_diffusion(t), x) * call_score(score, x, t, cond)
+
+
+def denoise(
+    sde: SDE, score: ScoreFn, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+) -> Float[Array, " batch *data"]:
+    """E[x_0 | x_t] = (x + sigma^2 score) / alpha, Tweedie's formula (Efron 2011), or `score.denoise` where offered.
+
+    Raises:
+        ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
+    """
+    check_x_t(x, t)
+    t = jnp.broadcast_to(as_time(t), x.shape[:1])
+    offered = getattr(score, "denoise", None)
+    if offered is not None:
+        return offered(x, t) if cond is None else offered(x, t, cond)
+    return (x + right_pad(sde.variance(t), x) * call_score(score, x, t, cond)) / right_pad(sde.alpha(t), x)
+
+
+_NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(8))
+
+
+def increment(f: Callable[[Array], Array], s: Array, t: Array) -> Array:
+    """f(t) - f(s) without cancellation, f a logarithm: where it is below 1, the Gauss-Legendre integral of f'.
+
+    A logarithm that moves by less than 1 is smooth in between, so eight nodes are exact to rounding; one that moves
+    by more loses no digits to the difference.
+    """
+    difference = f(t) - f(s)
+    short = jnp.abs(difference) < 1.0
+    middle = jnp.where(short, 0.5 * (s + t), 0.5)  # 0.5: a harmless place for the entries that are not used
+    half = jnp.where(short, 0.5 * (t - s), 0.0)
+    integral = sum(w * half * derivative(f, middle + half * node) for node, w in zip(_NODES, _WEIGHTS, strict=True))
+    return jnp.where(s == t, 0.0, jnp.where(short, integral, difference))  # also at s = t = 0, where f is infinite

@@ -1,0 +1,62 @@
+"""Variance-exploding SDE with geometric sigma(t)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from scoresde.sde.base import SDE, Time, as_time
+from scoresde.types import Scalar, check_setting, is_concrete, pytree_dataclass
+
+
+@pytree_dataclass()
+class VE(SDE):
+    """Variance-exploding SDE, dx = sigma(t) sqrt(2 log(sigma_max / sigma_min)) dw, sigma = sigma_min (sigma_max / sigma_min)^t.
+
+    Song et al. 2021 (arXiv:2011.13456), Eq. 9 and 30; the limit of NCSN (Song & Ermon 2019). The published values
+    of sigma are for data in [0, 1]; for data in [-1, 1] the same process has both doubled.
+
+    Raises:
+        ValueError: if a scale is not positive and finite, or sigma_min >= sigma_max.
+    """
+
+    sigma_min: Scalar = 0.01
+    """Noise scale at t = 0, in units of the data."""
+    sigma_max: Scalar = 50.0
+    """Noise scale at t = 1, in units of the data: about the largest distance between two examples."""
+
+    def __post_init__(self):
+        check_setting("sigma_min", self.sigma_min, 0.0, inclusive=False)
+        check_setting("sigma_max", self.sigma_max, 0.0, inclusive=False)
+        if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the noise grows from data "
+                f"to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
+            )
+
+    @property
+    def log_ratio(self) -> Array:
+        """log(sigma_max / sigma_min)."""
+        return jnp.log(self.sigma_max) - jnp.log(self.sigma_min)
+
+    def log_alpha(self, t: Time) -> Array:
+        return jnp.zeros_like(as_time(t))
+
+    def variance(self, t: Time) -> Array:
+        return self.sigma(t) ** 2
+
+    def sigma(self, t: Time) -> Array:
+        return self.sigma_min * jnp.exp(as_time(t) * self.log_ratio)
+
+    def log_snr(self, t: Time) -> Array:
+        return -2.0 * (jnp.log(self.sigma_min) + as_time(t) * self.log_ratio)
+
+    def squared_diffusion(self, t: Time) -> Array:
+        return 2.0 * self.log_ratio * self.variance(t)
+
+    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
+        s, t = self._ordered(s, t)
+        return jnp.ones_like(t), self.sigma(s) * jnp.sqrt(jnp.expm1(2.0 * (t - s) * self.log_ratio))
+
+    def time_from_log_snr(self, log_snr: Array) -> Array:
+        return (-0.5 * as_time(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

@@ -1,0 +1,126 @@
+"""Variance-preserving SDEs with linear beta(t): VP, and sub-VP with the smaller variance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from scoresde.sde.base import SDE, Time, as_time
+from scoresde.types import Scalar, check_setting, is_concrete, pytree_dataclass
+
+
+def check_betas(beta_min: Scalar, beta_max: Scalar) -> None:
+    """0 <= beta_min <= beta_max, beta_max > 0: rates of the noise, per unit of time."""
+    check_setting("beta_min", beta_min, 0.0)
+    check_setting("beta_max", beta_max, 0.0, inclusive=False)
+    if is_concrete(beta_min, beta_max) and beta_min > beta_max:
+        raise ValueError(
+            f"beta_min = {beta_min} is above beta_max = {beta_max}: the rate rises from data to prior. "
+            f"Write beta_min={beta_max}, beta_max={beta_min}."
+        )
+
+
+class LinearBeta(SDE):
+    """beta(t) = beta_min + (beta_max - beta_min) t and its integral B(t): log alpha = -B / 2."""
+
+    beta_min: Scalar
+    beta_max: Scalar
+
+    def beta(self, t: Time) -> Array:
+        """beta(t), the noise rate; like t."""
+        return self.beta_min + as_time(t) * (self.beta_max - self.beta_min)
+
+    def integrated_beta(self, t: Time) -> Array:
+        """B(t) = beta_min t + (beta_max - beta_min) t^2 / 2."""
+        t = as_time(t)
+        return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
+
+    def integrated_beta_between(self, s: Array, t: Array) -> Array:
+        """B(t) - B(s) = (t - s) (beta_min + (beta_max - beta_min) (s + t) / 2): no cancellation."""
+        return (t - s) * (self.beta_min + 0.5 * (s + t) * (self.beta_max - self.beta_min))
+
+    def time_from_integrated_beta(self, integral: Array) -> Array:
+        """t = 2 B / (beta_min + sqrt(beta_min^2 + 2 (beta_max - beta_min) B)), the root that does not cancel."""
+        slope = self.beta_max - self.beta_min
+        return 2.0 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * integral))
+
+    def log_alpha(self, t: Time) -> Array:
+        return -0.5 * self.integrated_beta(t)
+
+    def drift_rate(self, t: Time) -> Array:
+        return -0.5 * self.beta(t)
+
+    def prior_std(self) -> Scalar:
+        return 1.0
+
+
+@pytree_dataclass()
+class VP(LinearBeta):
+    """Variance-preserving SDE, dx = -1/2 beta x dt + sqrt(beta) dw, sigma^2 = 1 - e^(-B).
+
+    Song et al. 2021 (arXiv:2011.13456), Eq. 11 and 33; the limit of DDPM (Ho et al. 2020).
+
+    Raises:
+        ValueError: if a rate is negative or not finite, or beta_min > beta_max.
+    """
+
+    beta_min: Scalar = 0.1
+    """Noise rate at t = 0, per unit of time."""
+    beta_max: Scalar = 20.0
+    """Noise rate at t = 1, per unit of time."""
+
+    def __post_init__(self):
+        check_betas(self.beta_min, self.beta_max)
+
+    def variance(self, t: Time) -> Array:
+        return -jnp.expm1(-self.integrated_beta(t))  # 1 - exp(.) loses digits near t = 0
+
+    def squared_diffusion(self, t: Time) -> Array:
+        return self.beta(t)
+
+    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
+        between = self.integrated_beta_between(*self._ordered(s, t))
+        return jnp.exp(-0.5 * between), jnp.sqrt(-jnp.expm1(-between))
+
+    def time_from_log_snr(self, log_snr: Array) -> Array:
+        return self.time_from_integrated_beta(jax.nn.softplus(-as_time(log_snr)))  # log SNR = -log(e^B - 1)
+
+
+@pytree_dataclass()
+class SubVP(LinearBeta):
+    """Sub-VP SDE, dx = -1/2 beta x dt + sqrt(beta (1 - e^(-2B))) dw, sigma = 1 - e^(-B) (no root).
+
+    Song et al. 2021 (arXiv:2011.13456), Eq. 12 and 29: its variance lies below VP's at every t.
+
+    Raises:
+        ValueError: if a rate is negative or not finite, or beta_min > beta_max.
+    """
+
+    beta_min: Scalar = 0.1
+    """Noise rate at t = 0, per unit of time."""
+    beta_max: Scalar = 20.0
+    """Noise rate at t = 1, per unit of time."""
+
+    def __post_init__(self):
+        check_betas(self.beta_min, self.beta_max)
+
+    def variance(self, t: Time) -> Array:
+        return jnp.expm1(-self.integrated_beta(t)) ** 2
+
+    def sigma(self, t: Time) -> Array:
+        return -jnp.expm1(-self.integrated_beta(t))
+
+    def squared_diffusion(self, t: Time) -> Array:
+        return -self.beta(t) * jnp.expm1(-2.0 * self.integrated_beta(t))
+
+    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
+        # (1 - e^(-B_t))^2 - e^(B_s - B_t) (1 - e^(-B_s))^2 = (1 - e^(B_s - B_t)) (1 - e^(-B_s - B_t))
+        s, t = self._ordered(s, t)
+        between = self.integrated_beta_between(s, t)
+        total = self.integrated_beta(s) + self.integrated_beta(t)
+        return jnp.exp(-0.5 * between), jnp.sqrt(jnp.expm1(-between) * jnp.expm1(-total))
+
+    def time_from_log_snr(self, log_snr: Array) -> Array:
+        # log SNR = -2 log(2 sinh(B / 2))
+        return self.time_from_integrated_beta(2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_time(log_snr))))

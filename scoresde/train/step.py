@@ -1,0 +1,146 @@
+"""One training step and one validation pass: pure functions of a plain state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from scoresde.loss import (
+    EDMWeighting,
+    LikelihoodWeighting,
+    LogNormalSigma,
+    LowDiscrepancyTime,
+    UniformTime,
+    VarianceWeighting,
+    dsm_loss,
+)
+from scoresde.score import ScoreModel
+from scoresde.train.ema import ema_decay, ema_update
+from scoresde.train.state import Skeleton, State
+from scoresde.types import Cond, check_count, check_setting, data_dim
+
+Prepare = Callable[[Array, Array], Array]
+"""(key, x) → x: what is drawn anew for every batch, e.g. dequantisation; runs inside the compiled step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Settings of the training loop.
+
+    Raises:
+        ValueError: if a count, rate or fraction is out of range.
+    """
+
+    steps: int = 1500
+    """Optimiser steps."""
+    batch_size: int = 128
+    """Examples a step."""
+    learning_rate: float = 1e-3
+    """Adam's, at its highest."""
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0."""
+    final_rate: float = 1.0
+    """Learning rate at the last step over the highest, by a cosine; 1 keeps it constant."""
+    clip: float = 1.0
+    """Largest norm of a gradient of the loss per data dimension."""
+    ema: float = 0.999
+    """Decay of the parameters' moving average, after its warm-up."""
+    weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
+    """Weight of the loss over time."""
+    times: LowDiscrepancyTime | UniformTime | LogNormalSigma = LowDiscrepancyTime()
+    """Where training times are drawn."""
+    log_every: int = 25
+    """Steps between rows of metrics."""
+    validate_every: int = 250
+    """Steps between validations, checkpoints and callbacks."""
+    max_skipped: int = 10
+    """Non-finite steps in a row after which training stops."""
+    steps_per_dispatch: int | None = None
+    """Steps in one compiled call; None: 1 on CPU (convolutions in CPU loops are slow), 10 elsewhere."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "validate_every", "max_skipped"):
+            check_count(name, getattr(self, name))
+        check_count("warmup", self.warmup, 0)
+        if self.steps_per_dispatch is not None:
+            check_count("steps_per_dispatch", self.steps_per_dispatch)
+        for name in ("learning_rate", "clip"):
+            check_setting(name, getattr(self, name), 0.0, inclusive=False)
+        check_setting("final_rate", self.final_rate, 0.0, 1.0 + 1e-12)
+        check_setting("ema", self.ema, 0.0, 1.0)
+
+    def schedule(self) -> optax.Schedule:
+        """Linear warm-up to learning_rate, then a cosine to final_rate of it at the last step."""
+        cosine = optax.cosine_decay_schedule(self.learning_rate, max(1, self.steps - self.warmup), self.final_rate)
+        rise = optax.linear_schedule(self.learning_rate / (self.warmup + 1), self.learning_rate, max(1, self.warmup))
+        return optax.join_schedules([rise, cosine], [self.warmup])
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam after clipping (Kingma & Ba 2015)."""
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(self.schedule()))
+
+
+def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Any]:
+    """(state, key, (x, cond)) → (state, metrics). Everything random in step n comes from fold_in(key, n).
+
+    A step whose loss or gradient is not finite leaves parameters, optimiser and EMA as they were and is counted.
+    """
+    optimizer = training.optimizer()
+
+    def loss_fn(params, constants, key, x, cond):
+        key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
+        x = x if prepare is None else prepare(key_prepare, x)
+        sde = skeleton.model.sde
+        net = skeleton.training_net(params, constants, key_net)
+        t = training.times.sample(key_time, sde, x.shape[0])
+        losses = dsm_loss(key_noise, sde, ScoreModel(sde, net, skeleton.model.parameterization), x, t,
+                          training.weighting, cond)  # fmt: skip
+        return jnp.mean(losses) / data_dim(x)
+
+    def step(state: State, key: Array, batch: tuple[Array, Cond]) -> tuple[State, dict[str, Array]]:
+        x, cond = batch
+        loss, grads = jax.value_and_grad(loss_fn)(
+            state["params"], state["constants"], jax.random.fold_in(key, state["step"]), x, cond
+        )
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        updated = {
+            "params": params,
+            "opt_state": opt_state,
+            "ema": ema_update(state["ema"], params, ema_decay(training.ema, state["step"])),
+        }
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, {k: state[k] for k in updated})
+        bad = jnp.where(good, 0, 1).astype(jnp.int32)
+        state = state | kept | {
+            "step": state["step"] + 1,
+            "skipped": state["skipped"] + bad,
+            "skipped_in_a_row": bad * (state["skipped_in_a_row"] + 1),
+        }  # fmt: skip
+        return state, {"loss": loss, "grad_norm": norm, "skipped_in_a_row": state["skipped_in_a_row"]}
+
+    return step
+
+
+def make_validation(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Array]:
+    """(ema, constants, key, x, cond, weight) → weighted sum of losses per data dimension, without dropout."""
+
+    def validate(
+        params: PyTree, constants: PyTree, key: Array, x: Array, cond: Cond, weight: Float[Array, " batch"]
+    ) -> Array:
+        key_prepare, key_time, key_noise = jax.random.split(key, 3)
+        x = x if prepare is None else prepare(key_prepare, x)
+        model = skeleton.score_model(params, constants)
+        t = training.times.sample(key_time, model.sde, x.shape[0])
+        losses = dsm_loss(key_noise, model.sde, model, x, t, training.weighting, cond)
+        return jnp.sum(weight * losses) / data_dim(x)
+
+    return validate

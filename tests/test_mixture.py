@@ -1,0 +1,108 @@
+"""The oracle itself, against SciPy, automatic differentiation and sampling error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import scoresde as sd
+
+RNG = np.random.default_rng(0)
+
+
+def covariances(kind, k, d):
+    root = RNG.normal(size=(k, d, d)) * 0.4
+    full = root @ np.swapaxes(root, 1, 2) + 0.1 * np.eye(d)
+    match kind:
+        case "isotropic":
+            return full[:, 0, 0], full[:, :1, :1] * np.eye(d)
+        case "diagonal":
+            diagonal = np.diagonal(full, axis1=1, axis2=2)
+            return diagonal, diagonal[:, :, None] * np.eye(d)
+    return full, full
+
+
+@pytest.fixture(params=["isotropic", "diagonal", "full"])
+def case(request, x64):
+    k, d = 3, 4
+    means, weights = RNG.normal(size=(k, d)), np.array([0.2, 0.5, 0.3])
+    covs, full = covariances(request.param, k, d)
+    return sd.GaussianMixture(means, covs, weights), means, full, weights
+
+
+def test_density_is_scipys_at_every_time(case, any_sde):
+    mixture, means, full, weights = case
+    x = RNG.normal(size=(20, 4))
+    for t in (0.0, 1e-3, 0.3, 1.0):
+        alpha, variance = float(any_sde.alpha(t)), float(any_sde.variance(t)) if t > 0 else 0.0
+        parts = [w * stats.multivariate_normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
+                 for w, m, c in zip(weights, means, full, strict=True)]  # fmt: skip
+        np.testing.assert_allclose(mixture.log_prob(any_sde, jnp.asarray(x), t), np.log(sum(parts)), rtol=1e-9)
+
+
+def test_score_divergence_and_denoiser_are_derivatives_of_the_density(case, any_sde):
+    mixture, *_ = case
+    score = mixture.score(any_sde)
+    x, t = jnp.asarray(RNG.normal(size=(10, 4))), jnp.linspace(0.02, 0.9, 10)
+    log_p = lambda x, t: mixture.log_prob(any_sde, x[None], t[None])[0]  # noqa: E731
+    gradient = jax.vmap(jax.grad(log_p))(x, t)
+    np.testing.assert_allclose(score(x, t), gradient, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(score.divergence(x, t), jax.vmap(lambda x, t: jnp.trace(jax.hessian(log_p)(x, t)))(x, t),
+                               rtol=1e-7)  # fmt: skip
+    tweedie = (x + any_sde.variance(t)[:, None] * gradient) / any_sde.alpha(t)[:, None]
+    np.testing.assert_allclose(score.denoise(x, t), tweedie, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(sd.denoise(any_sde, lambda x, t: score(x, t), x, t), tweedie, rtol=1e-9)
+
+
+def test_samples_have_the_mixtures_moments_and_shares(case):
+    mixture, means, full, weights = case
+    n = 50_000
+    x = np.asarray(mixture.sample(jax.random.key(1), n))
+    mean = weights @ means
+    cov = np.einsum("k,kij->ij", weights, full + np.einsum("ki,kj->kij", means - mean, means - mean))
+    np.testing.assert_allclose(mixture.mean(), mean, rtol=1e-12)
+    np.testing.assert_allclose(mixture.cov(), cov, rtol=1e-12)
+    assert np.all(np.abs(x.mean(axis=0) - mean) < 5 * np.sqrt(np.diag(cov) / n))
+    products = np.einsum("ni,nj->nij", x - mean, x - mean)
+    assert np.all(np.abs(products.mean(axis=0) - cov) < 5 * products.std(axis=0) / np.sqrt(n))
+    np.testing.assert_array_equal(mixture.sample(jax.random.key(1), 5), x[:5])
+
+
+def test_one_dimension_and_many_components_integrate_to_one(any_sde):
+    mixture = sd.GaussianMixture(np.linspace(-2, 2, 7)[:, None], np.full(7, 0.05))
+    grid = jnp.linspace(-300, 300, 600_001)[:, None] if isinstance(any_sde, sd.VE) else jnp.linspace(-9, 9, 20_001)[:, None]
+    for t in (0.0, 0.2, 0.9):
+        density = np.exp(np.asarray(mixture.log_prob(any_sde, grid, t), np.float64))
+        assert np.trapezoid(density, np.asarray(grid[:, 0], np.float64)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_it_is_a_pytree_and_differentiable_in_its_parameters(mixture):
+    sde, x = sd.VP(), jnp.asarray([[0.3, -0.2]])
+    slope = jax.jit(jax.grad(lambda mixture: mixture.log_prob(sde, x, 0.5)[0]))(mixture)
+    step = 1e-2
+    moved = [jax.tree.map(lambda a: a, mixture) for _ in range(2)]
+    values = [sd.GaussianMixture(m.means.at[1, 0].add(s * step), m.covs, m.weights).log_prob(sde, x, 0.5)[0]
+              for m, s in zip(moved, (1, -1), strict=True)]  # fmt: skip
+    assert float(slope.means[1, 0]) == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(3), np.ones(3)), "wanted .components"),
+        ((np.zeros((3, 2)), np.ones(2)), "isotropic variances"),
+        ((np.zeros((2, 2)), np.ones(2), np.array([1.0, -1.0])), "positive numbers"),
+        ((np.zeros((1, 2)), np.array([[[1.0, 2.0], [2.0, 1.0]]])), "eigenvalue"),
+        ((np.zeros((1, 2)), np.array([[[1.0, 0.5], [0.0, 1.0]]])), "not symmetric"),
+        ((np.full((1, 2), np.nan), np.ones(1)), "NaN"),
+    ],
+)
+def test_bad_mixtures_are_refused(arguments, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        sd.GaussianMixture(*arguments)
+
+
+def test_points_of_the_wrong_dimension_are_refused(mixture):
+    with pytest.raises(ValueError, match="lives in 2 dimensions"):
+        mixture.score(sd.VP())(jnp.ones((4, 3)), 0.5)

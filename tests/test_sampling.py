@@ -1,0 +1,300 @@
+"""Samplers against exact draws, closed-form recursions, a counting callback, and themselves in other chunks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import five_components
+
+import scoresde as sd
+from scoresde.evaluation import sliced_wasserstein
+from scoresde.types import right_pad
+
+N = 20_000
+
+
+@pytest.fixture(scope="module")
+def exact_distances():
+    """Sliced Wasserstein distances between repeated pairs of exact draws: the floor a perfect sampler has."""
+    mixture = five_components()
+    draws = [mixture.sample(jax.random.key(100 + i), N) for i in range(12)]
+    return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+
+
+def test_samples_are_the_mixtures(sampler, any_sde, mixture, exact_distances):
+    """Within the mean + 5 standard deviations of the floor; shares of components within 5 standard errors."""
+    draw, floor = exact_distances
+    out = sd.sample(jax.random.key(0), sampler, any_sde, mixture.score(any_sde), (N, 2))
+    assert bool(out.success.all())
+    assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
+    nearest = jnp.argmin(jnp.sum((out.x[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
+    reference = jnp.argmin(jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
+    shares, expected = (np.bincount(np.asarray(a), minlength=5) / N for a in (nearest, reference))
+    assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / N))
+
+
+def gaussian_score(sde, mean, variance):
+    """The exact score of N(mean, variance I) data."""
+
+    def score(x, t):
+        alpha = right_pad(sde.alpha(t), x)
+        return -(x - alpha * mean) / right_pad(sde.alpha(t) ** 2 * variance + sde.variance(t), x)
+
+    return score
+
+
+@pytest.mark.parametrize("grid", [sd.Uniform(), sd.UniformLogSNR()], ids=["uniform", "log_snr"])
+def test_euler_maruyama_follows_its_closed_form_recursion(any_sde, grid):
+    """On Gaussian data each step is linear: mean and variance of 50 coarse steps are known exactly, bias included.
+
+    A step of 1/N instead of the grid's spacing, or a time off by one, moves them by many standard errors.
+    """
+    m, v, steps, t_min = 0.7, 0.25, 50, 1e-2
+    t = np.asarray(grid(any_sde, steps, t_min), np.float64)
+    with jax.enable_x64(True):
+        f, g2, alpha, sigma2 = (np.asarray(a) for a in (any_sde.drift_rate(t), any_sde.squared_diffusion(t),
+                                                        any_sde.alpha(t), any_sde.variance(t)))  # fmt: skip
+    total = alpha**2 * v + sigma2
+    mean, variance = 0.0, float(any_sde.prior_std()) ** 2
+    for i in range(steps):
+        dt = t[i + 1] - t[i]
+        pull = 1.0 + (f[i] + g2[i] / total[i]) * dt
+        mean = pull * mean - g2[i] * alpha[i] * m / total[i] * dt
+        variance = pull**2 * variance - g2[i] * dt
+    for denoise in (False, True):
+        sampler = sd.EulerMaruyama(num_steps=steps, t_min=t_min, grid=grid, denoise=denoise)
+        out = sd.sample(jax.random.key(3), sampler, any_sde, gaussian_score(any_sde, m, v), (N, 1))
+        want_mean, want_var = mean, variance
+        if denoise:  # Tweedie is linear too: (x + sigma^2 s) / alpha
+            gain = (1.0 - sigma2[-1] / total[-1]) / alpha[-1]
+            want_mean = gain * mean + sigma2[-1] * m / total[-1]
+            want_var = gain**2 * variance
+        assert abs(float(out.x.mean()) - want_mean) < 5 * np.sqrt(want_var / N)
+        assert abs(float(out.x.var()) / want_var - 1.0) < 5 * np.sqrt(2.0 / N)
+
+
+def test_probability_flow_is_the_exact_map_on_gaussian_data(any_sde, x64):
+    """x(t_min) = alpha m + (x_1 - alpha_1 m) sqrt(total(t_min) / total(1)): the flow of a Gaussian is linear."""
+    m, v, t_min = 0.7, 0.25, 1e-3
+    x1 = any_sde.prior_sample(jax.random.key(0), (16, 3))
+    alpha, sigma2 = any_sde.alpha(jnp.asarray([t_min, 1.0])), any_sde.variance(jnp.asarray([t_min, 1.0]))
+    total = alpha**2 * v + sigma2
+    want = alpha[0] * m + (x1 - alpha[1] * m) * jnp.sqrt(total[0] / total[1])
+    for variable in (sd.InTime(), sd.InLogSNR()):
+        sampler = sd.ProbabilityFlow(rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable)
+        out = sampler(jax.random.key(0), any_sde, gaussian_score(any_sde, m, v), x1)
+        np.testing.assert_allclose(out.x, want, atol=1e-8)
+
+
+def test_weak_order_of_euler_maruyama_is_one():
+    """Its variance on Gaussian data approaches the exact one at first order: halving the step halves the error."""
+    sde, v, t_min = sd.VP(), 0.25, 1e-2
+    errors = []
+    for steps in (400, 800, 1600):
+        t = np.linspace(1.0, t_min, steps + 1)
+        with jax.enable_x64(True):
+            f, g2 = np.asarray(sde.drift_rate(t)), np.asarray(sde.squared_diffusion(t))
+            total = np.asarray(sde.alpha(t) ** 2 * v + sde.variance(t))
+        variance = total[0]
+        for i in range(steps):
+            variance = (1 + (f[i] + g2[i] / total[i]) * (t[i + 1] - t[i])) ** 2 * variance - g2[i] * (t[i + 1] - t[i])
+        errors.append(abs(variance - total[-1]))
+    np.testing.assert_allclose(np.log2(np.array(errors[:-1]) / errors[1:]), 1.0, atol=0.1)
+
+
+# --- Evaluations, compilations, chunks ---
+
+
+def counting(score):
+    """The score, counting how often it is really evaluated at run time."""
+    count = [0]
+
+    def counted(x, t, *cond):
+        jax.debug.callback(lambda: count.__setitem__(0, count[0] + 1))
+        return score(x, t, *cond)
+
+    return counted, count
+
+
+SETTINGS = [
+    sd.EulerMaruyama(num_steps=7),
+    sd.EulerMaruyama(num_steps=7, denoise=False),
+    sd.ProbabilityFlow(),
+    sd.ProbabilityFlow(denoise=False, variable=sd.InLogSNR(), rtol=1e-7, atol=1e-7),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=repr)
+def test_reported_evaluations_are_the_counted_ones(settings, mixture):
+    """One example, so that a vmapped loop runs exactly its steps: stages accepted and rejected, first and last."""
+    sde = sd.VP()
+    score, count = counting(mixture.score(sde))
+    out = settings(jax.random.key(0), sde, score, sde.prior_sample(jax.random.key(1), (1, 2)))
+    jax.effects_barrier()
+    assert int(np.max(out.nfe)) == count[0] > 0
+
+
+def test_diffrax_solvers_are_counted_or_refused(mixture):
+    import diffrax
+
+    sde = sd.VP()
+    for solver in (diffrax.Tsit5(), diffrax.Dopri8(), diffrax.Heun(), diffrax.Bosh3()):
+        score, count = counting(mixture.score(sde))
+        sampler = sd.ProbabilityFlow(solver=solver, rtol=1e-3, atol=1e-3)
+        out = sampler(jax.random.key(0), sde, score, jnp.ones((1, 2)))
+        jax.effects_barrier()
+        assert int(out.nfe[0]) == count[0], solver
+    with pytest.raises(TypeError, match="explicit adaptive Runge-Kutta"):
+        sd.ProbabilityFlow(solver=diffrax.Kvaerno3())
+
+
+def test_the_same_call_twice_compiles_once(sampler, mixture):
+    """The score's Python body runs only while tracing."""
+    sde, traces = sd.VP(), [0]
+    exact = mixture.score(sde)
+
+    def score(x, t):
+        traces[0] += 1
+        return exact(x, t)
+
+    short = dataclasses.replace(sampler, num_steps=10) if hasattr(sampler, "num_steps") else sampler
+    for repeat in range(3):
+        sd.sample(jax.random.key(repeat), short, sde, score, (32, 2), batch_size=8)
+        first = first if repeat else traces[0]  # noqa: F821
+    assert traces[0] == first > 0
+
+
+def test_example_i_does_not_depend_on_chunks_or_neighbours(sampler, mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    # Another batch size rounds otherwise: adaptive steps then differ, and results by their tolerance.
+    atol = 1e-3 if isinstance(sampler, sd.ProbabilityFlow) else 1e-5
+    whole = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2))
+    for size in (1, 7, 64):
+        chunked = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2), batch_size=size)
+        assert chunked.x.shape == (64, 2)
+        np.testing.assert_allclose(chunked.x, whole.x, atol=atol)
+    few = sd.sample(jax.random.key(7), sampler, sde, score, (5, 2))
+    np.testing.assert_allclose(few.x, whole.x[:5], atol=atol)
+    assert float(jnp.abs(whole.x[0] - whole.x[1]).max()) > 1e-3
+
+
+def test_conditions_travel_with_their_examples(sampler):
+    """Label c moves the data to c: a sampler that used row 0's condition for all would put everything at one place."""
+    sde = sd.VP()
+
+    def score(x, t, cond):
+        centre = cond["centre"]
+        alpha = right_pad(sde.alpha(t), x)
+        return -(x - alpha * centre) / right_pad(sde.alpha(t) ** 2 * 0.01 + sde.variance(t), x)
+
+    centres = jnp.arange(10.0)[:, None] * jnp.ones(3)
+    for size in (None, 3):
+        out = sd.sample(jax.random.key(0), sampler, sde, score, (10, 3), cond={"centre": centres}, batch_size=size)
+        np.testing.assert_allclose(out.x, centres, atol=0.6)  # 5 to 6 standard deviations of 0.1
+    with pytest.raises(ValueError, match=r"cond\['centre'\] has shape"):
+        sd.sample(jax.random.key(0), sampler, sde, score, (9, 3), cond={"centre": centres})
+
+
+def test_one_key_or_one_per_example(mixture):
+    sde, score, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(num_steps=20)
+    x1 = sde.prior_sample(jax.random.key(1), (4, 2))
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(4))
+    one = sampler(jax.random.key(0), sde, score, x1)
+    np.testing.assert_array_equal(sampler(keys, sde, score, x1).x, one.x)
+    raw = sampler(jax.random.PRNGKey(0), sde, score, x1)
+    np.testing.assert_array_equal(raw.x, one.x)
+    with pytest.raises(ValueError, match="one key, or one per example"):
+        sampler(keys[:3], sde, score, x1)
+
+
+def test_denoise_is_used_where_offered(mixture):
+    sde = sd.VP()
+    exact = mixture.score(sde)
+
+    class Offers:
+        def __call__(self, x, t):
+            return exact(x, t)
+
+        def denoise(self, x, t):
+            return jnp.full_like(x, 42.0)
+
+    offers = Offers()
+    assert float(sd.sample(jax.random.key(0), sd.EulerMaruyama(5), sde, offers, (2, 2)).x[0, 0]) == 42.0
+    x, t = mixture.sample(jax.random.key(0), 4), jnp.full(4, 0.3)
+    tweedie = (x + sde.sigma(t)[:, None] ** 2 * exact(x, t)) / sde.alpha(t)[:, None]
+    np.testing.assert_allclose(sd.denoise(sde, lambda x, t: exact(x, t), x, t), tweedie, rtol=1e-6)
+
+
+def test_path_holds_every_state_and_is_off_by_default(mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    x1 = sde.prior_sample(jax.random.key(1), (3, 2))
+    assert sd.EulerMaruyama(5)(jax.random.key(0), sde, score, x1).path is None
+    out = sd.EulerMaruyama(5, save_path=True, denoise=False)(jax.random.key(0), sde, score, x1)
+    assert out.path.x.shape == (3, 6, 2)
+    np.testing.assert_array_equal(out.path.x[:, 0], x1)
+    np.testing.assert_array_equal(out.path.x[:, -1], out.x)
+    np.testing.assert_allclose(out.path.t[0], np.linspace(1.0, 1e-3, 6), rtol=1e-6)
+    flow = sd.ProbabilityFlow(save_path=True, path_points=11, denoise=False)(jax.random.key(0), sde, score, x1)
+    np.testing.assert_allclose(flow.path.x[:, 0], x1, atol=1e-5)
+    np.testing.assert_allclose(flow.path.x[:, -1], flow.x, atol=1e-4)
+    halfway = sd.ProbabilityFlow(t_min=float(flow.path.t[0, 5]), denoise=False)(jax.random.key(0), sde, score, x1)
+    np.testing.assert_allclose(flow.path.x[:, 5], halfway.x, atol=2e-3)  # dense output is of a lower order
+
+
+def test_failures_are_said_per_example_and_never_returned_as_good(sampler, mixture):
+    """A score that is NaN for one example must not touch its neighbours."""
+    sde, exact = sd.VP(), mixture.score(sd.VP())
+
+    def score(x, t, cond):
+        return jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))
+
+    bad = jnp.zeros(6).at[2].set(1.0)
+    with pytest.warns(UserWarning, match="1 of 6 samples did not reach"):
+        out = sd.sample(jax.random.key(0), sampler, sde, score, (6, 2), cond=bad)
+    np.testing.assert_array_equal(out.success, bad == 0)
+    assert bool(jnp.all(jnp.isnan(out.x[2])))
+    whole = sd.sample(jax.random.key(0), sampler, sde, score, (6, 2), cond=jnp.zeros(6))
+    np.testing.assert_allclose(out.x[out.success], whole.x[out.success], atol=1e-3)
+
+
+def test_too_few_steps_allowed_is_a_failure_not_a_plausible_state(mixture):
+    sde = sd.VP()
+    with pytest.warns(UserWarning, match="did not reach"):
+        out = sd.sample(jax.random.key(0), sd.ProbabilityFlow(max_steps=3), sde, mixture.score(sde), (4, 2))
+    assert not out.success.any()
+    assert jnp.isnan(out.x).all()
+
+
+def test_gradients_with_respect_to_settings(mixture):
+    """Traced settings are computed in the trace: d x / d beta_max agrees with a finite difference."""
+    score = mixture.score(sd.VP())
+    x1 = jnp.asarray([[0.3, -0.8]])
+    sampler = sd.EulerMaruyama(num_steps=20, denoise=False)
+    run = jax.jit(lambda b: sampler(jax.random.key(0), sd.VP(beta_max=b), score, x1).x[0, 0])
+    slope = jax.grad(run)(15.0)
+    assert float(slope) == pytest.approx(float(run(15.05) - run(14.95)) / 0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: sd.EulerMaruyama(num_steps=0), ValueError, "num_steps = 0"),
+        (lambda: sd.EulerMaruyama(num_steps=2.5), ValueError, "whole number"),
+        (lambda: sd.EulerMaruyama(t_min=1.0), ValueError, "t_min"),
+        (lambda: sd.ProbabilityFlow(rtol=0.0), ValueError, "rtol"),
+        (lambda: sd.ProbabilityFlow(t_min=-0.1), ValueError, "t_min"),
+        (lambda: sd.sample(jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), lambda x, t: x, ()), ValueError, "shape is"),
+        (lambda: sd.sample(jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), lambda x, t: x, (4, 2), batch_size=0),
+         ValueError, "batch_size"),
+        (lambda: sd.EulerMaruyama(2)(jax.random.key(0), sd.VP(), lambda x, t: x, jnp.asarray(1.0)), ValueError, "scalar"),
+        (lambda: sd.EulerMaruyama(2)(jax.random.key(0), sd.VP(), lambda x, t: x[:, 0], jnp.ones((4, 2))), ValueError,
+         "the score returned shape"),
+        (lambda: sd.EulerMaruyama(2)(jax.random.key(0), lambda x: x, sd.VP(), jnp.ones((4, 2))), TypeError, "order is"),
+        (lambda: sd.EulerMaruyama(2)(0, sd.VP(), lambda x, t: x, jnp.ones((4, 2))), TypeError, "random key"),
+    ],
+)  # fmt: skip
+def test_bad_calls_are_refused_with_the_reason(call, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        call()
