@@ -151,7 +151,7 @@ def run(main: Callable[[T], int | None], kind: type[T], description: str | None 
         print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("\ninterrupted.", file=sys.stderr)
+        print("\ninterrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         code = 130
     sys.exit(code)
 

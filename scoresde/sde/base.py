@@ -77,7 +77,7 @@ class SDE:
         t = as_time(t)
         return 2.0 * self.log_alpha(t) - jnp.log(self.variance(t))
 
-    def time_from_log_snr(self, log_snr: Float[Array, "..."]) -> Array:
+    def time_from_log_snr(self, log_snr: Time) -> Array:
         """The inverse of `log_snr` on [0, 1], by bisection in log t; closed forms override."""
         log_snr = as_time(log_snr)
         eps = jnp.finfo(log_snr.dtype)

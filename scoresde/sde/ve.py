@@ -58,5 +58,5 @@ class VE(SDE):
         s, t = self._ordered(s, t)
         return jnp.ones_like(t), self.sigma(s) * jnp.sqrt(jnp.expm1(2.0 * (t - s) * self.log_ratio))
 
-    def time_from_log_snr(self, log_snr: Array) -> Array:
+    def time_from_log_snr(self, log_snr: Time) -> Array:
         return (-0.5 * as_time(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

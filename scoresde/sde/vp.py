@@ -83,7 +83,7 @@ class VP(LinearBeta):
         between = self.integrated_beta_between(*self._ordered(s, t))
         return jnp.exp(-0.5 * between), jnp.sqrt(-jnp.expm1(-between))
 
-    def time_from_log_snr(self, log_snr: Array) -> Array:
+    def time_from_log_snr(self, log_snr: Time) -> Array:
         return self.time_from_integrated_beta(jax.nn.softplus(-as_time(log_snr)))  # log SNR = -log(e^B - 1)
 
 
@@ -121,6 +121,6 @@ class SubVP(LinearBeta):
         total = self.integrated_beta(s) + self.integrated_beta(t)
         return jnp.exp(-0.5 * between), jnp.sqrt(jnp.expm1(-between) * jnp.expm1(-total))
 
-    def time_from_log_snr(self, log_snr: Array) -> Array:
+    def time_from_log_snr(self, log_snr: Time) -> Array:
         # log SNR = -2 log(2 sinh(B / 2))
         return self.time_from_integrated_beta(2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_time(log_snr))))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ from jax import Array
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from scoresde.config import differences, to_dict
+from scoresde.config import differences, save_yaml, to_dict
 from scoresde.score import ScoreModel
 from scoresde.train.run import RunFolder, describe
 from scoresde.train.sharding import data_mesh, replicate, shard_batch
@@ -53,7 +55,8 @@ def fit(
     validation_cond: Cond = None,
     prepare: Prepare | None = None,
     training: Training = Training(),
-    run: Any = None,
+    run: str | os.PathLike[str] | None = None,
+    config: Any = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Fit:
@@ -62,7 +65,8 @@ def fit(
     data: (n, *shape) real numbers, about in [-1, 1]; cond: leaves (n, ...). validation: held-out examples, or the
     fraction of the data to hold out (0 for none). prepare: (key, batch) → batch, drawn anew every step, e.g.
     `UniformDequantization(levels=17)` on integer data. run: a folder; the same call again resumes there, to the bit:
-    everything random depends on (key, step) alone. Ctrl-C ends after the current step with a checkpoint.
+    everything random depends on (key, step) alone. config: settings to keep there as config.yaml, `training` if None.
+    Ctrl-C ends after the current step with a checkpoint.
 
     Raises:
         ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings.
@@ -84,6 +88,7 @@ def fit(
     }
     if folder is not None:
         loop.resume(folder, about)
+        save_yaml(training if config is None else config, folder.path / "config.yaml")
         history = [row for row in folder.rows() if row["step"] <= loop.step]
 
     def log(row: dict[str, Any]) -> None:
@@ -95,11 +100,8 @@ def fit(
         if folder is not None:
             folder.checkpoints.save(loop.step, jax.tree.map(jnp.copy, loop.state), about)  # the loop donates its own
 
-    try:
+    with nullcontext() if folder is None else folder.checkpoints:  # leaving waits for the save under way
         interrupted = _train(loop, log, save, callbacks, progress)
-    finally:
-        if folder is not None:
-            folder.checkpoints.close()
     return Fit(loop.model(), loop.step, history, interrupted)
 
 
@@ -169,7 +171,7 @@ class _Loop:
         """
         if not folder.checkpoints.steps():
             return
-        there = folder.checkpoints.about()
+        there = folder.checkpoints.restore_subtree({}).about
         found = [line for name in about for line in differences(there.get(name), about[name], name)]
         if found:
             raise ValueError(
@@ -187,7 +189,8 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
     most = training.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
     window: list[dict[str, Array]] = []
     saved, clock, clock_step = loop.step, time.perf_counter(), loop.step
-    bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress)
+    bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress,
+               mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True)  # fmt: skip
     with bar, _interruptible(bar.write) as stop:
         while loop.step < training.steps and not stop.is_set():
             stops = (loop.step - loop.step % n + n for n in (training.log_every, training.validate_every))

@@ -113,7 +113,7 @@ def load(
             f"an experiment such as `python experiments/digits_vp.py`."
         )
     with Checkpoints(path / "checkpoints") as checkpoints:
-        about = checkpoints.about(step)
+        about = checkpoints.restore_subtree({}, step).about
         if model is None:
             if about["model"] is None:
                 raise ConfigError(

@@ -1,0 +1,29 @@
+"""A VP diffusion model of scikit-learn's 8×8 digits.
+
+    python experiments/digits_vp.py                     # --help lists every setting; the same command resumes
+
+Hardware: 2 CPU cores, about 4 minutes. To expect, over three seeds (`pytest -m slow tests/test_digits.py`):
+bits/dim on 297 held-out digits (17 levels, uniform dequantisation) 1.97 ± 0.015, against 2.94 of a fitted Gaussian;
+Fréchet distance on a small classifier's features a third of that Gaussian's or less.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import digits
+
+import scoresde as sd
+from scoresde.config import run
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsVP(digits.Digits):
+    """Train a VP score network on the digits, sample, and evaluate exact likelihoods."""
+
+    name: str = "digits_vp"
+    sde: sd.VP = sd.VP()
+
+
+if __name__ == "__main__":
+    run(digits.run, DigitsVP, description=__doc__)

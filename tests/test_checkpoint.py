@@ -1,0 +1,459 @@
+"""Checkpoints come back to the bit, or are named and passed over: damage of every kind is injected here."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import scoresde.checkpoint as checkpoint
+from scoresde.checkpoint import CheckpointError, Checkpoints
+
+ABOUT = {"net": {"width": 32, "rates": [1e-3, 0.1]}, "shape": [8, 8, 1], "versions": {"jax": "x"}, "ema": None}
+
+
+def make_state(seed, width=4):
+    """A training state with all that is hard to store: bfloat16, NaN, -0, typed keys, optax's named tuples."""
+    key = jax.random.key(seed)
+    params = {
+        "conv": {
+            "kernel": jax.random.normal(key, (3, 3, 1, width)),
+            "bias": jnp.array([jnp.nan, -0.0, jnp.inf, 1e-42]),
+        },
+        "half": [jax.random.normal(key, (5,), jnp.bfloat16), (jnp.arange(3, dtype=jnp.uint8),)],
+    }
+    tx = optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)), 3)
+    opt_state = tx.init(params)
+    opt_state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf) if leaf.dtype != bool else ~leaf, opt_state)
+    return {
+        "step": jnp.int32(seed),
+        "params": params,
+        "ema": jax.tree.map(lambda leaf: leaf * 2, params),
+        "opt_state": opt_state,
+        "key": key,
+        "keys": jax.random.split(jax.random.key(seed, impl="rbg"), 3),
+    }
+
+
+def bits(tree):
+    """Every leaf as (dtype, shape, bytes), with the tree's type: equal only where all of it is."""
+
+    def leaf_bits(leaf):
+        data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        return str(leaf.dtype), leaf.shape, np.asarray(data).tobytes()
+
+    return jax.tree.structure(tree), [leaf_bits(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def abstract(tree):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def write(directory, *steps, keep=10):
+    with Checkpoints(directory, keep=keep) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, make_state(step), {**ABOUT, "step": step})
+
+
+def restore_naming(directory, *fragments):
+    """Restore with exactly one warning per step passed over, which names each of the fragments."""
+    with pytest.warns(UserWarning) as caught:
+        restored = Checkpoints(directory).restore(make_state(0))
+    messages = [str(warning.message) for warning in caught if "passed over" in str(warning.message)]
+    assert len(messages) == 1, messages
+    for fragment in fragments:
+        assert fragment in messages[0]
+    return restored
+
+
+def files_of(directory, step):
+    return sorted(file for file in (directory / str(step)).rglob("*") if file.is_file())
+
+
+def flip(file, bit):
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two_steps")
+    write(directory, 1, 2)
+    return directory
+
+
+# --- What went in comes out ---
+
+
+@pytest.mark.parametrize("like", [lambda state: state, abstract], ids=["arrays", "shapes"])
+def test_round_trip_to_the_bit(two_steps, like):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restored = Checkpoints(two_steps).restore(like(make_state(0)))
+    assert restored.step == 2
+    assert restored.about == {**ABOUT, "step": 2}
+    assert bits(restored.state) == bits(make_state(2))
+    assert bits(Checkpoints(two_steps).restore(like(make_state(0)), step=1).state) == bits(make_state(1))
+
+
+def test_donating_the_state_right_after_save_is_safe(tmp_path):
+    advance = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jnp.zeros((512, 1024))
+    with Checkpoints(tmp_path, keep=4) as checkpoints:
+        for step in range(4):
+            checkpoints.save(step, {"x": x}, {})
+            x = advance(x)
+        like = {"x": x}
+        advance(x)  # what describes the wanted arrays may be donated too
+        for step in range(4):
+            assert np.unique(checkpoints.restore(like, step).state["x"]) == step
+
+
+def test_scalars_of_python_and_numpy(tmp_path):
+    state = {"f": 0.1, "i": 2**40, "n": np.float32(0.1), "a": np.arange(3), "s": "text"}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, state, {})
+        back = checkpoints.restore(state).state
+    assert (back["f"], back["i"], back["s"]) == (0.1, 2**40, "text")
+    assert back["n"] == state["n"] and back["n"].dtype == np.float32
+    assert back["a"].tolist() == [0, 1, 2]
+
+
+def test_subtree_and_about_alone(two_steps):
+    checkpoints = Checkpoints(two_steps)
+    restored = checkpoints.restore_subtree({"ema": abstract(make_state(0)["ema"]), "key": make_state(0)["key"]}, step=1)
+    assert bits(restored.state) == bits({name: make_state(1)[name] for name in ("ema", "key")})
+    assert checkpoints.restore_subtree({}).about == {**ABOUT, "step": 2}
+    with pytest.raises(CheckpointError, match=r"emma/conv/bias: checkpoint \(missing\), wanted float32\[4\]"):
+        checkpoints.restore_subtree({"emma": make_state(0)["ema"]})
+    with pytest.raises(CheckpointError, match=r"ema/half/0: checkpoint bfloat16\[5\], wanted \(none: unexpected\)"):
+        checkpoints.restore_subtree({"ema": {"conv": make_state(0)["ema"]["conv"]}})
+
+
+def test_relative_directory_and_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("runs/a", 3)
+    assert Checkpoints("runs/a").steps() == Checkpoints(tmp_path / "runs" / "a").steps() == [3]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Checkpoints("~/runs/a").steps() == [3]
+
+
+# --- Other leaves than wanted ---
+
+
+def test_every_leaf_that_differs_is_named_before_loading(two_steps):
+    like = make_state(0, width=8)
+    like["params"]["half"][0] = like["params"]["half"][0].astype(jnp.float32)  # Orbax would cast this silently
+    like["extra"] = like.pop("step")
+    like["key"] = jax.random.key_data(like["key"])
+    with pytest.raises(CheckpointError) as error:
+        Checkpoints(two_steps).restore(like)
+    text = str(error.value)
+    assert "extra: checkpoint (missing), wanted int32[]" in text
+    assert "key: checkpoint key<fry>[], wanted uint32[2]" in text
+    assert "ema/conv/kernel: checkpoint float32[3,3,1,4], wanted float32[3,3,1,8]" in text
+    assert "… and 3 more" in text  # mu and nu, params' kernel, params' half, step: eight in all, five named
+    assert "about" in text
+
+
+def test_same_leaves_in_another_tree_is_an_error(two_steps):
+    like = make_state(0)
+    like["opt_state"] = like["opt_state"]._replace(inner_state=(*like["opt_state"].inner_state, optax.EmptyState()))
+    with pytest.raises(CheckpointError, match="step 2 .*does not load: .*structures do not match"):
+        Checkpoints(two_steps).restore(like)
+
+
+# --- Damage ---
+
+
+def test_one_flipped_bit_in_any_file_is_found(tmp_path):
+    write(tmp_path, 1, 2)
+    rng = np.random.default_rng(0)
+    files = [file for file in files_of(tmp_path, 2) if file.stat().st_size]
+    assert len(files) > 8 and any(file.parent.name == "d" for file in files)  # Orbax's array data is among them
+    for file in files:
+        bit = int(rng.integers(file.stat().st_size * 8))
+        flip(file, bit)
+        restored = restore_naming(tmp_path, "step 2", str(file))
+        assert restored.step == 1 and bits(restored.state) == bits(make_state(1))
+        with pytest.raises(CheckpointError, match="step 2 cannot be used"):
+            Checkpoints(tmp_path).restore_subtree({}, step=2)
+        flip(file, bit)
+    assert Checkpoints(tmp_path).restore(make_state(0)).step == 2
+
+
+def remove_largest(folder):
+    largest = max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    largest.unlink()
+
+
+def truncate_data(folder):
+    file = next(file for file in sorted(folder.rglob("d/*")))
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def empty_folder(folder):
+    subprocess.run(["rm", "-r", folder], check=True)
+    folder.mkdir()
+
+
+def unreadable(folder):
+    file = folder / "manifest.json"
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGE = {
+    "file removed": remove_largest,
+    "file truncated": truncate_data,
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "empty manifest": lambda folder: (folder / "manifest.json").write_bytes(b""),
+    "manifest of another kind": lambda folder: (folder / "manifest.json").write_text("[1]"),
+    "manifest unreadable": unreadable,
+    "empty folder": empty_folder,
+    "renamed": lambda folder: folder.rename(folder.with_name("9")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named_then_replaced(tmp_path, damage):
+    write(tmp_path, 1, 2)
+    damage(tmp_path / "2")
+    step = 9 if (tmp_path / "9").exists() else 2
+    restored = restore_naming(tmp_path, f"step {step}", str(tmp_path / str(step)))
+    assert restored.step == 1 and bits(restored.state) == bits(make_state(1))
+    with pytest.raises(CheckpointError, match=f"step {step} cannot be used"):
+        Checkpoints(tmp_path).restore(make_state(0), step=step)
+    write(tmp_path, step)
+    assert bits(Checkpoints(tmp_path).restore(make_state(0)).state) == bits(make_state(step))
+
+
+def test_no_sound_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="no usable checkpoint in .*nowhere: it holds no step folder"):
+        Checkpoints(tmp_path / "nowhere").restore({})
+    assert not (tmp_path / "nowhere").exists()  # reading creates nothing
+    write(tmp_path, 1, 2)
+    for step in (1, 2):
+        remove_largest(tmp_path / str(step))
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="(?s)step 2 cannot.*step 1 cannot"):
+        Checkpoints(tmp_path).restore(make_state(0))
+    with pytest.raises(CheckpointError, match=r"step 5 cannot be used.*Committed steps: \[1, 2\]"):
+        Checkpoints(tmp_path).restore(make_state(0), step=5)
+
+
+def test_foreign_entries_are_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "007").mkdir()
+    write(tmp_path, 1, 2, keep=1)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["007", "2", "notes.txt"]
+
+
+# --- What is kept ---
+
+
+def test_keeps_the_newest_sound_ones(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), ABOUT)
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3]
+        truncate_data(tmp_path / "3")
+        checkpoints.save(4, make_state(4), ABOUT)
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3, 4]  # two sound ones; the damaged one does not count
+        checkpoints.save(5, make_state(5), ABOUT)
+        checkpoints.wait()
+        assert checkpoints.steps() == [4, 5]
+        checkpoints.save(1, make_state(1), ABOUT)  # gone back in time: what was just asked for stays
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 4, 5]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "4", "5"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for seed in (3, 4, 5):
+            checkpoints.save(1, make_state(seed), {"seed": seed})
+    restored = Checkpoints(tmp_path).restore(make_state(0))
+    assert restored.about == {"seed": 5} and bits(restored.state) == bits(make_state(5))
+    assert len(list((tmp_path / "1").iterdir())) == 2  # one set of arrays, one manifest
+
+
+# --- Saves that fail ---
+
+
+def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
+    write_manifest = checkpoint._write_manifest
+
+    def full_disk(path, content):
+        if content["step"] == 2:
+            path.with_suffix(".tmp").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_manifest(path, content)
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", full_disk)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), ABOUT)
+        checkpoints.save(2, make_state(2), ABOUT)
+        with pytest.raises(CheckpointError, match=f"step 2 could not be saved to {tmp_path}/2: .*No space left"):
+            checkpoints.save(3, make_state(3), ABOUT)
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 3] and not (tmp_path / "2").exists()
+        assert bits(checkpoints.restore(make_state(0)).state) == bits(make_state(3))
+
+        checkpoints.save(2, make_state(2), ABOUT)
+        with pytest.raises(CheckpointError, match="step 2"):
+            checkpoints.close()
+    with pytest.raises(KeyError), pytest.warns(UserWarning, match="step 2"), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, make_state(2), ABOUT)
+        raise KeyError("the run's own error is the one to see")
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    checkpoints = Checkpoints(tmp_path / "file" / "runs")
+    with pytest.raises(CheckpointError, match=f"step 1 could not be saved to {tmp_path}/file/runs/1: NotADirectory"):
+        checkpoints.save(1, make_state(1), ABOUT)
+    (tmp_path / "file").unlink()
+    checkpoints.save(1, make_state(1), ABOUT)
+    checkpoints.close()
+    assert bits(checkpoints.restore(make_state(0)).state) == bits(make_state(1))
+
+
+def test_what_cannot_be_stored_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(CheckpointError, match="wanted a dict"):
+        checkpoints.save(1, [jnp.zeros(2)], {})
+    with pytest.raises(CheckpointError, match="about is not JSON"):
+        checkpoints.save(1, {"x": jnp.zeros(2)}, {"array": jnp.zeros(2)})
+    with pytest.raises(CheckpointError, match="Unsupported leaf type"):
+        checkpoints.save(1, {"x": object()}, {})
+    with pytest.raises(ValueError, match="step = -1"):
+        checkpoints.save(-1, {"x": jnp.zeros(2)}, {})
+    with pytest.raises(ValueError, match="keep = 0"):
+        Checkpoints(tmp_path, keep=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Another process ---
+
+
+def run_python(code, *args, flags=""):
+    root = str(Path(checkpoint.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+KILLED = """
+import os, signal, sys
+import jax.numpy as jnp
+import scoresde.checkpoint as checkpoint
+directory, step, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+checkpoints = checkpoint.Checkpoints(directory)
+checkpoints.save(1, {"x": jnp.full((1000, 1000), 1.0)}, {"seed": 1})
+checkpoints.wait()
+die = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "before the manifest":
+    checkpoint._write_manifest = die
+if moment == "in the manifest":
+    checkpoint.Path.replace = die
+checkpoints.save(step, {"x": jnp.full((1000, 1000), 2.0)}, {"seed": 2})
+die() if moment == "in the arrays" else checkpoints.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    "step, moment", [(2, "in the arrays"), (2, "before the manifest"), (1, "in the manifest"), (1, "in the arrays")]
+)
+def test_killed_in_the_middle_of_a_save(tmp_path, step, moment):
+    assert run_python(KILLED, tmp_path, step, moment).returncode == -signal.SIGKILL
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        restored = Checkpoints(tmp_path).restore({"x": jnp.zeros((1000, 1000))})
+    assert (restored.step, restored.about) == (1, {"seed": 1})  # replacing step 1 had not committed either
+    assert np.all(np.asarray(restored.state["x"]) == 1.0)
+    assert [f"step {step}" in str(warning.message) for warning in caught] == [True] * (step == 2)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(step, {"x": jnp.full((1000, 1000), 3.0)}, {})
+    assert np.all(np.asarray(checkpoints.restore({"x": jnp.zeros((1000, 1000))}).state["x"]) == 3.0)
+    assert len(list((tmp_path / str(step)).iterdir())) == 2  # nothing left of the killed save
+
+
+DISK_FULL = """
+import resource, sys
+import jax, numpy as np
+from scoresde.checkpoint import CheckpointError, Checkpoints
+noise = lambda seed: {"x": jax.random.normal(jax.random.key(seed), (400, 1000))}  # 1.6 MB that does not compress
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, noise(1), {})
+checkpoints.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+checkpoints.save(2, noise(2), {})
+try:
+    checkpoints.wait()
+except CheckpointError as error:
+    print(str(error))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+same = lambda seed: np.array_equal(checkpoints.restore(noise(0)).state["x"], noise(seed)["x"])
+print(checkpoints.steps(), same(1))
+checkpoints.save(3, noise(3), {})
+checkpoints.close()
+print(checkpoints.steps(), same(3))
+"""
+
+
+def test_full_disk(tmp_path):
+    result = run_python(DISK_FULL, tmp_path)
+    assert result.returncode == 0, result.stderr
+    message, *rest = result.stdout.splitlines()
+    assert f"step 2 could not be saved to {tmp_path}/2" in message and "File too large" in result.stdout
+    assert rest[-2:] == ["[1] True", "[1, 3] True"]
+
+
+SHARDED = """
+import sys
+import scoresde.checkpoint
+assert "orbax" not in sys.modules  # importing scoresde stays cheap
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from scoresde.checkpoint import Checkpoints
+assert jax.device_count() == 4
+x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+sharding = lambda shape, spec: NamedSharding(jax.make_mesh(shape, ("a", "b")), spec)
+with Checkpoints(sys.argv[1], keep=9) as checkpoints:
+    for step, place in enumerate([x.sharding, sharding((4, 1), P("a")), jax.devices()[3]]):
+        checkpoints.save(step, {"x": jax.device_put(x, place)}, {})
+    for step in range(3):
+        for wanted in (sharding((2, 2), P("b", "a")), sharding((4, 1), P()), x.sharding):
+            like = {"x": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=wanted)}
+            restored = checkpoints.restore(like, step).state["x"]
+            assert restored.sharding.is_equivalent_to(wanted, 2), (restored.sharding, wanted)
+            assert np.array_equal(restored, x)
+"""
+
+
+def test_shardings_follow_like_whatever_was_saved(tmp_path):
+    result = run_python(SHARDED, tmp_path, flags="--xla_force_host_platform_device_count=4")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # Orbax says nothing where nothing is wrong
+    on_one_device = {"x": jax.ShapeDtypeStruct((8, 4), jnp.float32)}  # the four devices are not here
+    restored = Checkpoints(tmp_path).restore(on_one_device, step=1).state["x"]
+    assert np.array_equal(restored, np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+    assert restored.sharding.device_set == {jax.local_devices()[0]}
+
+
+def test_the_manifest_can_be_read_by_a_person(two_steps):
+    content = json.loads((two_steps / "2" / "manifest.json").read_text())["content"]
+    assert content["about"]["net"] == ABOUT["net"]
+    assert content["leaves"]["params/conv/kernel"] == "float32[3,3,1,4]"

@@ -1,0 +1,221 @@
+"""Likelihoods against densities that are known, probes against traces, and reported errors against real spread."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import five_components
+from scipy import integrate
+from test_sampling import counting
+
+import scoresde as sd
+
+KEY = jax.random.key(0)
+
+
+def mixture_in(dim: int, dtype=None) -> sd.GaussianMixture:
+    """Three components with full covariances in any dimension."""
+    rng = np.random.default_rng(dim)
+    root = 0.3 * rng.normal(size=(3, dim, dim)) / np.sqrt(dim)
+    covs = root @ np.swapaxes(root, 1, 2) + 0.05 * np.eye(dim)
+    return sd.GaussianMixture(jnp.asarray(rng.normal(size=(3, dim)), dtype), jnp.asarray(covs, dtype))
+
+
+def end_marginal(mixture, sde):
+    return lambda x: mixture.log_prob(sde, x, 1.0)
+
+
+@pytest.mark.parametrize("variable", [sd.InTime(), sd.InLogSNR()], ids=["t", "log_snr"])
+def test_density_is_exact_in_float64(sde, variable, x64):
+    """From the exact end marginal to the exact density at t_min within 1e-6 nats; there and back within 1e-6."""
+    mixture = five_components(jnp.float64)
+    score, x = mixture.score(sde), mixture.sample(KEY, 24)
+    out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-10, atol=1e-10,
+                            t_min=1e-5, prior_log_prob=end_marginal(mixture, sde), variable=variable)  # fmt: skip
+    assert bool(out.success.all())
+    np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=1e-6)
+    np.testing.assert_array_equal(out.stderr, 0.0)
+    back = sd.ProbabilityFlow(rtol=1e-10, atol=1e-10, t_min=1e-5, denoise=False, variable=variable)
+    np.testing.assert_allclose(back(KEY, sde, score, out.latent).x, x, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 16])
+def test_density_in_float32_is_within_1e4_bits_per_dim(sde, dim):
+    mixture = mixture_in(dim)
+    x = mixture.sample(KEY, 32)
+    out = sd.log_likelihood(KEY, sde, mixture.score(sde), x, divergence=sd.ExactDivergence(), rtol=1e-6, atol=1e-6,
+                            prior_log_prob=end_marginal(mixture, sde))  # fmt: skip
+    error = (out.log_prob - mixture.log_prob(sde, x, 1e-5)) / (dim * np.log(2.0))
+    assert abs(float(error.mean())) < 1e-4
+    assert float(jnp.abs(error).max()) < 2e-3
+
+
+def test_the_prior_term_is_the_sdes_own(any_sde, mixture):
+    """Without `prior_log_prob` the N(0, std^2 I) prior is used: a wrong terminal std would shift every value."""
+    x = mixture.sample(KEY, 8)
+    settings = {"divergence": sd.ExactDivergence(), "rtol": 1e-6, "atol": 1e-6}
+    ours = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, **settings)
+    exact = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, prior_log_prob=end_marginal(mixture, any_sde),
+                              **settings)  # fmt: skip
+    gap = any_sde.prior_log_prob(exact.latent) - mixture.log_prob(any_sde, exact.latent, 1.0)
+    np.testing.assert_allclose(ours.log_prob - exact.log_prob, gap, atol=1e-5)
+    assert float(jnp.abs(gap).max()) < 0.2  # the two ends nearly agree, as they should
+
+
+@pytest.mark.parametrize("distribution", [sd.Rademacher(), sd.Gaussian()], ids=repr)
+def test_hutchinson_agrees_with_the_trace_within_its_error(distribution, sde):
+    """16-D, 16 probes, 64 examples: each within 5 of its own standard errors, the mean within 4."""
+    mixture = mixture_in(16)
+    score, x = mixture.score(sde), mixture.sample(KEY, 64)
+    exact = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence())
+    probed = sd.log_likelihood(jax.random.key(1), sde, score, x, divergence=sd.Hutchinson(16, distribution))
+    difference = np.asarray(probed.log_prob - exact.log_prob)
+    stderr = np.asarray(probed.stderr)
+    assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
+    # A pooled variance ratio: mean z^2 of 64 t-distributed values with 15 degrees of freedom is 15/13, spread about .22.
+    assert 0.4 < np.mean((difference / stderr) ** 2) * 13 / 15 < 2.1
+
+
+def test_reported_errors_match_the_spread_over_repeats():
+    """Pooled over 128 examples and 8 repeats, within 20 %; Rademacher probes beat Gaussian ones."""
+    sde, mixture = sd.VP(), mixture_in(16)
+    score, x = mixture.score(sde), mixture.sample(KEY, 128)
+    spread = {}
+    for distribution in (sd.Rademacher(), sd.Gaussian()):
+        runs = [sd.log_likelihood(jax.random.key(10 + r), sde, score, x, divergence=sd.Hutchinson(8, distribution),
+                                  rtol=1e-4, atol=1e-4) for r in range(8)]  # fmt: skip
+        actual = np.var([run.log_prob for run in runs], axis=0, ddof=1).mean()
+        reported = np.mean([run.stderr**2 for run in runs])
+        assert np.sqrt(reported / actual) == pytest.approx(1.0, abs=0.2)
+        spread[type(distribution)] = actual
+    assert spread[sd.Rademacher] < spread[sd.Gaussian]
+
+
+def test_one_probe_has_no_error_estimate(mixture):
+    out = sd.log_likelihood(KEY, sd.VP(), mixture.score(sd.VP()), mixture.sample(KEY, 3))
+    assert jnp.isnan(out.stderr).all()
+    assert bool(out.success.all())
+
+
+def test_evaluations_compilations_and_chunks(mixture):
+    sde, x = sd.VP(), mixture.sample(KEY, 7)
+    score, count = counting(mixture.score(sde))
+    out = sd.log_likelihood(KEY, sde, score, x[:1])
+    jax.effects_barrier()
+    assert int(out.nfe[0]) == count[0] > 0
+    traces, exact = [0], mixture.score(sde)
+
+    def traced(x, t):
+        traces[0] += 1
+        return exact(x, t)
+
+    first = sd.log_likelihood(KEY, sde, traced, x, batch_size=3)
+    once = traces[0]
+    second = sd.log_likelihood(KEY, sde, traced, x, batch_size=3)
+    assert traces[0] == once
+    np.testing.assert_array_equal(first.log_prob, second.log_prob)
+    whole = sd.log_likelihood(KEY, sde, traced, x)
+    np.testing.assert_allclose(first.log_prob, whole.log_prob, atol=1e-3)  # adaptive: to its tolerance
+
+
+def test_conditions_travel_with_their_examples():
+    """p(x | c) = N(c, 0.3^2 I): each example's density under its own condition, in chunks too."""
+    sde, std = sd.VP(), 0.3
+
+    def score(x, t, cond):
+        alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+        return -(x - alpha * cond[:, None]) / ((alpha * std) ** 2 + sigma**2)
+
+    centre = jnp.arange(5.0) - 2.0
+    x = centre[:, None] + std * jax.random.normal(KEY, (5, 2))
+    want = -0.5 * jnp.sum(((x - centre[:, None]) / std) ** 2, axis=1) - 2 * np.log(std * np.sqrt(2 * np.pi))
+
+    def end(x):  # the exact end marginal, N(alpha c, alpha^2 std^2 + sigma^2)
+        scale = jnp.sqrt((sde.alpha(1.0) * std) ** 2 + sde.variance(1.0))
+        return jnp.sum(jax.scipy.stats.norm.logpdf(x, sde.alpha(1.0) * centre[:, None], scale), axis=1)
+
+    for size in (None, 2):
+        out = sd.log_likelihood(KEY, sde, score, x, cond=centre, divergence=sd.ExactDivergence(), batch_size=size,
+                                prior_log_prob=end)  # fmt: skip
+        np.testing.assert_allclose(out.log_prob, want, atol=1e-3)
+
+
+def test_images_of_any_rank(sde):
+    """Independent pixels: the density of a 3×2×1 image is that of its six numbers."""
+    score = lambda x, t: -x / (sde.alpha(t) ** 2 * 0.25 + sde.variance(t)).reshape(-1, 1, 1, 1)  # noqa: E731
+    x = 0.5 * jax.random.normal(KEY, (4, 3, 2, 1))
+    out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.Hutchinson(2), rtol=1e-6, atol=1e-6)
+    want = -0.5 * jnp.sum((x / 0.5) ** 2, axis=(1, 2, 3)) - 6 * np.log(0.5 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(out.log_prob, want, atol=0.01)  # t_min and, for VE, data in the prior's width
+    np.testing.assert_allclose(out.stderr, 0.0, atol=1e-4)  # an isotropic Jacobian has no probe variance
+    assert out.latent.shape == x.shape
+
+
+def test_failures_are_nan_and_named(mixture):
+    sde, exact = sd.VP(), mixture.score(sd.VP())
+    score = lambda x, t, cond: jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))  # noqa: E731
+    with pytest.warns(UserWarning, match="1 of 4 likelihoods"):
+        out = sd.log_likelihood(KEY, sde, score, mixture.sample(KEY, 4), cond=jnp.asarray([0.0, 0.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(out.success, [True, True, False, True])
+    np.testing.assert_array_equal(jnp.isnan(out.log_prob), ~out.success)
+
+
+# --- bits per dimension and dequantisation ---
+
+
+def test_bits_per_dim_offsets():
+    log_p = jnp.asarray([0.0, -10.0])
+    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4), [7.0, 7.0 + 10 / (4 * np.log(2))], rtol=1e-6)
+    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, low=0.0, high=1.0) - sd.bits_per_dim(log_p, 4), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, levels=None), -log_p / (4 * np.log(2)))
+
+
+def test_uniform_dequantization_bounds_the_entropy():
+    """A density that is constant on each bin gives exactly the discrete bits; any other gives more on average."""
+    levels, p = 4, np.array([0.4, 0.3, 0.2, 0.1])
+    deq = sd.UniformDequantization(levels)
+    k = jnp.asarray(np.random.default_rng(0).choice(levels, p=p, size=(200_00, 1)))
+    x = deq(KEY, k)
+    assert float(x.min()) >= -1.0
+    assert float(x.max()) < 1.0
+    np.testing.assert_array_equal(jnp.floor((x + 1.0) / 2.0 * levels).astype(int), k)
+    step_density = np.log(p[np.asarray(k[:, 0])] * levels / 2.0)
+    bits = sd.bits_per_dim(jnp.asarray(step_density), 1, levels=levels)
+    np.testing.assert_allclose(bits, -np.log2(p[np.asarray(k[:, 0])]), rtol=1e-5)
+    # Within a bin the noise is uniform: E log q <= log of the bin's mass, here by numerical integration.
+    for i in range(levels):
+        a, b = -1 + 2 * i / levels, -1 + 2 * (i + 1) / levels
+        q = lambda x: np.exp(-0.5 * x**2 / 0.3) / np.sqrt(2 * np.pi * 0.3)  # noqa: E731
+        mass = integrate.quad(q, a, b)[0]
+        inside = np.asarray(x[np.asarray(k[:, 0]) == i, 0])
+        bound = np.mean(np.log(q(inside))) + np.log(2 / levels)
+        assert bound <= np.log(mass) + 5 * np.std(np.log(q(inside))) / np.sqrt(len(inside))
+
+
+def test_dequantization_depends_on_key_and_example_alone():
+    deq, k = sd.UniformDequantization(17), jnp.arange(12).reshape(4, 3) % 17
+    np.testing.assert_array_equal(deq(KEY, k)[:2], deq(KEY, k[:2]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.full((2, 2), jnp.nan)), "x0 holds NaN"),
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=1.0), "t_min"),
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), prior_log_prob=lambda x: x),
+         "prior_log_prob returned shape"),
+        (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
+        (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
+        (lambda: sd.bits_per_dim(jnp.zeros(2), 4, low=1.0, high=1.0), "not below"),
+        (lambda: sd.UniformDequantization(16)(KEY, jnp.full((2, 2), 16)), r"wanted whole numbers 0 … 15"),
+        (lambda: sd.UniformDequantization(1), "levels"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_integer_images_are_refused_with_the_line_to_write(unchecked):
+    with pytest.raises(TypeError, match="UniformDequantization"):
+        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2), jnp.int32))
