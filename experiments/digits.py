@@ -70,7 +70,7 @@ def run(settings: Digits) -> int:
             image_grid(np.asarray(out.x), folder / "samples" / f"step_{step:06d}.png")
             write(folder, results | {"status": "running", "step": step})
 
-    key_init, key_fit, key_sample, key_evaluate = jax.random.split(jax.random.key(settings.seed), 4)
+    key_init, key_fit, key_sample, key_dequantize, key_probes = jax.random.split(jax.random.key(settings.seed), 5)
     with clock("initialisation"):
         model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(key_init, SHAPE)
     with clock("training"):
@@ -87,9 +87,9 @@ def run(settings: Digits) -> int:
                             batch_size=250, progress=True)  # fmt: skip
         image_grid(np.asarray(samples.x[:64]), folder / "samples" / f"step_{fit.step:06d}.png")
     with clock("likelihood"):
-        x = reference.dequantize(key_evaluate, jnp.asarray(reference.data.test))
+        x = reference.dequantize(key_dequantize, jnp.asarray(reference.data.test))
         tolerance = settings.likelihood_tolerance
-        likelihood = sd.log_likelihood(key_evaluate, model.sde, fit.model, x, rtol=tolerance, atol=tolerance,
+        likelihood = sd.log_likelihood(key_probes, model.sde, fit.model, x, rtol=tolerance, atol=tolerance,
                                        batch_size=99, progress=True)  # fmt: skip
     figures = reference.figures(samples, likelihood, np.asarray(x))
     results |= {"status": "finished", "step": fit.step, "figures": figures, **tables(figures, likelihood, settings)}

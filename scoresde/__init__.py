@@ -1,13 +1,13 @@
 """scoresde: diffusion models as stochastic differential equations.
 
-    sde         VP, SubVP, VE: two functions of time, log alpha and the variance (sde/); the rest follows
-    mixture     GaussianMixture: data whose exact score is known, to learn with and to test against (mixture.py)
-    score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
-    loss        denoising score matching (loss.py)
-    train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
-    sampling    EulerMaruyama, ProbabilityFlow: from the prior to data, for any score (sampling/)
-    likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
-    evaluation  distances between samples and data (evaluation.py)
+sde         VP, SubVP, VE: two functions of time, log alpha and the variance (sde/); the rest follows
+mixture     GaussianMixture: data whose exact score is known, to learn with and to test against (mixture.py)
+score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
+loss        denoising score matching (loss.py)
+train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
+sampling    EulerMaruyama, ProbabilityFlow: from the prior to data, for any score (sampling/)
+likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
+evaluation  distances between samples and data (evaluation.py)
 """
 
 from scoresde.checkpoint import CheckpointError, Checkpoints
@@ -50,3 +50,57 @@ from scoresde.train.step import Training
 from scoresde.types import ScoreFn
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "EDM",
+    "MLP",
+    "SDE",
+    "VE",
+    "VP",
+    "CheckpointError",
+    "Checkpoints",
+    "ConfigError",
+    "Data",
+    "EDMWeighting",
+    "EulerMaruyama",
+    "ExactDivergence",
+    "Fit",
+    "Gaussian",
+    "GaussianMixture",
+    "Hutchinson",
+    "InLogSNR",
+    "InTime",
+    "Likelihood",
+    "LikelihoodWeighting",
+    "LogNormalSigma",
+    "LowDiscrepancyTime",
+    "MLPConfig",
+    "Noise",
+    "Path",
+    "ProbabilityFlow",
+    "Rademacher",
+    "Sample",
+    "Score",
+    "ScoreFn",
+    "ScoreModel",
+    "SubVP",
+    "Training",
+    "TrainingDiverged",
+    "UNet",
+    "UNetConfig",
+    "Uniform",
+    "UniformDequantization",
+    "UniformLogSNR",
+    "UniformTime",
+    "VarianceWeighting",
+    "Velocity",
+    "bits_per_dim",
+    "convert",
+    "denoise",
+    "dsm_loss",
+    "fit",
+    "load",
+    "log_likelihood",
+    "sample",
+    "use_cpu_cores",
+]

@@ -15,7 +15,7 @@ import cattrs
 import jax
 import numpy as np
 import yaml
-from cattrs.strategies import configure_tagged_union
+from cattrs.v import format_exception
 
 from scoresde.types import Scalar
 
@@ -49,9 +49,9 @@ def _converter() -> cattrs.Converter:
         return value
 
     converter.register_structure_hook_func(lambda kind: kind == Scalar, number)
-    converter.register_structure_hook_func(lambda kind: kind is float, number)
-    converter.register_structure_hook_func(lambda kind: kind is int, whole)
-    converter.register_structure_hook_func(lambda kind: kind is bool, boolean)
+    converter.register_structure_hook(float, number)
+    converter.register_structure_hook(int, whole)
+    converter.register_structure_hook(bool, boolean)
     for array in (jax.Array, np.ndarray, np.generic):
         converter.register_unstructure_hook(array, lambda a: np.asarray(a).tolist())
     converter.register_unstructure_hook_func(lambda kind: kind == Scalar, float)
@@ -61,13 +61,22 @@ def _converter() -> cattrs.Converter:
         members = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
         return len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members)
 
-    def tagged(kind: Any, direction: str) -> Callable[..., Any]:
-        configure_tagged_union(kind, converter, tag_name="kind")
-        factory = converter.get_structure_hook if direction == "read" else converter.get_unstructure_hook
-        return factory(kind)
+    def write(kind: Any) -> Callable[[Any], dict]:
+        return lambda value: {"kind": type(value).__name__} | converter.unstructure(value)
 
-    converter.register_structure_hook_factory(is_closed_union, lambda kind: tagged(kind, "read"))
-    converter.register_unstructure_hook_factory(is_closed_union, lambda kind: tagged(kind, "write"))
+    def read(kind: Any) -> Callable[[Any, Any], Any]:
+        members = {member.__name__: member for member in typing.get_args(kind)}
+
+        def structure(data: Any, _: Any) -> Any:
+            name = data.get("kind") if isinstance(data, dict) else None
+            if name not in members:
+                raise ValueError(f"kind is {name!r}: wanted one of {', '.join(members)}")
+            return converter.structure({key: value for key, value in data.items() if key != "kind"}, members[name])
+
+        return structure
+
+    converter.register_structure_hook_factory(is_closed_union, read)
+    converter.register_unstructure_hook_factory(is_closed_union, write)
     return converter
 
 
@@ -91,8 +100,14 @@ def from_dict(data: Any, kind: type[T]) -> T:
     try:
         return _converter().structure(data, kind)
     except Exception as error:
-        lines = cattrs.transform_error(error, path=kind.__name__)
+        lines = cattrs.transform_error(error, path=kind.__name__, format_exception=_reason)
         raise ConfigError("; ".join(lines)) from error
+
+
+def _reason(error: BaseException, kind: Any) -> str:
+    """Why a value was refused: the message of the check that refused it, or cattrs's own words."""
+    said = str(error)
+    return said if isinstance(error, (ValueError, TypeError)) and said else format_exception(error, kind)
 
 
 def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
@@ -145,6 +160,8 @@ def run(main: Callable[[T], int | None], kind: type[T], description: str | None 
             config=(tyro.conf.AvoidSubcommands,),
         )
         code = main(settings) or 0
+    except BrokenPipeError:  # whoever read our output, `head` say, is gone
+        code = 0
     except (ValueError, OSError) as error:
         if debug:
             raise

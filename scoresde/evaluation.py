@@ -72,7 +72,8 @@ class ClassifierFeatures:
         """Train on images (n, ...) in [-1, 1] and integer labels (n,)."""
         from sklearn.neural_network import MLPClassifier
 
-        classifier = MLPClassifier((hidden,), alpha=1e-2, learning_rate_init=1e-3, max_iter=100, random_state=seed)
+        # Trained until it no longer improves: an undertrained one is unsure of real data too.
+        classifier = MLPClassifier((hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed)
         return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
 
     @property

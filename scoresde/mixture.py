@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.sde.base import SDE, Time, as_time
-from scoresde.types import Cond, Key, check_x_t, example_keys, is_concrete, pytree_dataclass, split_examples
+from scoresde.sde.base import SDE, as_time
+from scoresde.types import Cond, Key, Time, check_x_t, example_keys, is_concrete, pytree_dataclass, split_examples
 
 
 @pytree_dataclass()
@@ -52,7 +52,7 @@ class GaussianMixture:
 
     def mean(self) -> Float[Array, " d"]:
         """E[x_0]."""
-        return self._weights @ self.means
+        return self._weights @ jnp.asarray(self.means)
 
     def cov(self) -> Float[Array, "d d"]:
         """Cov[x_0]: within plus between the components."""
@@ -93,8 +93,8 @@ class GaussianMixture:
 
     @property
     def _weights(self) -> Array:
-        assert self.weights is not None
-        return self.weights
+        assert self.weights is not None  # filled in when the mixture was built
+        return jnp.asarray(self.weights)
 
     def _draw_components(self, keys: Array) -> Array:
         return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self._weights)))(keys)
@@ -180,7 +180,9 @@ def _check_mixture(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> 
         raise ValueError("covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it.")
     smallest = np.linalg.eigvalsh(covs).min() if covs.ndim == 3 else covs.min()
     if smallest <= 0.0:
-        raise ValueError(f"a covariance has the eigenvalue {smallest:g}: wanted positive definite ones (variances, not std).")
+        raise ValueError(
+            f"a covariance has the eigenvalue {smallest:g}: wanted positive definite ones (variances, not std)."
+        )
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:

@@ -103,7 +103,7 @@ def solve(
         t, dt_du = variable.time(sde, u)
         return jax.tree.map(lambda dy: (dt_du * dy).astype(dy.dtype), field(t.astype(dtype), y))
 
-    saves = {"t1": True} if save_at is None else {"t1": True, "ts": variable.at(sde, save_at).astype(dtype)}
+    between = None if save_at is None else variable.at(sde, save_at).astype(dtype)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(vector_field),  # pyright: ignore[reportArgumentType]
         solver,
@@ -117,15 +117,16 @@ def solve(
             dtmin=4.0 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(u0), jnp.abs(u1)),
             force_dtmin=False,  # a step that small means a NaN field or a singularity: stop and say so
         ),
-        saveat=diffrax.SaveAt(**saves),
+        saveat=diffrax.SaveAt(ts=between, t1=True),
         max_steps=max_steps,
         throw=False,
     )
-    ys = solution.ys
+    ys, ts = solution.ys, solution.ts
+    assert ts is not None  # t1=True saves at least the end
     last = jax.tree.map(lambda y: y[-1], ys)
     path = None if save_at is None else jax.tree.map(lambda y: y[:-1], ys)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
-    reached = solution.ts[-1] == u1
+    reached = ts[-1] == u1
     first, per_step = evaluations(solver)
     return Solution(
         y=last,

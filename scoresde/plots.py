@@ -35,12 +35,12 @@ def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, sca
 
     x = np.asarray(x)
     _check_images(x, low, high)
-    n, h, w, _ = x.shape
+    n, h, w, channels = x.shape
     columns, scale, gap = columns or math.ceil(math.sqrt(n)), scale or math.ceil(48 / min(h, w)), 2
     unit = (x.astype(np.float64) - low) / (high - low)
     failed = ~np.isfinite(unit).all(axis=(1, 2, 3))
     unit[failed] = 0.0
-    pixels = np.repeat(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), 3 // x.shape[3], axis=3)
+    pixels = np.repeat(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), 3 // channels, axis=3)
     pixels[failed] = FAILED
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -106,11 +106,11 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
     shapes = {name: cloud.shape for name, cloud in clouds.items()}
     if not shapes or any(len(shape) != 2 or shape[1] != 2 for shape in shapes.values()):
         raise ValueError(f'clouds of shape {shapes}: wanted (n, 2) each, e.g. scatter_2d({{"data": x0[:, :2]}}).')
-    points = np.concatenate(list(clouds.values()))
-    points = points[np.isfinite(points).all(axis=1)]
-    points = points if len(points) else np.zeros((1, 2))
-    low, high = np.percentile(points, (0.5, 99.5), axis=0)
-    near = points[(np.abs(points - (low + high) / 2) <= high - low).all(axis=1)]
+    every = np.concatenate(list(clouds.values()))
+    every = every[np.isfinite(every).all(axis=1)]
+    every = every if len(every) else np.zeros((1, 2))
+    low, high = np.percentile(every, (0.5, 99.5), axis=0)
+    near = every[(np.abs(every - (low + high) / 2) <= high - low).all(axis=1)]
     low, high = near.min(axis=0), near.max(axis=0)
     pad = 0.05 * (high - low).max() or 1.0
     low, high = low - pad, high + pad

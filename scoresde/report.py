@@ -81,8 +81,8 @@ def _status(results: dict, rows: list[dict]) -> str:
     if step is not None:
         parts.append(f"step {_text(step)}" + (f" of {_text(total)}" if total else ""))
     parts.append(f"page of {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC")
-    bar = total and step is not None and status != "finished"
-    return f"<p>{' · '.join(parts)}</p>\n" + (f"<div>{_bar(step / total)}</div>\n" if bar else "")
+    bar = f"<div>{_bar(step / total)}</div>\n" if total and step is not None and status != "finished" else ""
+    return f"<p>{' · '.join(parts)}</p>\n" + bar
 
 
 def _headline(entries: Sequence[Sequence[Any]]) -> str:

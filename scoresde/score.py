@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.sde.base import SDE, Time, as_time
-from scoresde.types import Cond, call_score, check_setting, check_x_t, pytree_dataclass, right_pad
+from scoresde.sde.base import SDE, as_time
+from scoresde.types import Cond, Time, call_score, check_setting, check_x_t, pytree_dataclass, right_pad
 
 State = Float[Array, " batch *data"]
 
@@ -100,7 +100,8 @@ class EDM:
     """Preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any linear SDE:
 
         D = c_skip x + c_out F(c_in x; c_noise),   n^2 = alpha^2 sigma_data^2 + sigma^2
-        c_in = 1 / n,   c_skip = alpha sigma_data^2 / n^2,   c_out = sigma sigma_data / n,   c_noise = log(sigma / alpha) / 4
+        c_in = 1 / n,   c_skip = alpha sigma_data^2 / n^2,   c_out = sigma sigma_data / n
+        c_noise = log(sigma / alpha) / 4
 
     The network sees and predicts unit variance at every t.
 
@@ -137,9 +138,7 @@ def _scales(sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
     return right_pad(sde.alpha(t), x), right_pad(sde.sigma(t), x)
 
 
-def convert(
-    value: State, x: State, t: Time, sde: SDE, source: Parameterization, target: Parameterization
-) -> State:
+def convert(value: State, x: State, t: Time, sde: SDE, source: Parameterization, target: Parameterization) -> State:
     """A prediction in one parameterisation, restated in another, e.g. `convert(eps, x, t, sde, Noise(), Velocity())`.
 
     Raises:

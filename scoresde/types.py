@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -16,23 +17,23 @@ from jaxtyping import Float, PyTree, Shaped
 Scalar = float | Array
 """A setting: a Python number when a person writes it, possibly a tracer when JAX rebuilds the object."""
 
+Time = float | Float[Array, "..."] | Float[np.ndarray, "..."]
+"""A time in [0, 1], 0 = data and 1 = prior: one, or one per example."""
+
 Key = Shaped[Array, "..."]
 """A JAX random key: one, or one per example. Typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
 
-Cond = PyTree[Array] | None
+Cond = PyTree[Array | np.ndarray] | None
 """A condition: any pytree whose leaves have a leading batch axis (labels, masks, observations)."""
 
 T = TypeVar("T")
 
 
-@runtime_checkable
-class ScoreFn(Protocol):
-    """Any callable `score(x, t)` or `score(x, t, cond)` that returns the gradient of log p_t at x.
+ScoreFn = Callable[..., Array]
+"""Any callable `score(x, t)` or `score(x, t, cond)` that returns the gradient of log p_t at x, shaped like x.
 
-    x: (batch, *data), t: (batch,), result like x. It may also offer `denoise(x, t, cond)`, E[x0 | x_t = x].
-    """
-
-    def __call__(self, *args: Any) -> Array: ...
+x: (batch, *data), t: (batch,). It may also offer `denoise(x, t, cond)`, E[x0 | x_t = x].
+"""
 
 
 # The shape aliases are written out where they are used (`Float[Array, " batch *data"]`), so a signature reads alone.
@@ -112,6 +113,7 @@ def normal_like(keys: Array, x: Float[Array, " batch *data"]) -> Float[Array, " 
 # --- Immutable settings that are JAX pytrees ---
 
 
+@dataclass_transform(frozen_default=True)
 def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
     """Class decorator: a frozen dataclass that is also a pytree; the fields named are static (hashable metadata).
 
@@ -183,7 +185,7 @@ def check_time(t: Any, name: str = "t") -> None:
             )
 
 
-def check_x_t(x: Array, t: Array | float, name: str = "x") -> None:
+def check_x_t(x: Array, t: Time, name: str = "x") -> None:
     """x: (batch, *data) of floats, t: a scalar or one time per example."""
     check_batch(x, name)
     if jnp.ndim(t) != 0 and jnp.shape(t) != x.shape[:1]:

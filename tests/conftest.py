@@ -14,7 +14,7 @@ with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde.data.arrays
     import scoresde.evaluation
     import scoresde.plots
-    import scoresde.report  # noqa: F401
+    import scoresde.report
 
 sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any machine
 

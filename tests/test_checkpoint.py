@@ -169,7 +169,7 @@ def test_every_leaf_that_differs_is_named_before_loading(two_steps):
 def test_same_leaves_in_another_tree_is_an_error(two_steps):
     like = make_state(0)
     like["opt_state"] = like["opt_state"]._replace(inner_state=(*like["opt_state"].inner_state, optax.EmptyState()))
-    with pytest.raises(CheckpointError, match="step 2 .*does not load: .*structures do not match"):
+    with pytest.raises(CheckpointError, match=r"step 2 .*does not load: .*structures do not match"):
         Checkpoints(two_steps).restore(like)
 
 
@@ -239,13 +239,13 @@ def test_damage_is_named_then_replaced(tmp_path, damage):
 
 
 def test_no_sound_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match="no usable checkpoint in .*nowhere: it holds no step folder"):
+    with pytest.raises(CheckpointError, match=r"no usable checkpoint in .*nowhere: it holds no step folder"):
         Checkpoints(tmp_path / "nowhere").restore({})
     assert not (tmp_path / "nowhere").exists()  # reading creates nothing
     write(tmp_path, 1, 2)
     for step in (1, 2):
         remove_largest(tmp_path / str(step))
-    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="(?s)step 2 cannot.*step 1 cannot"):
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"(?s)step 2 cannot.*step 1 cannot"):
         Checkpoints(tmp_path).restore(make_state(0))
     with pytest.raises(CheckpointError, match=r"step 5 cannot be used.*Committed steps: \[1, 2\]"):
         Checkpoints(tmp_path).restore(make_state(0), step=5)

@@ -72,7 +72,7 @@ def test_hutchinson_agrees_with_the_trace_within_its_error(distribution, sde):
     difference = np.asarray(probed.log_prob - exact.log_prob)
     stderr = np.asarray(probed.stderr)
     assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
-    # A pooled variance ratio: mean z^2 of 64 t-distributed values with 15 degrees of freedom is 15/13, spread about .22.
+    # Mean z^2 of 64 values with Student's t of 15 degrees of freedom is 15/13, its standard deviation about 0.22.
     assert 0.4 < np.mean((difference / stderr) ** 2) * 13 / 15 < 2.1
 
 

@@ -23,7 +23,7 @@ def exact_loss(sde, t, v):
     [
         (sd.VarianceWeighting(), lambda sde, t: 1.0),
         (sd.LikelihoodWeighting(), lambda sde, t: sde.diffusion(t) ** 2 / sde.variance(t)),
-        # Karras et al. 2022: weight (sigma^2 + sigma_d^2) / (sigma sigma_d)^2 on the denoiser's error, sigma/alpha for sigma.
+        # Karras et al. 2022: (n^2 + sigma_d^2) / (n sigma_d)^2 on the denoiser's error, n = sigma/alpha.
         (sd.EDMWeighting(0.6), lambda sde, t: (lambda n: (n**2 + 0.36) / 0.36)(sde.sigma(t) / sde.alpha(t))),
     ],
     ids=["variance", "likelihood", "edm"],
@@ -114,13 +114,17 @@ def test_log_normal_times_have_log_normal_noise_levels(any_sde):
     assert float(t.max()) <= 1.0
 
 
+def loss(x0, t, score=lambda x, t: x, **options):
+    return sd.dsm_loss(KEY, sd.VP(), score, x0, t, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sd.dsm_loss(KEY, sd.VP(), lambda x, t: x, jnp.ones((4, 2)), jnp.asarray(0.5)), "jnp.full"),
-        (lambda: sd.dsm_loss(KEY, sd.VP(), lambda x, t: x, jnp.ones((4, 2)), jnp.full(4, 2.0)), r"\[0, 1\]"),
-        (lambda: sd.dsm_loss(KEY, sd.VP(), lambda x, t: x, jnp.ones((4, 2)), jnp.full(4, 0.5), cond=jnp.ones(3)), "cond"),
-        (lambda: sd.dsm_loss(KEY, sd.VP(), lambda x, t: x[0], jnp.ones((4, 2)), jnp.full(4, 0.5)), "score returned"),
+        (lambda: loss(jnp.ones((4, 2)), jnp.asarray(0.5)), "jnp.full"),
+        (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 2.0)), r"\[0, 1\]"),
+        (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), cond=jnp.ones(3)), "cond"),
+        (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), lambda x, t: x[0]), "score returned"),
         (lambda: sd.UniformTime(t_min=0.0), "t_min"),
         (lambda: sd.LogNormalSigma(std=0.0), "std"),
     ],

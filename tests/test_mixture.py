@@ -71,7 +71,11 @@ def test_samples_have_the_mixtures_moments_and_shares(case):
 
 def test_one_dimension_and_many_components_integrate_to_one(any_sde):
     mixture = sd.GaussianMixture(np.linspace(-2, 2, 7)[:, None], np.full(7, 0.05))
-    grid = jnp.linspace(-300, 300, 600_001)[:, None] if isinstance(any_sde, sd.VE) else jnp.linspace(-9, 9, 20_001)[:, None]
+    grid = (
+        jnp.linspace(-300, 300, 600_001)[:, None]
+        if isinstance(any_sde, sd.VE)
+        else jnp.linspace(-9, 9, 20_001)[:, None]
+    )
     for t in (0.0, 0.2, 0.9):
         density = np.exp(np.asarray(mixture.log_prob(any_sde, grid, t), np.float64))
         assert np.trapezoid(density, np.asarray(grid[:, 0], np.float64)) == pytest.approx(1.0, abs=1e-4)

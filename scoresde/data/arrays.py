@@ -29,8 +29,8 @@ def digits(num_test: int = 297, seed: int = 0) -> Arrays:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'scoresde[experiments]'.") from error
-    bunch = load_digits()
-    order = np.random.default_rng(seed).permutation(len(bunch.images))
-    images = bunch.images[order].astype(np.int32)[..., None]  # pyright: ignore
-    labels = bunch.target[order].astype(np.int32)  # pyright: ignore
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(pixels))
+    images = pixels.reshape(-1, 8, 8, 1)[order].astype(np.int32)
+    labels = labels[order].astype(np.int32)
     return Arrays(images[num_test:], images[:num_test], labels[num_test:], labels[:num_test], levels=17)

@@ -14,10 +14,19 @@ zeros = nnx.initializers.zeros_init()
 
 
 def sinusoidal_embedding(t: Float[Array, " batch"], dim: int, scale: float, max_period: float = 10_000.0) -> Array:
-    """sin and cos of scale t at dim / 2 geometric frequencies 1 … 1 / max_period (Vaswani et al. 2017; Ho et al. 2020)."""
+    """sin and cos of scale t at dim / 2 geometric frequencies 1 … 1 / max_period (Vaswani et al. 2017)."""
     frequencies = jnp.exp(-math.log(max_period) * jnp.arange(dim // 2) / (dim // 2 - 1))
     angles = scale * t[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def check_shape(x: Array, fits: bool, shape: tuple[int, ...], config: str) -> None:
+    """x holds examples of the shape that the network was built for."""
+    if not fits:
+        raise ValueError(
+            f"x holds examples of shape {x.shape[1:]}, the network was built for {shape}: write "
+            f"{config}(...).build({x.shape[1:]}, rngs=...)."
+        )
 
 
 class TimeEmbedding(nnx.Module):
@@ -36,7 +45,7 @@ class TimeEmbedding(nnx.Module):
             if cond is not None:
                 raise ValueError("a condition arrived at an unconditional network: build it with num_classes=...")
             return h
-        label = jnp.full(t.shape, self.num_classes) if cond is None else cond
+        label = jnp.full(t.shape, self.label.num_embeddings - 1) if cond is None else cond
         if label.shape != t.shape or not jnp.issubdtype(label.dtype, jnp.integer):
             raise ValueError(
                 f"cond has shape {label.shape} and dtype {label.dtype}: wanted one integer label per example, "

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.nets.layers import TimeEmbedding, zeros
+from scoresde.nets.layers import TimeEmbedding, check_shape, zeros
 from scoresde.types import check_count, check_setting
 
 
@@ -58,6 +58,7 @@ class MLP(nnx.Module):
     def __call__(
         self, x: Float[Array, " batch d"], t: Float[Array, " batch"], cond: Array | None = None
     ) -> Float[Array, " batch d"]:
+        check_shape(x, x.shape[1:] == self.shape, self.shape, "MLPConfig")
         embedding = self.time(t, cond)
         h = self.input(x)
         for block in self.blocks:

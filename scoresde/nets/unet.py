@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.nets.layers import TimeEmbedding, zeros
+from scoresde.nets.layers import TimeEmbedding, check_shape, zeros
 from scoresde.types import check_count, check_setting
 
 
@@ -97,6 +97,7 @@ class UNet(nnx.Module):
     def __call__(
         self, x: Float[Array, " batch h w c"], t: Float[Array, " batch"], cond: Array | None = None
     ) -> Float[Array, " batch h w c"]:
+        check_shape(x, x.ndim == 4 and x.shape[-1] == self.shape[-1], self.shape, "UNetConfig")
         embedding = jax.nn.silu(self.time(t, cond))
         h = self.input(x)
         skips = [h]
@@ -142,7 +143,7 @@ class Attention(nnx.Module):
         self.output = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, h: Array) -> Array:
-        batch, height, width, channels = h.shape
+        batch, height, width, _ = h.shape
         qkv = self.qkv(self.norm(h)).reshape(batch, height * width, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         out = jax.nn.dot_product_attention(q, k, v).reshape(h.shape)

@@ -20,7 +20,6 @@ from scoresde.types import (
     ScoreFn,
     check_batch,
     check_cond,
-    check_count,
     check_setting,
     example_keys,
     pytree_dataclass,
@@ -30,7 +29,7 @@ from scoresde.types import (
 
 @pytree_dataclass()
 class Path:
-    """States on the way from prior to data: t (batch, points) and x (batch, points, *data), before the last denoising."""
+    """States on the way from prior to data, before the last denoising."""
 
     t: Float[Array, "batch points"]
     x: Float[Array, " batch points *data"]
@@ -66,7 +65,9 @@ def check_t_min(t_min: float) -> None:
 def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> Array:
     """The checks every sampler makes on its arguments; returns one key per example."""
     if not isinstance(sde, SDE):
-        raise TypeError(f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(). The order is (key, sde, score, x1).")
+        raise TypeError(
+            f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(). The order is (key, sde, score, x1)."
+        )
     check_batch(x1, "x1")
     check_cond(cond, x1.shape[0])
     return example_keys(key, x1.shape[0])

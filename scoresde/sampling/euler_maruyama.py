@@ -71,7 +71,7 @@ class EulerMaruyama:
             inputs = jnp.arange(self.num_steps), *_cast((times[:-1], table), x1.dtype)
             x, states = jax.lax.scan(step, x1, inputs)
             path = None
-            if self.save_path:
+            if states is not None:
                 t = jnp.broadcast_to(jnp.asarray(times, x1.dtype), (x1.shape[0], self.num_steps + 1))
                 path = Path(t, jnp.moveaxis(jnp.concatenate([x1[None], states]), 0, 1))
             if self.denoise:

@@ -89,7 +89,7 @@ class ProbabilityFlow:
             solution = jax.vmap(one)(x1, cond)
             x, path = solution.y, None
             if times is not None:
-                path = Path(jnp.broadcast_to(times, (x1.shape[0], len(times))), solution.path)
+                path = Path(jnp.broadcast_to(times, (x1.shape[0], len(times))), jnp.asarray(solution.path))
             if self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
         return finish(x, solution.success, solution.nfe + self.denoise, path)

@@ -16,19 +16,19 @@ from scoresde.types import (
     Key,
     Scalar,
     ScoreFn,
+    Time,
     call_score,
     check_batch,
     check_time,
     check_x_t,
     data_dim,
     example_keys,
+    is_concrete,
     normal_like,
     pytree_dataclass,
     right_pad,
     sum_data,
 )
-
-Time = float | Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
 def derivative(f: Callable[[Array], Array], t: Array) -> Array:
@@ -149,7 +149,7 @@ class SDE:
         check_time(s, "s")
         check_time(t, "t")
         s, t = jnp.broadcast_arrays(as_time(s), as_time(t))
-        if not any(isinstance(value, jax.core.Tracer) for value in (s, t)) and not bool(jnp.all(s <= t)):
+        if is_concrete(s, t) and not bool(jnp.all(s <= t)):
             raise ValueError("transition(s, t) runs forward in time: wanted s <= t. Write transition(t, s).")
         return s, t
 

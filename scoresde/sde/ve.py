@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, Time, as_time
-from scoresde.types import Scalar, check_setting, is_concrete, pytree_dataclass
+from scoresde.sde.base import SDE, as_time
+from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
 @pytree_dataclass()
 class VE(SDE):
-    """Variance-exploding SDE, dx = sigma(t) sqrt(2 log(sigma_max / sigma_min)) dw, sigma = sigma_min (sigma_max / sigma_min)^t.
+    """Variance-exploding SDE, dx = sigma(t) sqrt(2 log r) dw, sigma = sigma_min r^t, r = sigma_max / sigma_min.
 
     Song et al. 2021 (arXiv:2011.13456), Eq. 9 and 30; the limit of NCSN (Song & Ermon 2019). The published values
     of sigma are for data in [0, 1]; for data in [-1, 1] the same process has both doubled.

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, Time, as_time
-from scoresde.types import Scalar, check_setting, is_concrete, pytree_dataclass
+from scoresde.sde.base import SDE, as_time
+from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
 def check_betas(beta_min: Scalar, beta_max: Scalar) -> None:

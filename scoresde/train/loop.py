@@ -121,7 +121,8 @@ class _Loop:
         self.key, key_order, self.key_validation = jax.random.split(key, 3)
         self.training, self.train, self.held_out = training, train, held_out
         self.shape = train[0].shape[1:]
-        self.skeleton, params, constants = Skeleton.split(model)
+        self.skeleton, *arrays = Skeleton.split(model)
+        params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated; the caller's model stays whole
         self.mesh = data_mesh(training.batch_size)
         self.state: State = replicate(init_state(params, constants, training.optimizer()), self.mesh)
         self.step = 0
@@ -230,7 +231,7 @@ def _row(loop: _Loop, window: list[dict[str, Array]], speed: float) -> dict[str,
         "step": loop.step,
         "loss": float(loss[good].mean()) if good.any() else None,
         "grad_norm": float(norm[good].mean()) if good.any() else None,
-        "learning_rate": float(loop.training.schedule()(loop.step - 1)),
+        "learning_rate": float(np.asarray(loop.training.schedule()(loop.step - 1))),
         "skipped": int(loop.state["skipped"]),
         "steps_per_second": speed,
     }
@@ -277,7 +278,9 @@ def _check_data(data: Any, name: str) -> np.ndarray:
     """
     array = np.asarray(data)
     if array.ndim < 2 or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None].")
+        raise ValueError(
+            f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None]."
+        )
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32).")
     if not np.all(np.isfinite(array)):
@@ -291,14 +294,14 @@ def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, valida
     x, cond = data
     check_cond(cond, len(x))
     cond = jax.tree.map(np.asarray, cond)
-    if not np.isscalar(validation):
+    if np.ndim(validation) > 0:
         held_out = _check_data(validation, "validation")
         if held_out.shape[1:] != x.shape[1:]:
             raise ValueError(f"validation has examples of shape {held_out.shape[1:]}, data of {x.shape[1:]}.")
         check_cond(validation_cond, len(held_out))
         return (x, cond), (held_out, jax.tree.map(np.asarray, validation_cond))
     check_setting("validation", validation, 0.0, 1.0)
-    count = int(round(validation * len(x)))
+    count = round(validation * len(x))
     if count == 0:
         return (x, cond), None
     order = np.asarray(jax.random.permutation(key, len(x)))

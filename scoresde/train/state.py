@@ -18,7 +18,7 @@ State = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A ScoreModel without its arrays: module structure for training and for use, and the keys of its random streams."""
+    """A ScoreModel without its arrays: its structure for training and for use, and the keys of its random streams."""
 
     model: ScoreModel
     train_graph: nnx.GraphDef

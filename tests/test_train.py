@@ -1,0 +1,282 @@
+"""Training: it learns what is known, resumes to the bit, skips what is not finite, and refuses what does not fit."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import scoresde as sd
+from scoresde.train.ema import ema_decay, ema_update
+from scoresde.train.sharding import data_mesh
+from scoresde.train.state import Skeleton
+
+KEY = jax.random.key(0)
+SMALL = sd.Training(steps=40, batch_size=32, warmup=5, validate_every=20, log_every=10)
+
+
+def mlp(seed=0, dropout=0.0, width=32, **config):
+    net = sd.MLPConfig(width=width, depth=1, dropout=dropout, **config).build((2,), rngs=nnx.Rngs(seed))
+    return sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
+
+
+def weights(model):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model.net, nnx.Param)))]
+
+
+def data(mixture, n=512):
+    return np.asarray(mixture.sample(jax.random.key(5), n))
+
+
+def test_training_approaches_the_exact_score(mixture):
+    """On held-out points the trained score is far nearer to the exact one than the untrained, and the loss says so."""
+    model, sde = mlp(width=64), sd.VP()
+    training = sd.Training(steps=1500, batch_size=256, learning_rate=3e-3, final_rate=0.02, validate_every=750)
+    fit = sd.fit(KEY, model, data(mixture, 4096), training=training, progress=False)
+    x0, t = mixture.sample(jax.random.key(6), 4000), jax.random.uniform(KEY, (4000,), minval=0.02)
+    mean, std = sde.marginal_prob(x0, t)
+    x = mean + std[:, None] * jax.random.normal(jax.random.key(7), x0.shape)
+    exact = mixture.score(sde)(x, t)
+    error = {name: float(jnp.mean((std[:, None] * (m(x, t) - exact)) ** 2)) for name, m in
+             (("trained", fit.model), ("untrained", model))}  # fmt: skip
+    assert error["trained"] < 0.2 * error["untrained"]  # EDM starts as the best Gaussian: not easy to beat
+    assert fit.history[-1]["valid_loss"] < fit.history[0]["loss"]
+    assert len(jax.tree.leaves(fit.model)) == len(jax.tree.leaves(model))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resumed_training_is_the_same_to_the_bit(mixture, tmp_path, dropout):
+    """40 steps equal 20 + a new process's 20: parameters, EMA and the optimiser's moments, dropout included."""
+    x = data(mixture)
+    whole = sd.fit(KEY, mlp(dropout=dropout), x, training=SMALL, run=tmp_path / "whole", progress=False)
+    short = dataclasses.replace(SMALL, steps=20)
+    sd.fit(KEY, mlp(dropout=dropout), x, training=short, run=tmp_path / "parts", progress=False)
+    parts = sd.fit(KEY, mlp(dropout=dropout), x, training=SMALL, run=tmp_path / "parts", progress=False)
+    states = []
+    for name in ("whole", "parts"):
+        loop_state = _final_state(mlp(dropout=dropout), tmp_path / name)
+        states.append([np.asarray(leaf) for leaf in jax.tree.leaves(loop_state)])
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(weights(whole.model), weights(parts.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [row["step"] for row in parts.history] == [row["step"] for row in whole.history]
+    again = sd.fit(KEY, mlp(dropout=dropout), x, training=SMALL, run=tmp_path / "parts", progress=False)
+    assert again.step == 40  # finished: nothing is trained
+
+
+def _final_state(model, run):
+    from scoresde.train.state import init_state
+
+    _, params, constants = Skeleton.split(model)
+    like = jax.eval_shape(lambda: init_state(params, constants, SMALL.optimizer()))
+    with sd.Checkpoints(run / "checkpoints") as checkpoints:
+        return checkpoints.restore(like, 40).state
+
+
+def test_several_steps_a_dispatch_are_the_same_steps(mixture):
+    one = sd.fit(KEY, mlp(), data(mixture), training=SMALL, progress=False)
+    four = dataclasses.replace(SMALL, steps_per_dispatch=4)
+    several = sd.fit(KEY, mlp(), data(mixture), training=four, progress=False)
+    for a, b in zip(weights(one.model), weights(several.model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    assert several.step == 40
+
+
+def test_two_devices_give_one_devices_losses(mixture):
+    """A batch of 32 is cut over both devices; one of 31 runs on one: the mesh takes as many as divide the batch."""
+    assert jax.local_device_count() == 2
+    assert data_mesh(32).size == 2
+    assert data_mesh(31).size == 1
+    model, x = mlp(), data(mixture)
+    losses = []
+    for devices in (jax.local_devices(), jax.local_devices()[:1]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "local_devices", lambda devices=devices: devices)
+            losses.append([row["loss"] for row in sd.fit(KEY, model, x, training=SMALL, progress=False).history])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_ema_follows_its_recursion_and_forgets_the_start():
+    """Closed form: the weight of the initial value after n updates is the product of the decays."""
+    start, value = {"w": jnp.asarray(1.0)}, {"w": jnp.asarray(0.0)}
+    ema, weight = start, 1.0
+    for n in range(50):
+        decay = ema_decay(0.999, jnp.asarray(n))
+        ema, weight = ema_update(ema, value, decay), weight * min(0.999, (1 + n) / (10 + n))
+    assert float(ema["w"]) == pytest.approx(weight, rel=1e-5)
+    total = np.prod([min(0.999, (1 + n) / (10 + n)) for n in range(1500)])
+    assert total < 1e-3 < 0.999**1500  # 22 % without warm-up
+
+
+def test_the_models_weights_are_the_emas(mixture, tmp_path):
+    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
+    state = _final_state(mlp(), tmp_path / "run")
+    for a, b in zip(weights(fit.model), jax.tree.leaves(state["ema"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    loaded = sd.load(tmp_path / "run")
+    for a, b in zip(weights(loaded), jax.tree.leaves(state["ema"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    raw = sd.load(tmp_path / "run", ema=False)
+    for a, b in zip(weights(raw), jax.tree.leaves(state["params"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    x = jnp.ones((3, 2))
+    np.testing.assert_allclose(loaded(x, 0.5), fit.model(x, 0.5), rtol=1e-5)
+    assert sd.load(tmp_path / "run", step=20).sde == sd.VP()
+
+
+def test_schedule_and_clipping():
+    training = sd.Training(steps=100, warmup=10, learning_rate=1e-2, final_rate=0.1)
+    rate = training.schedule()
+    np.testing.assert_allclose([rate(0), rate(10), rate(100)], [1e-2 / 11, 1e-2, 1e-3], rtol=1e-5)
+    optimizer = sd.Training(clip=1.0, warmup=0, learning_rate=1.0).optimizer()
+    small, large = ({"w": jnp.asarray([3.0, 4.0]) * s} for s in (1.0, 1e3))  # norms 5 and 5000: both clipped to 1
+    states = [optimizer.update(g, optimizer.init(g))[0]["w"] for g in (small, large)]
+    np.testing.assert_allclose(states[0], states[1], rtol=1e-5)
+
+
+def test_conditions_are_learnt_per_example():
+    """Label c has its data at ±1: the trained denoiser separates them, from one and the same noisy point."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1024).astype(np.int32)
+    x = np.where(labels[:, None] == 1, 1.0, -1.0) + 0.1 * rng.normal(size=(1024, 2))
+    training = sd.Training(steps=400, batch_size=64, learning_rate=3e-3, final_rate=0.05, warmup=10, validate_every=400)
+    fit = sd.fit(KEY, mlp(num_classes=2), x.astype(np.float32), cond=labels, training=training, progress=False)
+    guess = fit.model.denoise(jnp.zeros((2, 2)), 0.5, jnp.asarray([0, 1]))
+    np.testing.assert_allclose(guess, [[-1, -1], [1, 1]], atol=0.4)
+
+
+# --- What is not finite ---
+
+
+def test_bad_batches_are_skipped_and_counted(mixture):
+    """Every row is finite, but `prepare` makes some batches overflow: their steps leave everything as it was."""
+
+    def prepare(key, x):
+        return jnp.where(jax.random.bernoulli(key, 0.3), jnp.inf, 1.0) * x
+
+    fit = sd.fit(KEY, mlp(), data(mixture), prepare=prepare, training=SMALL, validation=0.0, progress=False)
+    skipped = fit.history[-1]["skipped"]
+    assert 3 <= skipped <= 22  # 40 draws at 0.3: mean 12, standard deviation 2.9
+    assert all(np.all(np.isfinite(w)) for w in weights(fit.model))
+    assert all(np.isfinite(row["loss"]) for row in fit.history)
+
+
+def test_training_stops_after_several_bad_steps_with_the_last_finite_state(mixture, tmp_path):
+    def prepare(key, x):
+        return x * jnp.nan
+
+    before = weights(mlp())
+    with pytest.raises(sd.TrainingDiverged, match="not finite"):
+        sd.fit(KEY, mlp(), data(mixture), prepare=prepare, training=SMALL, run=tmp_path / "run", progress=False)
+    for a, b in zip(weights(sd.load(tmp_path / "run")), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- Wrong turns ---
+
+
+def test_a_run_resumes_only_with_its_own_settings(mixture, tmp_path):
+    x, run = data(mixture), tmp_path / "run"
+    sd.fit(KEY, mlp(), x, training=SMALL, run=run, progress=False)
+    before = (run / "config.yaml").read_text()
+    for change in (
+        {"training": dataclasses.replace(SMALL, learning_rate=0.5)},
+        {"model": dataclasses.replace(mlp(), sde=sd.VP(beta_max=15.0))},
+        {"key": jax.random.key(1)},
+        {"data": x[:100]},
+    ):
+        arguments = {"key": KEY, "model": mlp(), "data": x, "training": SMALL} | change
+        with pytest.raises(ValueError, match="made with other settings"):
+            sd.fit(**arguments, run=run, progress=False)
+    assert (run / "config.yaml").read_text() == before
+    assert sd.load(run).sde == sd.VP()
+
+
+def test_damaged_checkpoints_are_named_and_the_previous_one_used(mixture, tmp_path):
+    run = tmp_path / "run"
+    sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+    largest = max((p for p in (run / "checkpoints" / "40").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="40"):
+        older = sd.load(run)
+    for a, b in zip(weights(older), weights(sd.load(run, step=20)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_metrics_are_one_json_object_a_line(mixture, tmp_path):
+    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == fit.history
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert [row["step"] for row in rows if "valid_loss" in row] == [20, 40]
+
+
+def test_own_networks_load_with_their_model(mixture, tmp_path):
+    class Own(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(2, 2, rngs=rngs)
+
+        def __call__(self, x, t):
+            return self.linear(x)
+
+    build = lambda: sd.ScoreModel(sd.VP(), Own(nnx.Rngs(0)), sd.Noise())  # noqa: E731
+    fit = sd.fit(KEY, build(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
+    with pytest.raises(sd.ConfigError, match="model=model"):
+        sd.load(tmp_path / "run")
+    loaded = sd.load(tmp_path / "run", model=build())
+    np.testing.assert_array_equal(weights(loaded)[0], weights(fit.model)[0])
+
+
+def test_callbacks_see_the_ema_model_and_their_metrics_are_logged(mixture):
+    seen = []
+
+    def callback(step, model):
+        seen.append((step, float(jnp.abs(model(jnp.ones((1, 2)), 0.5)).sum())))
+        return {"mine": float(step)}
+
+    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], progress=False)
+    assert [step for step, _ in seen] == [20, 40]
+    assert seen[0][1] != seen[1][1]
+    assert fit.history[-1]["mine"] == 40.0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": np.zeros((0, 2))}, ValueError, "not empty"),
+        ({"data": np.zeros(5)}, ValueError, "wanted .examples"),
+        ({"data": np.array([[1.0, np.nan], [0.0, 0.0]])}, ValueError, "1 of 2 examples"),
+        ({"data": np.array([["a", "b"]])}, ValueError, "dtype"),
+        ({"data": np.zeros((64, 3), np.float32)}, ValueError, "examples of shape"),
+        ({"validation": np.zeros((4, 3))}, ValueError, "validation has examples of shape"),
+        ({"validation": 1.5}, ValueError, "validation"),
+        ({"cond": np.zeros(3, np.int32)}, ValueError, "per example"),
+        ({"model": "unet"}, TypeError, "wanted sd.ScoreModel"),
+        ({"model": sd.ScoreModel(sd.VP(), lambda x, t: x, sd.Noise())}, TypeError, "fit trains NNX modules"),
+        ({"key": 0}, TypeError, "random key"),
+    ],
+)
+def test_bad_input_is_refused_with_the_reason(change, error, message, unchecked):
+    arguments = {"key": KEY, "model": mlp(), "data": np.zeros((64, 2), np.float32), "training": SMALL} | change
+    with pytest.raises(error, match=message):
+        sd.fit(**arguments, progress=False)
+
+
+@pytest.mark.parametrize("setting", ["steps", "batch_size", "learning_rate", "clip", "log_every"])
+def test_bad_settings_are_refused(setting, unchecked):
+    with pytest.raises(ValueError, match=setting):
+        sd.Training(**{setting: 0})
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(mixture, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot be written"):
+        sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=tmp_path / "file" / "run", progress=False)
+    with pytest.raises(FileNotFoundError, match="not a run's folder"):
+        sd.load(tmp_path / "nothing")
