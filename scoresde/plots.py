@@ -35,12 +35,12 @@ def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, sca
 
     x = np.asarray(x)
     _check_images(x, low, high)
-    n, h, w, channels = x.shape
+    n, h, w, _ = x.shape
     columns, scale, gap = columns or math.ceil(math.sqrt(n)), scale or math.ceil(48 / min(h, w)), 2
     unit = (x.astype(np.float64) - low) / (high - low)
     failed = ~np.isfinite(unit).all(axis=(1, 2, 3))
     unit[failed] = 0.0
-    pixels = np.repeat(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), 3 // channels, axis=3)
+    pixels = np.broadcast_to(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), (n, h, w, 3)).copy()
     pixels[failed] = FAILED
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 

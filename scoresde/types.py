@@ -17,7 +17,7 @@ from jaxtyping import Float, PyTree, Shaped
 Scalar = float | Array
 """A setting: a Python number when a person writes it, possibly a tracer when JAX rebuilds the object."""
 
-Time = float | Float[Array, "..."] | Float[np.ndarray, "..."]
+Time = float | int | Float[Array, "..."] | Float[np.ndarray, "..."]
 """A time in [0, 1], 0 = data and 1 = prior: one, or one per example."""
 
 Key = Shaped[Array, "..."]
