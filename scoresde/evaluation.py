@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-Rows = Float[Array | np.ndarray, " n *data"]
+Rows = Float[Array | np.ndarray, " _ *data"]
 
 
 def sliced_wasserstein(x: Rows, y: Rows, num_directions: int = 128, seed: int = 0) -> float:
