@@ -38,7 +38,7 @@ class Digits:
     sde: sd.VP | sd.SubVP | sd.VE
     net: sd.UNetConfig = sd.UNetConfig(channels=32, num_blocks=1)
     parameterization: sd.EDM | sd.Noise | sd.Score | sd.Data | sd.Velocity = sd.EDM(sigma_data=0.6)
-    training: sd.Training = sd.Training(steps=1200, learning_rate=2e-3, final_rate=0.02, validate_every=400)
+    training: sd.Training = sd.Training(steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600)
     sampler: sd.ProbabilityFlow | sd.EulerMaruyama = sd.ProbabilityFlow(rtol=1e-3, atol=1e-3)
     num_samples: int = 1000
     """Samples for the distances; the picture shows the first 64."""
