@@ -52,7 +52,7 @@ class Digits:
 
 def run(settings: Digits) -> int:
     """Train or resume, sample, evaluate, report; the exit code."""
-    folder = Path(settings.runs) / settings.name
+    folder = Path(settings.runs).expanduser() / settings.name
     command = "python " + " ".join(sys.argv)
     if _is_finished(folder, settings):
         print(f"{folder} is finished: {folder / 'report.html'} shows it. For another run: --name NAME or --seed N.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,15 @@ class LinenScore:
         return self.module.apply(self.variables, x, t, *(() if cond is None else (cond,)))
 
 
+@pytree_dataclass("module")
+class LinenDenoiser(LinenScore):
+    """A bound Linen module that offers `denoise`."""
+
+    def denoise(self, x: Array, t: Array, cond: Cond = None) -> Array:
+        """The module's own E[x_0 | x_t]."""
+        return self.module.apply(self.variables, x, t, *(() if cond is None else (cond,)), method="denoise")
+
+
 class ByIdentity:
     """A callable that cannot be hashed, made static by its identity."""
 
@@ -47,20 +58,35 @@ class ByIdentity:
 def as_argument(score: PyTree) -> PyTree:
     """A score that `eqx.filter_jit` takes as an argument: arrays traced, everything else static and hashable.
 
-    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules are taken apart; a plain
-    function is static, so hand over the same function object to compile once.
+    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules are taken apart, methods bound to
+    a pytree too. A plain function is static: hand over the same object to compile once, and know that what it
+    captures is frozen at its first call (a captured NNX module draws a warning).
     """
+    return jax.tree.map(_as_leaf, score)
 
-    def convert(leaf: Any) -> Any:
-        if hasattr(leaf, "unbind") and hasattr(leaf, "apply"):  # a bound Linen module, without importing Flax
-            return LinenScore(*leaf.unbind())
-        try:
-            hash(leaf)
-        except TypeError:
-            return leaf if hasattr(leaf, "dtype") else ByIdentity(leaf)
+
+def _as_leaf(leaf: Any) -> Any:
+    if hasattr(leaf, "dtype"):
         return leaf
-
-    return jax.tree.map(convert, score)
+    if hasattr(leaf, "unbind") and hasattr(leaf, "apply"):  # a bound Linen module, without importing Flax
+        module, variables = leaf.unbind()
+        return (LinenDenoiser if hasattr(module, "denoise") else LinenScore)(module, variables)
+    if inspect.ismethod(leaf) and any(hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__)):
+        return jax.tree_util.Partial(leaf.__func__, leaf.__self__)
+    if inspect.isfunction(leaf):
+        captured = inspect.getclosurevars(leaf)
+        for name, value in {**captured.globals, **captured.nonlocals}.items():
+            if any(base.__module__.startswith("flax.nnx") for base in type(value).__mro__):
+                warnings.warn(
+                    f"the score is a function that captures the NNX module {name!r}: its weights are frozen at the "
+                    f"first call. If they may change, pass the module itself or a ScoreModel that holds it.",
+                    stacklevel=4,
+                )
+    try:
+        hash(leaf)
+    except TypeError:
+        return ByIdentity(leaf)
+    return leaf
 
 
 @contextmanager

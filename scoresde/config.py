@@ -62,7 +62,11 @@ def _converter() -> cattrs.Converter:
         return len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members)
 
     def write(kind: Any) -> Callable[[Any], dict]:
-        return lambda value: {"kind": type(value).__name__} | converter.unstructure(value)
+        def unstructure(value: Any) -> dict:
+            fields = converter.unstructure(value) if dataclasses.is_dataclass(value) else {"value": repr(value)}
+            return {"kind": type(value).__name__} | fields
+
+        return unstructure
 
     def read(kind: Any) -> Callable[[Any, Any], Any]:
         members = {member.__name__: member for member in typing.get_args(kind)}
@@ -145,7 +149,8 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
 def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> None:
     """Parse flags into `kind`, run main on it and exit: 0 done, 1 failed, 2 wrong flags, 130 interrupted.
 
-    A ValueError or OSError is what a user can mend: it prints as one paragraph; `--debug` shows the traceback.
+    A ValueError, TypeError or OSError is what a user can mend: it prints as one paragraph. `--debug` shows the
+    traceback.
     """
     import tyro
 
@@ -162,7 +167,7 @@ def run(main: Callable[[T], int | None], kind: type[T], description: str | None 
         code = main(settings) or 0
     except BrokenPipeError:  # whoever read our output, `head` say, is gone
         code = 0
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         if debug:
             raise
         print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.types import Key, check_count, example_keys, is_concrete
+from scoresde.types import Key, check_count, example_keys, fold_in_examples, is_concrete
+
+DEQUANTIZATION = 0x64657175  # sets these draws apart from those that the same key gives elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +43,13 @@ class UniformDequantization:
         Raises:
             ValueError: if a known value of k lies outside 0 … levels - 1, or is not whole.
         """
-        if is_concrete(k):
+        if is_concrete(k) and k.size:
             low, high = jnp.min(k), jnp.max(k)
             if not (low >= 0 and high <= self.levels - 1 and jnp.all(k == jnp.round(k))):
                 raise ValueError(
                     f"k holds {low} … {high}: wanted whole numbers 0 … {self.levels - 1}. Real-valued data need no "
                     f"dequantisation; other integers: UniformDequantization(levels=...)."
                 )
-        keys = example_keys(key, k.shape[0])
+        keys = fold_in_examples(example_keys(key, k.shape[0]), DEQUANTIZATION)
         u = jax.vmap(lambda key: jax.random.uniform(key, k.shape[1:]))(keys)
         return self.low + (self.high - self.low) * (k + u) / self.levels

@@ -16,8 +16,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from scoresde.calls import as_argument, full_precision, in_chunks
-from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, solve
-from scoresde.sde.base import SDE
+from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
+from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,
     Key,
@@ -152,11 +152,13 @@ def log_likelihood(
         ValueError: if x0 has no batch axis or holds NaN, or a setting is out of range.
         TypeError: if x0 does not hold floating-point numbers.
     """
+    check_sde(sde)
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
     check_setting("t_min", t_min, 0.0, 1.0)
     if is_concrete(x0) and not bool(jnp.all(jnp.isfinite(x0))):
         raise ValueError("x0 holds NaN or infinity: drop those examples, e.g. x0[jnp.isfinite(x0).all(axis=...)].")
+    check_variable(variable, sde, t_min)
     settings = _Settings(check_solver(solver, rtol, atol), variable, rtol, atol, t_min, max_steps)
     argument = as_argument(score)
     terms, stderr, latent, nfe, success = in_chunks(
@@ -231,7 +233,7 @@ def _solve_chunk(
         success = solution.success
         return (
             linear_part + score_part,
-            stderr,
+            jnp.where(success, stderr, jnp.nan),
             jnp.where(success, latent, jnp.nan),
             solution.nfe,
             success,

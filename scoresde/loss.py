@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.sde.base import SDE
+from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,
     Key,
@@ -23,6 +23,7 @@ from scoresde.types import (
     check_setting,
     check_time,
     example_keys,
+    is_concrete,
     normal_like,
     right_pad,
     sum_data,
@@ -165,6 +166,7 @@ def dsm_loss(
     Raises:
         ValueError: if t does not hold exactly one time per example in (0, 1], or cond one row.
     """
+    check_sde(sde)
     check_batch(x0, "x0")
     if jnp.shape(t) != x0.shape[:1]:
         raise ValueError(
@@ -172,6 +174,10 @@ def dsm_loss(
             f"For a single time use jnp.full({x0.shape[:1]}, t)."
         )
     check_time(t)
+    if is_concrete(t) and not bool(jnp.all(t > 0)):
+        raise ValueError(
+            "t holds 0, the data themselves, where the conditional score is infinite: draw t in [1e-5, 1]."
+        )
     check_cond(cond, x0.shape[0])
     noise = normal_like(example_keys(key, x0.shape[0]), x0)
     mean, std = sde.marginal_prob(x0, t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +29,19 @@ class GaussianMixture:
         ValueError: if shapes do not fit, a weight is negative, or a covariance is not symmetric positive definite.
     """
 
-    means: Float[Array | np.ndarray, "k d"]
-    covs: Float[Array | np.ndarray, " k *cov"]
-    weights: Float[Array | np.ndarray, " k"] | None = None
+    means: Any  # arrays after building; whatever makes one before
+    covs: Any
+    weights: Any = None
 
     def __post_init__(self):
-        if is_concrete(self.means, self.covs) or isinstance(self.means, (list, tuple)):
-            dtype = jnp.result_type(float, *(a.dtype for a in (self.means, self.covs) if isinstance(a, jax.Array)))
-            means, covs = np.asarray(self.means, np.float64), np.asarray(self.covs, np.float64)
-            if means.ndim != 2:
-                raise ValueError(f"means has shape {means.shape}: wanted (components, dimensions).")
-            weights = np.ones(len(means)) if self.weights is None else np.asarray(self.weights, np.float64)
-            _check_mixture(means, covs, weights)
-            for name, value in (("means", means), ("covs", covs), ("weights", weights / weights.sum())):
-                object.__setattr__(self, name, jnp.asarray(value, dtype))
-        elif self.weights is None:
-            object.__setattr__(self, "weights", jnp.full(self.means.shape[:1], 1.0 / self.means.shape[0]))
+        means, covs = jnp.asarray(self.means), jnp.asarray(self.covs)
+        dtype = jnp.result_type(float, means.dtype if jnp.issubdtype(means.dtype, jnp.floating) else float)
+        weights = jnp.ones(means.shape[:1]) if self.weights is None else jnp.asarray(self.weights)
+        _check_shapes(means.shape, covs.shape, weights.shape)
+        if is_concrete(means, covs, weights):
+            _check_values(*(np.asarray(a, np.float64) for a in (means, covs, weights)))
+        for name, value in (("means", means), ("covs", covs), ("weights", weights / weights.sum())):
+            object.__setattr__(self, name, value.astype(dtype))
 
     @property
     def dim(self) -> int:
@@ -52,7 +50,7 @@ class GaussianMixture:
 
     def mean(self) -> Float[Array, " d"]:
         """E[x_0]."""
-        return self._weights @ jnp.asarray(self.means)
+        return self.weights @ self.means
 
     def cov(self) -> Float[Array, "d d"]:
         """Cov[x_0]: within plus between the components."""
@@ -65,7 +63,7 @@ class GaussianMixture:
             case _:
                 full = self.covs
         centred = self.means - self.mean()
-        return jnp.einsum("k,kij->ij", self._weights, full) + jnp.einsum("k,ki,kj->ij", self._weights, centred, centred)
+        return jnp.einsum("k,kij->ij", self.weights, full) + jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
 
     def sample(self, key: Key, n: int) -> Float[Array, "n d"]:
         """n independent draws; draw i depends on (key, i) alone."""
@@ -91,13 +89,8 @@ class GaussianMixture:
         """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides."""
         return MixtureScore(sde, self)
 
-    @property
-    def _weights(self) -> Array:
-        assert self.weights is not None  # filled in when the mixture was built
-        return jnp.asarray(self.weights)
-
     def _draw_components(self, keys: Array) -> Array:
-        return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self._weights)))(keys)
+        return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.weights)))(keys)
 
     def _components(self, sde: SDE, x: Array, t: Time) -> tuple[Array, Array]:
         """For each x and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
@@ -120,7 +113,7 @@ class GaussianMixture:
         log_normal = 0.5 * jnp.sum(score * centred - jnp.log(spectrum), axis=-1) - 0.5 * self.dim * math.log(
             2.0 * math.pi
         )
-        return jnp.log(self._weights) + log_normal, score
+        return jnp.log(self.weights) + log_normal, score
 
     def _mean_inverse_trace(self, sde: SDE, x: Array, t: Time) -> Array:
         """trace of C_t^-1 per component, (batch, k)."""
@@ -165,24 +158,29 @@ class MixtureScore:
         return second - jnp.sum(mean**2, axis=-1)
 
 
-def _check_mixture(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> None:
-    k, d = means.shape
-    if covs.shape not in ((k,), (k, d), (k, d, d)):
+def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[int, ...]) -> None:
+    if len(means) != 2 or 0 in means:
+        raise ValueError(f"means has shape {means}: wanted (components, dimensions), at least one of each.")
+    k, d = means
+    if covs not in ((k,), (k, d), (k, d, d)):
         raise ValueError(
-            f"covs has shape {covs.shape} for means {means.shape}: wanted ({k},) isotropic variances, ({k}, {d}) "
+            f"covs has shape {covs} for means {means}: wanted ({k},) isotropic variances, ({k}, {d}) "
             f"diagonal or ({k}, {d}, {d}) full covariances."
         )
-    if weights.shape != (k,) or not np.all(np.isfinite(weights) & (weights > 0)):
-        raise ValueError(f"weights = {weights}: wanted {k} positive numbers, one per component.")
+    if weights != (k,):
+        raise ValueError(f"weights has shape {weights}: wanted {k} positive numbers, one per component.")
+
+
+def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> None:
+    if not np.all(np.isfinite(weights) & (weights > 0)):
+        raise ValueError(f"weights = {weights}: wanted {len(means)} positive numbers, one per component.")
     if not (np.all(np.isfinite(means)) and np.all(np.isfinite(covs))):
         raise ValueError("means or covs hold NaN or infinity.")
     if covs.ndim == 3 and not np.allclose(covs, np.swapaxes(covs, 1, 2), rtol=1e-5, atol=1e-7):
         raise ValueError("covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it.")
     smallest = np.linalg.eigvalsh(covs).min() if covs.ndim == 3 else covs.min()
     if smallest <= 0.0:
-        raise ValueError(
-            f"a covariance has the eigenvalue {smallest:g}: wanted positive definite ones (variances, not std)."
-        )
+        raise ValueError(f"a covariance has the eigenvalue {smallest:g}: wanted positive variances (std squared).")
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Int, PyTree
 
 from scoresde.sde.base import SDE, derivative
-from scoresde.types import check_count, check_setting
+from scoresde.types import check_count, check_setting, is_concrete
 
 MAX_STEPS = 4096
 
@@ -75,6 +75,23 @@ def check_solver(solver: Any, rtol: float, atol: float) -> Any:
     check_setting("rtol", rtol, 0.0, 1.0, inclusive=False)
     check_setting("atol", atol, 0.0, inclusive=False)
     return solver
+
+
+def check_variable(variable: Any, sde: SDE, t_min: float) -> None:
+    """The variable is finite at t_min, where that can be read now.
+
+    Raises:
+        ValueError: if log SNR is infinite there.
+    """
+    if not isinstance(variable, (InTime, InLogSNR)):
+        raise TypeError(f"variable is {variable!r}: wanted sd.InTime() or sd.InLogSNR().")
+    if is_concrete(*jax.tree.leaves(sde)):
+        with jax.ensure_compile_time_eval():
+            finite = bool(jnp.isfinite(variable.at(sde, jnp.asarray(t_min))))
+        if not finite:
+            raise ValueError(
+                f"t_min = {t_min} has infinite log SNR under {sde}: write t_min=1e-5, or variable=sd.InTime()."
+            )
 
 
 def solve(

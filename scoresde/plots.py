@@ -36,7 +36,8 @@ def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, sca
     x = np.asarray(x)
     _check_images(x, low, high)
     n, h, w, _ = x.shape
-    columns, scale, gap = columns or math.ceil(math.sqrt(n)), scale or math.ceil(48 / min(h, w)), 2
+    columns, gap = columns or math.ceil(math.sqrt(n)), 2
+    scale = scale or math.ceil(48 / min(h, w))
     unit = (x.astype(np.float64) - low) / (high - low)
     failed = ~np.isfinite(unit).all(axis=(1, 2, 3))
     unit[failed] = 0.0

@@ -21,7 +21,7 @@ class Parameterization(Protocol):
     """What the network's output means. Every one names the same posterior mean, so any converts to any other.
 
     With x = alpha x_0 + sigma noise, `data_and_noise` reads x_0 and noise off the output, `prediction` is its inverse
-    on pairs consistent with x. Both are written so that nothing cancels at either end of time.
+    on pairs consistent with x. Both are written so that nothing cancels that need not.
     """
 
     def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:

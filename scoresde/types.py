@@ -48,7 +48,7 @@ def call_score(score: Callable[..., Array], x: Array, t: Array, cond: Cond = Non
             f"the score returned shape {shape} for x of shape {x.shape}: a score is a gradient with "
             f"respect to x and has its shape. Return one value per entry of x, e.g. out.reshape(x.shape)."
         )
-    return value
+    return value.astype(x.dtype)
 
 
 def right_pad(a: Array, x: Array) -> Array:

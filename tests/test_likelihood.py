@@ -158,6 +158,21 @@ def test_failures_are_nan_and_named(mixture):
         out = sd.log_likelihood(KEY, sde, score, mixture.sample(KEY, 4), cond=jnp.asarray([0.0, 0.0, 1.0, 0.0]))
     np.testing.assert_array_equal(out.success, [True, True, False, True])
     np.testing.assert_array_equal(jnp.isnan(out.log_prob), ~out.success)
+    with pytest.warns(UserWarning, match="4 of 4"):
+        short = sd.log_likelihood(KEY, sde, exact, mixture.sample(KEY, 4), max_steps=2, divergence=sd.ExactDivergence())
+    assert jnp.isnan(short.stderr).all()  # never 0, which would say exact
+
+
+def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
+    """Probes that shared bits with the data's noise would bias the estimate: here the probed term is u^T (J u)."""
+    sde, n = sd.VP(), 2000
+    x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)))  # v^T W v has mean tr W, and much spread
+    score = lambda x, t: -x + 0.1 * x @ weight.T  # noqa: E731
+    exact = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-4, atol=1e-4)
+    probed = sd.log_likelihood(KEY, sde, score, x, rtol=1e-4, atol=1e-4)
+    difference = np.asarray(probed.log_prob - exact.log_prob)
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(n)
 
 
 # --- bits per dimension and dequantisation ---
@@ -204,6 +219,7 @@ def test_dequantization_depends_on_key_and_example_alone():
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=1.0), "t_min"),
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), prior_log_prob=lambda x: x),
          "prior_log_prob returned shape"),
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=0.0), "infinite log SNR"),
         (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 4, low=1.0, high=1.0), "not below"),

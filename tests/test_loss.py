@@ -123,6 +123,7 @@ def loss(x0, t, score=lambda x, t: x, **options):
     [
         (lambda: loss(jnp.ones((4, 2)), jnp.asarray(0.5)), "jnp.full"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 2.0)), r"\[0, 1\]"),
+        (lambda: loss(jnp.ones((4, 2)), jnp.zeros(4)), "t holds 0"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), cond=jnp.ones(3)), "cond"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), lambda x, t: x[0]), "score returned"),
         (lambda: sd.UniformTime(t_min=0.0), "t_min"),

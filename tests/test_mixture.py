@@ -110,3 +110,14 @@ def test_bad_mixtures_are_refused(arguments, message, unchecked):
 def test_points_of_the_wrong_dimension_are_refused(mixture):
     with pytest.raises(ValueError, match="lives in 2 dimensions"):
         mixture.score(sd.VP())(jnp.ones((4, 3)), 0.5)
+
+
+def test_built_inside_jit_it_is_the_same():
+    """Unnormalised weights, lists and tracers mixed: one path for all."""
+    x, sde = jnp.asarray([[0.2, 0.1]]), sd.VP()
+    build = lambda means, weights: sd.GaussianMixture(means, [0.04, 0.09], weights).log_prob(sde, x, 0.1)  # noqa: E731
+    means, weights = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]]), jnp.asarray([2.0, 6.0])
+    eager = build(means, weights)
+    np.testing.assert_allclose(jax.jit(build)(means, weights), eager, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda w: build([[-1.0, 0.0], [1.0, 0.0]], w))(weights), eager, rtol=1e-6)
+    np.testing.assert_allclose(build(means, weights / 8), eager, rtol=1e-6)

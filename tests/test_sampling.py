@@ -308,3 +308,36 @@ IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 def test_bad_calls_are_refused_with_the_reason(call, error, message, unchecked):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_sample_inside_jit_and_vmap(mixture):
+    sde, score, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(5)
+    run = lambda key: sd.sample(key, sampler, sde, score, (3, 2)).x  # noqa: E731
+    np.testing.assert_allclose(jax.jit(run)(KEY), run(KEY), rtol=1e-4, atol=1e-5)
+    keys = jax.random.split(KEY, 2)
+    np.testing.assert_allclose(jax.vmap(run)(keys)[1], run(keys[1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (lambda sde, n, t_min: np.linspace(1.0, 0.3, n + 1), "falling from 1 to 0.001"),
+        (lambda sde, n, t_min: np.linspace(t_min, 1.0, n + 1), "falling from 1"),
+        (lambda sde, n, t_min: np.linspace(1.0, t_min, n), "need 6 times"),
+    ],
+)
+def test_own_grids_are_checked(grid, message, mixture, unchecked):
+    with pytest.raises(ValueError, match=message):
+        sd.sample(KEY, sd.EulerMaruyama(5, grid=grid), sd.VP(), mixture.score(sd.VP()), (3, 2))
+
+
+def test_infinite_log_snr_is_refused(mixture):
+    with pytest.raises(ValueError, match="infinite log SNR"):
+        sd.sample(KEY, sd.ProbabilityFlow(t_min=0.0, variable=sd.InLogSNR()), sd.VP(), mixture.score(sd.VP()), (3, 2))
+
+
+def test_half_precision_states_stay_half_precision(mixture):
+    exact = mixture.score(sd.VP())
+    x1 = sd.VP().prior_sample(KEY, (3, 2)).astype(jnp.bfloat16)
+    out = sd.EulerMaruyama(5)(KEY, sd.VP(), lambda x, t: exact(x.astype(jnp.float32), t.astype(jnp.float32)), x1)
+    assert out.x.dtype == jnp.bfloat16

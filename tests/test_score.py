@@ -179,3 +179,37 @@ def test_wrong_shapes_are_refused(unchecked):
         sd.convert(jnp.ones((3, 1)), jnp.ones((3, 2)), 0.5, sd.VP(), sd.Noise(), sd.Data())
     with pytest.raises(ValueError, match="sigma_data"):
         sd.EDM(sigma_data=0.0)
+
+
+def test_bound_methods_of_pytrees_follow_their_weights():
+    """A method's object is an argument too, not a constant of the first call."""
+    net = NNXNet()
+    first = sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net.__call__, (3, 2)).x
+    net.weight[...] = 2.0 * net.weight[...]
+    second = sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net.__call__, (3, 2)).x
+    np.testing.assert_allclose(second, sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net, (3, 2)).x, rtol=1e-6)
+    assert float(jnp.abs(first - second).max()) > 1e-3
+
+
+def test_a_function_that_captures_a_module_is_warned_about():
+    net = NNXNet()
+    with pytest.warns(UserWarning, match="captures the NNX module 'net'"):
+        sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), lambda x, t: net(x, t), (3, 2))
+
+
+def test_a_linen_modules_own_denoiser_is_used():
+    class Denoiser(nn.Module):
+        def __call__(self, x, t):
+            return -x
+
+        def denoise(self, x, t):
+            return jnp.full_like(x, 7.0)
+
+    bound = Denoiser().bind({})
+    assert float(sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), bound, (1, 2)).x[0, 0]) == 7.0
+
+
+def test_fresh_networks_with_dropout_serve_as_scores():
+    net = sd.MLPConfig(width=8, dropout=0.5).build((2,), rngs=nnx.Rngs(0))
+    out = sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), sd.ScoreModel(sd.VP(), net), (3, 2))
+    assert bool(out.success.all())

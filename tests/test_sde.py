@@ -154,6 +154,8 @@ def test_settings_pass_through_jit_vmap_and_grad():
         (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), jnp.full(4, 1.5)), r"times lie in \[0, 1\]"),
         (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), jnp.full(4, 999)), "table's index"),
         (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), float("nan")), r"times lie in \[0, 1\]"),
+        (lambda: sd.VE().sigma(-0.5), r"times lie in \[0, 1\]"),
+        (lambda: sd.SubVP().log_snr(2.0), r"times lie in \[0, 1\]"),
         (lambda: sd.VP().marginal_prob(jnp.asarray(1.0), 0.5), "wanted .batch"),
         (lambda: sd.VP().transition(0.7, 0.3), "runs forward"),
     ],
@@ -194,3 +196,17 @@ def test_probability_flow_carries_the_density(sde, x64):
 
     x, t = 1.5 * jax.random.normal(jax.random.key(0), (20, 2)), jnp.linspace(0.05, 0.6, 20)
     np.testing.assert_allclose(jax.vmap(residual)(x, t), 0.0, atol=1e-8)
+
+
+def test_time_from_log_snr_is_differentiable_in_everything(any_sde, x64):
+    """Implicit function theorem: against finite differences in log SNR and in every setting, closed forms or not."""
+    leaves, tree = jax.tree.flatten(any_sde)
+    point = jnp.asarray([*leaves, float(any_sde.log_snr(0.4))])
+    for inverse in (type(any_sde).time_from_log_snr, sd.SDE.time_from_log_snr):
+
+        def time(point, inverse=inverse):
+            return inverse(jax.tree.unflatten(tree, list(point[:-1])), point[-1])
+
+        step = 1e-5 * jnp.eye(len(point))
+        finite_differences = jnp.stack([time(point + e) - time(point - e) for e in step]) / 2e-5
+        np.testing.assert_allclose(jax.grad(time)(point), finite_differences, rtol=1e-4, atol=1e-8)

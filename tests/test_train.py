@@ -188,6 +188,7 @@ def test_a_run_resumes_only_with_its_own_settings(mixture, tmp_path):
         {"model": dataclasses.replace(mlp(), sde=sd.VP(beta_max=15.0))},
         {"key": jax.random.key(1)},
         {"data": x[:100]},
+        {"data": x[::-1]},
     ):
         arguments = {"key": KEY, "model": mlp(), "data": x, "training": SMALL} | change
         with pytest.raises(ValueError, match="made with other settings"):
@@ -233,14 +234,17 @@ def test_own_networks_load_with_their_model(mixture, tmp_path):
     np.testing.assert_array_equal(weights(loaded)[0], weights(fit.model)[0])
 
 
-def test_callbacks_see_the_ema_model_and_their_metrics_are_logged(mixture):
+def test_callbacks_see_the_ema_model_and_their_metrics_are_logged(mixture, tmp_path):
     seen = []
 
     def callback(step, model):
         seen.append((step, float(jnp.abs(model(jnp.ones((1, 2)), 0.5)).sum())))
-        return {"mine": float(step)}
+        return {"mine": np.float32(step), "nothing": np.float32(np.nan)}
 
-    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], progress=False)
+    run = tmp_path / "run"
+    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], run=run, progress=False)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["mine"], last["nothing"]) == (40.0, None)  # NaN is not JSON
     assert [step for step, _ in seen] == [20, 40]
     assert seen[0][1] != seen[1][1]
     assert fit.history[-1]["mine"] == 40.0
@@ -256,6 +260,11 @@ def test_callbacks_see_the_ema_model_and_their_metrics_are_logged(mixture):
         ({"data": np.zeros((64, 3), np.float32)}, ValueError, "examples of shape"),
         ({"validation": np.zeros((4, 3))}, ValueError, "validation has examples of shape"),
         ({"validation": 1.5}, ValueError, "validation"),
+        ({"validation": 0.999}, ValueError, "leaves none"),
+        ({"validation": (np.zeros((4, 2)), None)}, ValueError, "validation_cond="),
+        ({"validation_cond": np.zeros(6)}, ValueError, "validation=array"),
+        ({"cond": np.zeros(64, np.int32), "validation": np.zeros((4, 2))}, ValueError, "come together"),
+        ({"cond": np.full(64, 3), "model": mlp(num_classes=3)}, ValueError, "labels 0 … 2"),
         ({"cond": np.zeros(3, np.int32)}, ValueError, "per example"),
         ({"model": "unet"}, TypeError, "wanted sd.ScoreModel"),
         ({"model": sd.ScoreModel(sd.VP(), lambda x, t: x, sd.Noise())}, TypeError, "fit trains NNX modules"),
@@ -280,3 +289,31 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(mixture, tmp_pa
         sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=tmp_path / "file" / "run", progress=False)
     with pytest.raises(FileNotFoundError, match="not a run's folder"):
         sd.load(tmp_path / "nothing")
+
+
+def test_a_subclass_of_a_library_network_is_not_taken_for_its_parent(mixture, tmp_path):
+    class Mine(sd.MLP):
+        def __call__(self, x, t, cond=None):
+            return super().__call__(x, t, cond) + 5.0
+
+    build = lambda: sd.ScoreModel(sd.VP(), Mine(sd.MLPConfig(width=8), (2,), rngs=nnx.Rngs(0)), sd.EDM())  # noqa: E731
+    fit = sd.fit(KEY, build(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
+    with pytest.raises(sd.ConfigError, match="not the library's"):
+        sd.load(tmp_path / "run")
+    x = jnp.ones((2, 2))
+    np.testing.assert_allclose(sd.load(tmp_path / "run", model=build())(x, 0.5), fit.model(x, 0.5), rtol=1e-5)
+    other = dataclasses.replace(build(), sde=sd.VP(beta_max=10.0))
+    with pytest.raises(ValueError, match="beta_max=10"):
+        sd.fit(KEY, other, data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
+
+
+def test_own_weightings_and_times_train(mixture, tmp_path, unchecked):
+    class Early:
+        def sample(self, key, sde, n):
+            return jax.random.uniform(key, (n,), minval=0.01, maxval=0.2)
+
+    training = dataclasses.replace(SMALL, weighting=lambda sde, t: jnp.ones_like(t), times=Early())
+    fit = sd.fit(KEY, mlp(), data(mixture), training=training, run=tmp_path / "run", progress=False)
+    assert fit.step == 40
+    with pytest.raises(ValueError, match="weighting is 'edm'"):
+        dataclasses.replace(SMALL, weighting="edm")

@@ -32,10 +32,14 @@ class MLPConfig:
         check_count("width", self.width, 4)
         check_count("depth", self.depth)
         check_setting("dropout", self.dropout, 0.0, 1.0)
+        if self.num_classes is not None:
+            check_count("num_classes", self.num_classes)
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
         """The network for examples of this shape, (d,)."""
-        return MLP(self, shape, rngs=rngs)
+        net = MLP(self, shape, rngs=rngs)
+        net.eval()  # no dropout; training switches it on for its own copy
+        return net
 
 
 class MLP(nnx.Module):

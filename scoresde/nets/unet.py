@@ -40,6 +40,8 @@ class UNetConfig:
         check_count("num_blocks", self.num_blocks)
         check_count("num_heads", self.num_heads)
         check_setting("dropout", self.dropout, 0.0, 1.0)
+        if self.num_classes is not None:
+            check_count("num_classes", self.num_classes)
         if not self.multipliers or self.channels % 4:
             raise ValueError(f"channels = {self.channels} is not a multiple of 4, or multipliers are empty.")
         for level, multiplier in enumerate(self.multipliers):
@@ -51,7 +53,9 @@ class UNetConfig:
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> UNet:
         """The network for images of this shape, (height, width, channels)."""
-        return UNet(self, shape, rngs=rngs)
+        net = UNet(self, shape, rngs=rngs)
+        net.eval()  # no dropout; training switches it on for its own copy
+        return net
 
 
 class UNet(nnx.Module):

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from scoresde.calls import as_argument, in_chunks
-from scoresde.sde.base import SDE
+from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,
     Key,
@@ -22,6 +22,7 @@ from scoresde.types import (
     check_cond,
     check_setting,
     example_keys,
+    is_concrete,
     pytree_dataclass,
     split_examples,
 )
@@ -62,15 +63,12 @@ def check_t_min(t_min: float) -> None:
     check_setting("t_min", t_min, 0.0, 1.0)
 
 
-def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> Array:
-    """The checks every sampler makes on its arguments; returns one key per example."""
-    if not isinstance(sde, SDE):
-        raise TypeError(
-            f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(). The order is (key, sde, score, x1)."
-        )
+def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Array, Array]:
+    """The checks every sampler makes on its arguments; returns x1 as a JAX array and one key per example."""
+    check_sde(sde)
     check_batch(x1, "x1")
     check_cond(cond, x1.shape[0])
-    return example_keys(key, x1.shape[0])
+    return jnp.asarray(x1), example_keys(key, x1.shape[0])
 
 
 def sample(
@@ -92,7 +90,10 @@ def sample(
     Raises:
         ValueError: if shape is empty, or a condition does not have one row per example.
     """
-    shape = tuple(int(n) for n in shape)
+    check_sde(sde)
+    if not callable(sampler) or isinstance(sampler, type):
+        raise TypeError(f"sampler is {sampler!r}: wanted settings such as sd.EulerMaruyama(num_steps=1000).")
+    shape = tuple(int(n) for n in np.atleast_1d(shape))
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
@@ -104,7 +105,7 @@ def sample(
         batch_size,
         "sampling" if progress else None,
     )
-    failed = int(np.sum(~np.asarray(out.success)))
+    failed = int(np.sum(~np.asarray(out.success))) if is_concrete(out.success) else 0
     if failed:
         warnings.warn(
             f"{failed} of {shape[0]} samples did not reach t_min: their rows of x are NaN and success is False. Try "

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from scoresde.calls import full_precision
 from scoresde.sampling.base import Path, Sample, check_sampler_input, check_t_min, finish
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR, on_grid
+from scoresde.sampling.time_grid import Uniform, UniformLogSNR, grid_times, on_grid
 from scoresde.sde.base import SDE, denoise
 from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, fold_in_examples, normal_like
 
@@ -51,8 +51,8 @@ class EulerMaruyama:
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
-        keys = check_sampler_input(key, sde, x1, cond)
-        times = self.grid(sde, self.num_steps, self.t_min)
+        x1, keys = check_sampler_input(key, sde, x1, cond)
+        times = grid_times(self.grid, sde, self.num_steps, self.t_min)
 
         def coefficients(t, t_next):  # of x, score and noise: they depend on the grid alone
             dt, g2 = t_next - t, sde.squared_diffusion(t)

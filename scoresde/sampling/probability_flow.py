@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.calls import full_precision
-from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, solve
+from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
 from scoresde.sampling.base import Path, Sample, check_sampler_input, check_t_min, finish
 from scoresde.sde.base import SDE, denoise, reverse_drift
 from scoresde.types import Cond, Key, ScoreFn, check_count
@@ -61,7 +61,8 @@ class ProbabilityFlow:
         Raises:
             ValueError: if x1 has no batch axis, or a condition does not match it.
         """
-        check_sampler_input(key, sde, x1, cond)
+        x1, _ = check_sampler_input(key, sde, x1, cond)
+        check_variable(self.variable, sde, self.t_min)
         solver = check_solver(self.solver, self.rtol, self.atol)
         times = jnp.linspace(1.0, self.t_min, self.path_points, dtype=x1.dtype) if self.save_path else None
 

@@ -48,6 +48,29 @@ class UniformLogSNR:
         return grid
 
 
+def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float) -> Times:
+    """The grid's times, checked: num_steps + 1 of them, falling from 1 to t_min.
+
+    Raises:
+        TypeError: if the grid is not callable.
+        ValueError: if its times are not such.
+    """
+    if isinstance(grid, type) or not callable(grid):
+        raise TypeError(f"grid is {grid!r}: wanted a grid such as sd.Uniform(), or a function (sde, num_steps, t_min).")
+    times: Times = grid(sde, num_steps, t_min)
+    if np.shape(times) != (num_steps + 1,):
+        raise ValueError(
+            f"the grid gave times of shape {np.shape(times)}: {num_steps} steps need {num_steps + 1} times."
+        )
+    if is_concrete(times):
+        t = np.asarray(times, np.float64)
+        if not (np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [1.0, t_min], rtol=1e-5, atol=1e-9)):
+            raise ValueError(
+                f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from 1 to {t_min:g}."
+            )
+    return times
+
+
 def on_grid(sde: SDE, function: Callable[..., Any], *times: Times) -> Any:
     """`function(*times)` in float64 on the host if the SDE's settings are concrete, else in the trace.
 

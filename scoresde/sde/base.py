@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +37,22 @@ def derivative(f: Callable[[Array], Array], t: Array) -> Array:
     return jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
 
 
+def as_float(value: Time) -> Array:
+    """A floating-point array."""
+    value = jnp.asarray(value)
+    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+
+
 def as_time(t: Time) -> Array:
-    """t as a floating-point array."""
-    t = jnp.asarray(t)
-    return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.result_type(float))
+    """t as a floating-point array, in [0, 1] where that can be read now."""
+    check_time(t)
+    return as_float(t)
+
+
+def check_sde(sde: Any) -> None:
+    """An SDE stands where one is wanted: score and SDE are easily swapped."""
+    if not isinstance(sde, SDE):
+        raise TypeError(f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(), and after it the score.")
 
 
 class SDE:
@@ -79,7 +92,7 @@ class SDE:
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         """The inverse of `log_snr` on [0, 1], by bisection in log t; closed forms override."""
-        log_snr = as_time(log_snr)
+        log_snr = as_float(log_snr)
         eps = jnp.finfo(log_snr.dtype)
         low = jnp.full_like(log_snr, math.log(float(eps.tiny)))
         high = jnp.zeros_like(log_snr)
@@ -91,7 +104,11 @@ class SDE:
             return jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)
 
         low, high = jax.lax.fori_loop(0, eps.nmant + 10, halve, (low, high))
-        return jnp.exp(0.5 * (low + high))
+        t = jax.lax.stop_gradient(jnp.exp(0.5 * (low + high)))
+        # Bisection has no derivative: the implicit function's, dt = d(log_snr - self.log_snr(t)) / slope, is added.
+        gap = log_snr - self.log_snr(t)
+        slope = jax.lax.stop_gradient(derivative(self.log_snr, t))
+        return t + jnp.where(jnp.isfinite(gap), gap - jax.lax.stop_gradient(gap), 0.0) / slope
 
     # --- The SDE's coefficients ---
 
@@ -115,7 +132,6 @@ class SDE:
 
     def diffusion(self, t: Time) -> Array:
         """g(t), not its square; like t."""
-        check_time(t)
         return jnp.sqrt(self.squared_diffusion(t))
 
     # --- Kernels ---
@@ -146,8 +162,6 @@ class SDE:
 
     @staticmethod
     def _ordered(s: Time, t: Time) -> tuple[Array, Array]:
-        check_time(s, "s")
-        check_time(t, "t")
         s, t = jnp.broadcast_arrays(as_time(s), as_time(t))
         if is_concrete(s, t) and not bool(jnp.all(s <= t)):
             raise ValueError("transition(s, t) runs forward in time: wanted s <= t. Write transition(t, s).")

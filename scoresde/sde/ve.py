@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, as_time
+from scoresde.sde.base import SDE, as_float, as_time
 from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
@@ -59,4 +59,4 @@ class VE(SDE):
         return jnp.ones_like(t), self.sigma(s) * jnp.sqrt(jnp.expm1(2.0 * (t - s) * self.log_ratio))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
-        return (-0.5 * as_time(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio
+        return (-0.5 * as_float(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

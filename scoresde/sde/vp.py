@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, as_time
+from scoresde.sde.base import SDE, as_float, as_time
 from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
@@ -84,7 +84,7 @@ class VP(LinearBeta):
         return jnp.exp(-0.5 * between), jnp.sqrt(-jnp.expm1(-between))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
-        return self.time_from_integrated_beta(jax.nn.softplus(-as_time(log_snr)))  # log SNR = -log(e^B - 1)
+        return self.time_from_integrated_beta(jax.nn.softplus(-as_float(log_snr)))  # log SNR = -log(e^B - 1)
 
 
 @pytree_dataclass()
@@ -123,4 +123,4 @@ class SubVP(LinearBeta):
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         # log SNR = -2 log(2 sinh(B / 2))
-        return self.time_from_integrated_beta(2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_time(log_snr))))
+        return self.time_from_integrated_beta(2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_float(log_snr))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import signal
 import sys
@@ -65,8 +66,9 @@ def fit(
     data: (n, *shape) real numbers, about in [-1, 1]; cond: leaves (n, ...). validation: held-out examples, or the
     fraction of the data to hold out (0 for none). prepare: (key, batch) → batch, drawn anew every step, e.g.
     `UniformDequantization(levels=17)` on integer data. run: a folder; the same call again resumes there, to the bit:
-    everything random depends on (key, step) alone. config: settings to keep there as config.yaml, `training` if None.
-    Ctrl-C ends after the current step with a checkpoint.
+    everything random depends on (key, step) alone. Settings, data and key are checked then; `prepare` cannot be.
+    config: settings to keep there as config.yaml, `training` if None. Ctrl-C ends after the current step with a
+    checkpoint.
 
     Raises:
         ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings.
@@ -80,8 +82,10 @@ def fit(
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
+    _check_labels(model, (train, held_out))
     about = {
         **describe(model, loop.shape),
+        "data": _fingerprint((train, held_out)),
         "training": _decisive(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train[0]),
@@ -294,18 +298,44 @@ def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, valida
     x, cond = data
     check_cond(cond, len(x))
     cond = jax.tree.map(np.asarray, cond)
-    if np.ndim(validation) > 0:
+    if not isinstance(validation, (int, float)):
+        if isinstance(validation, tuple):
+            raise ValueError("validation is a tuple: write validation=x, validation_cond=cond.")
+        if (cond is None) != (validation_cond is None):
+            raise ValueError("cond and validation_cond come together: the held-out examples need theirs too.")
         held_out = _check_data(validation, "validation")
         if held_out.shape[1:] != x.shape[1:]:
             raise ValueError(f"validation has examples of shape {held_out.shape[1:]}, data of {x.shape[1:]}.")
         check_cond(validation_cond, len(held_out))
         return (x, cond), (held_out, jax.tree.map(np.asarray, validation_cond))
     check_setting("validation", validation, 0.0, 1.0)
+    if validation_cond is not None:
+        raise ValueError("validation_cond came without held-out examples: give them as validation=array.")
     count = round(validation * len(x))
+    if count == len(x):
+        raise ValueError(
+            f"validation = {validation} of {len(x)} examples leaves none to train on: write validation=0.0."
+        )
     if count == 0:
         return (x, cond), None
     order = np.asarray(jax.random.permutation(key, len(x)))
     return _take((x, cond), np.sort(order[count:])), _take((x, cond), np.sort(order[:count]))
+
+
+def _fingerprint(tree: PyTree) -> str:
+    """SHA-256 of the data: a run goes on with its own only."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_labels(model: ScoreModel, data: PyTree) -> None:
+    """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
+    classes = getattr(getattr(model.net, "config", None), "num_classes", None)
+    for _, cond in (part for part in data if part is not None):
+        if classes is not None and cond is not None and not np.all((cond >= 0) & (cond < classes)):
+            raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
 
 
 def _take(tree: PyTree, rows: np.ndarray) -> PyTree:

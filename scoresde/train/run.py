@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import typing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from scoresde.checkpoint import Checkpoints
 from scoresde.config import ConfigError, from_dict, to_dict
-from scoresde.nets.mlp import MLPConfig
-from scoresde.nets.unet import UNetConfig
+from scoresde.nets.mlp import MLP, MLPConfig
+from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP
@@ -37,14 +39,14 @@ class ModelSettings:
 
 def describe(model: ScoreModel, shape: tuple[int, ...]) -> dict[str, Any]:
     """What a checkpoint says about its model: its settings where they are the library's, and the data's shape."""
-    settings = None
-    try:
-        settings = ModelSettings(model.sde, model.net.config, model.parameterization)  # pyright: ignore
-        settings = to_dict(settings)
-        from_dict(settings, ModelSettings)
-    except (AttributeError, ConfigError, KeyError, TypeError, ValueError):
-        settings = None  # an SDE, network or parameterisation of the user's own: `load` is given the model
-    return {"model": settings, "shape": list(shape)}
+    net = model.net
+    own = {"sde": repr(model.sde), "net": type(net).__qualname__, "parameterization": repr(model.parameterization)}
+    if isinstance(net, (MLP, UNet)) and type(net) in (MLP, UNet):  # not a subclass: load would build its parent
+        parts = {"sde": model.sde, "net": net.config, "parameterization": model.parameterization}
+        kinds = typing.get_type_hints(ModelSettings)
+        if all(type(part) in typing.get_args(kinds[name]) for name, part in parts.items()):
+            return {"model": to_dict(ModelSettings(**parts)), "shape": list(shape)}
+    return {"model": None, "own": own, "shape": list(shape)}  # the user's own: `load` is given the model
 
 
 class RunFolder:
@@ -55,7 +57,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
@@ -75,7 +77,8 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics."""
-        line = json.dumps(row) + "\n"
+        finite = {name: value if np.isfinite(value) else None for name, value in row.items()}  # NaN is not JSON
+        line = json.dumps(finite, default=float) + "\n"
         if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
             line = "\n" + line  # a run killed in the middle of a line
         with self.metrics.open("a") as file:
@@ -106,14 +109,15 @@ def load(
         CheckpointError: if no checkpoint is whole, or it does not fit the model.
         ConfigError: if the model cannot be rebuilt from the checkpoint alone.
     """
-    path = Path(run)
+    path = Path(run).expanduser()
     if not (path / "checkpoints").is_dir():
         raise FileNotFoundError(
             f"{path} is not a run's folder: it has no checkpoints/. Runs are made by sd.fit(..., run={str(path)!r}) or "
             f"an experiment such as `python experiments/digits_vp.py`."
         )
     with Checkpoints(path / "checkpoints") as checkpoints:
-        about = checkpoints.restore_subtree({}, step).about
+        found = checkpoints.restore_subtree({}, step)
+        about = found.about
         if model is None:
             if about["model"] is None:
                 raise ConfigError(
@@ -124,5 +128,5 @@ def load(
         skeleton, params, constants = Skeleton.split(model)
         which = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {which: params, "constants": constants})
-        state = checkpoints.restore_subtree(like, step).state
+        state = checkpoints.restore_subtree(like, found.step).state
     return skeleton.score_model(state[which], state["constants"])

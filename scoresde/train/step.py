@@ -73,6 +73,10 @@ class Training:
             check_count("steps_per_dispatch", self.steps_per_dispatch)
         for name in ("learning_rate", "clip"):
             check_setting(name, getattr(self, name), 0.0, inclusive=False)
+        if not callable(self.weighting) or isinstance(self.weighting, type):
+            raise ValueError(f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting().")
+        if not hasattr(self.times, "sample") or isinstance(self.times, type):
+            raise ValueError(f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime().")
         check_setting("final_rate", self.final_rate, 0.0, 1.0 + 1e-12)
         check_setting("ema", self.ema, 0.0, 1.0)
 
@@ -109,7 +113,7 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
         loss, grads = jax.value_and_grad(loss_fn)(
             state["params"], state["constants"], jax.random.fold_in(key, state["step"]), x, cond
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         updated = {
