@@ -301,7 +301,7 @@ IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
         (lambda: draw(4, 2, batch_size=0), ValueError, "batch_size"),
         (lambda: integrate(KEY, sd.VP(), IDENTITY, jnp.asarray(1.0)), ValueError, "scalar"),
         (lambda: integrate(KEY, sd.VP(), lambda x, t: x[:, 0], jnp.ones((4, 2))), ValueError, "the score returned"),
-        (lambda: integrate(KEY, IDENTITY, sd.VP(), jnp.ones((4, 2))), TypeError, "order is"),
+        (lambda: integrate(KEY, IDENTITY, sd.VP(), jnp.ones((4, 2))), TypeError, "and after it the score"),
         (lambda: integrate(0, sd.VP(), IDENTITY, jnp.ones((4, 2))), TypeError, "random key"),
     ],
 )
