@@ -2,7 +2,7 @@
 
     python experiments/digits_vp.py                     # --help lists every setting; the same command resumes
 
-Hardware: 2 CPU cores, about 4 minutes. To expect, over three seeds (`pytest -m slow tests/test_experiments.py`):
+Hardware: 2 CPU cores, about 5 minutes. To expect, over three seeds (`pytest -m slow tests/test_experiments.py`):
 bits/dim on 297 held-out digits (17 levels, uniform dequantisation) 1.92 ± 0.015, against 2.97 of a fitted Gaussian;
 Fréchet distance on a small classifier's features 0.5 to 0.6, against 2.4; 84 to 86 % of the samples recognised.
 """

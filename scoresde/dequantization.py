@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.types import Key, check_count, example_keys, fold_in_examples, is_concrete
-
-DEQUANTIZATION = 0x64657175  # sets these draws apart from those that the same key gives elsewhere
+from scoresde.types import Key, check_count, example_keys, is_concrete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +48,6 @@ class UniformDequantization:
                     f"k holds {low} … {high}: wanted whole numbers 0 … {self.levels - 1}. Real-valued data need no "
                     f"dequantisation; other integers: UniformDequantization(levels=...)."
                 )
-        keys = fold_in_examples(example_keys(key, k.shape[0]), DEQUANTIZATION)
+        keys = example_keys(key, k.shape[0])
         u = jax.vmap(lambda key: jax.random.uniform(key, k.shape[1:]))(keys)
         return self.low + (self.high - self.low) * (k + u) / self.levels

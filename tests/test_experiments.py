@@ -98,7 +98,7 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_digits_reach_their_figures(tmp_path, seed):
-    """The README's figures at the experiment's own settings, about 4 minutes a seed."""
+    """The README's figures at the experiment's own settings, about 5 minutes a seed."""
     code, _, err = finish(start(tmp_path, "--seed", str(seed)), timeout=1800)
     assert code == 0, err
     figures = json.loads((tmp_path / "digits_vp" / "results.json").read_text())["figures"]
