@@ -23,7 +23,7 @@ from scoresde.data.arrays import Arrays, digits
 from scoresde.evaluation import ClassifierFeatures, GaussianFit, frechet_distance
 from scoresde.plots import image_grid
 from scoresde.report import write_report
-from scoresde.train.run import ModelSettings
+from scoresde.train.run import ModelSettings, RunFolder
 
 SHAPE = (8, 8, 1)
 DIM = 64
@@ -57,6 +57,7 @@ def run(settings: Digits) -> int:
     if _is_finished(folder, settings):
         print(f"{folder} is finished: {folder / 'report.html'} shows it. For another run: --name NAME or --seed N.")
         return 0
+    RunFolder(folder)  # a place that cannot be written is said before any work
     sd.use_cpu_cores()
     clock = Clock()
     with clock("data, reference classifier, baseline"):
