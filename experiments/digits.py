@@ -21,6 +21,7 @@ import scoresde as sd
 from scoresde.config import load_yaml, to_dict
 from scoresde.data.arrays import Arrays, digits
 from scoresde.evaluation import ClassifierFeatures, GaussianFit, frechet_distance
+from scoresde.files import write_atomically
 from scoresde.plots import image_grid
 from scoresde.report import write_report
 from scoresde.train.run import ModelSettings, RunFolder
@@ -211,9 +212,7 @@ class Clock:
 
 def write(folder: Path, results: dict[str, Any]) -> None:
     """results.json and the page made of it."""
-    temporary = folder / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=1))
-    temporary.replace(folder / "results.json")
+    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
     write_report(folder)
 
 

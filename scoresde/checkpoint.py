@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from scoresde.files import write_atomically
 from scoresde.types import check_count
 
 MANIFEST = "manifest.json"
@@ -350,12 +351,7 @@ def _checksum(content: dict) -> str:
 
 
 def _write_manifest(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as stream:
-        json.dump({"content": content, "sha256": _checksum(content)}, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_atomically(path, json.dumps({"content": content, "sha256": _checksum(content)}, indent=1).encode())
 
 
 def _read_manifest(path: Path) -> dict:

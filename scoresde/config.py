@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from cattrs.v import format_exception
 
+from scoresde.files import write_atomically
 from scoresde.types import Scalar
 
 T = TypeVar("T")
@@ -116,10 +117,7 @@ def _reason(error: BaseException, kind: Any) -> str:
 
 def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
     """Write settings as YAML, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(to_dict(settings), sort_keys=False))
-    temporary.replace(path)
+    write_atomically(path, yaml.safe_dump(to_dict(settings), sort_keys=False).encode())
 
 
 def load_yaml(path: str | os.PathLike[str]) -> Any:

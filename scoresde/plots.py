@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from scoresde.files import write_atomically
 
 if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from matplotlib.figure import Figure
@@ -136,18 +136,6 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     pairs = {name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()] for name in CURVES}
     arrays = {name: np.array(found, np.float64).T for name, found in pairs.items() if found}  # None → NaN
     return {name: array[:, np.argsort(array[0], kind="stable")] for name, array in arrays.items()}
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader, or a run that is killed, never sees half of it. Makes its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_images(x, low, high):

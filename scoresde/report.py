@@ -13,7 +13,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from scoresde.plots import curves, training_curve, write_atomically
+from scoresde.files import read_rows, write_atomically
+from scoresde.plots import curves, training_curve
 
 EARLIER = 6  # pictures of earlier samples on the page; of more, as many, evenly spaced
 
@@ -33,7 +34,8 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
             "'runs/digits_vp'. A script under experiments/ makes one: python experiments/<name>.py"
         )
     notes: list[str] = []
-    rows = _read_metrics(run / "metrics.jsonl", notes)
+    rows, faults = read_rows(run / "metrics.jsonl")
+    notes += [f"Line {number} of metrics.jsonl is not a row with a step: left out." for number in faults]
     results = _read_results(run / "results.json", notes)
     sections = (
         ("Results", _headline(results.get("headline") or [])),
@@ -50,20 +52,6 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     page = PAGE.format(title=_text(title or run.absolute().name), style=STYLE, body=body)
     write_atomically(path, page.encode())
     return path
-
-
-def _read_metrics(path: Path, notes: list[str]) -> list[dict]:
-    """One row per step, in order: where a resumed run repeats a step, its later row wins, key by key."""
-    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
-    by_step: dict[float, dict] = {}
-    for i, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            by_step.setdefault(float(row["step"]), {}).update(row)
-        except (ValueError, TypeError, KeyError):
-            if i < len(lines):  # the last line may be on its way
-                notes.append(f"Line {i} of metrics.jsonl is not a row with a step: left out.")
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def _read_results(path: Path, notes: list[str]) -> dict:

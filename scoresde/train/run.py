@@ -16,6 +16,7 @@ from jax import Array
 
 from scoresde.checkpoint import Checkpoints
 from scoresde.config import ConfigError, from_dict, to_dict
+from scoresde.files import read_rows
 from scoresde.nets.mlp import MLP, MLPConfig
 from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity
@@ -85,15 +86,8 @@ class RunFolder:
             file.write(line)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows so far, in order of step, the later one where a step repeats."""
-        rows: dict[int, dict[str, Any]] = {}
-        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else ():
-            try:
-                row = json.loads(line)
-                rows[row["step"]] = row
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # cut short by a kill
-        return [rows[step] for step in sorted(rows)]
+        """The rows so far, in order of step."""
+        return read_rows(self.metrics)[0]
 
 
 def load(
