@@ -22,9 +22,11 @@ from scoresde.config import load_yaml, to_dict
 from scoresde.data.arrays import Arrays, digits
 from scoresde.evaluation import ClassifierFeatures, GaussianFit, frechet_distance
 from scoresde.files import write_atomically
+from scoresde.model import AnyNet, AnyParameterization, AnySDE, ModelSettings
 from scoresde.plots import image_grid
 from scoresde.report import write_report
-from scoresde.train.run import ModelSettings, RunFolder
+from scoresde.sampling.choices import AnySampler
+from scoresde.train.run import RunFolder
 
 SHAPE = (8, 8, 1)
 DIM = 64
@@ -36,11 +38,11 @@ class Digits:
 
     name: str
     """The run's folder is <runs>/<name>."""
-    sde: sd.VP | sd.SubVP | sd.VE
-    net: sd.UNetConfig = sd.UNetConfig(channels=32, num_blocks=1)
-    parameterization: sd.EDM | sd.Noise | sd.Score | sd.Data | sd.Velocity = sd.EDM(sigma_data=0.6)
+    sde: AnySDE
+    net: AnyNet = sd.UNetConfig(channels=32, num_blocks=1)
+    parameterization: AnyParameterization = sd.EDM(sigma_data=0.6)
     training: sd.Training = sd.Training(steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600)
-    sampler: sd.ProbabilityFlow | sd.EulerMaruyama = sd.ProbabilityFlow(rtol=1e-3, atol=1e-3)
+    sampler: AnySampler = sd.ProbabilityFlow(rtol=1e-3, atol=1e-3)
     num_samples: int = 1000
     """Samples for the distances; the picture shows the first 64."""
     likelihood_tolerance: float = 1e-4

@@ -15,6 +15,7 @@ import digits
 
 import scoresde as sd
 from scoresde.config import run
+from scoresde.model import AnySDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class DigitsVP(digits.Digits):
     """Train a VP score network on the digits, sample, and evaluate exact likelihoods."""
 
     name: str = "digits_vp"
-    sde: sd.VP = sd.VP()
+    sde: AnySDE = sd.VP()
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity, conver
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP
+from scoresde.sharding import use_cpu_cores
 from scoresde.train.loop import Fit, TrainingDiverged, fit
 from scoresde.train.run import load
-from scoresde.train.sharding import use_cpu_cores
 from scoresde.train.step import Training
 from scoresde.types import ScoreFn
 

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.sharding import data_mesh
 from scoresde.train.ema import ema_decay, ema_update
-from scoresde.train.sharding import data_mesh
 from scoresde.train.state import Skeleton
 
 KEY = jax.random.key(0)

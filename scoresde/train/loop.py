@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from scoresde.config import differences, save_yaml, to_dict
 from scoresde.score import ScoreModel
+from scoresde.sharding import data_mesh, replicate, shard_batch
 from scoresde.train.run import RunFolder, describe
-from scoresde.train.sharding import data_mesh, replicate, shard_batch
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
 from scoresde.types import Cond, as_typed_key, check_cond, check_setting
@@ -66,7 +66,8 @@ def fit(
     data: (n, *shape) real numbers, about in [-1, 1]; cond: leaves (n, ...). validation: held-out examples, or the
     fraction of the data to hold out (0 for none). prepare: (key, batch) → batch, drawn anew every step, e.g.
     `UniformDequantization(levels=17)` on integer data. run: a folder; the same call again resumes there, to the bit:
-    everything random depends on (key, step) alone. Settings, data and key are checked then; `prepare` cannot be.
+    everything random depends on (key, step) alone. Settings, data and key are checked then; of a `prepare` of your
+    own, its name.
     config: settings to keep there as config.yaml, `training` if None. Ctrl-C ends after the current step with a
     checkpoint.
 
@@ -84,7 +85,7 @@ def fit(
     history: list[dict[str, Any]] = []
     _check_labels(model, (train, held_out))
     about = {
-        **describe(model, loop.shape),
+        **describe(model, loop.shape, prepare),
         "data": _fingerprint((train, held_out)),
         "training": _decisive(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -92,6 +93,8 @@ def fit(
     }
     if folder is not None:
         loop.resume(folder, about)
+        if held_out is not None:
+            folder.keep(*held_out)
         save_yaml(training if config is None else config, folder.path / "config.yaml")
         history = [row for row in folder.rows() if row["step"] <= loop.step]
 

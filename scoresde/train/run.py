@@ -1,53 +1,44 @@
-"""A run's folder: settings, metrics, checkpoints; and `load`, which brings back what a run trained."""
+"""A run's folder: settings, metrics, held-out data, checkpoints; and `load`, which brings back what it trained."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
-import typing
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from jax import Array
 
 from scoresde.checkpoint import Checkpoints
 from scoresde.config import ConfigError, from_dict, to_dict
-from scoresde.files import read_rows
-from scoresde.nets.mlp import MLP, MLPConfig
-from scoresde.nets.unet import UNet, UNetConfig
-from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity
-from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, SubVP
+from scoresde.dequantization import UniformDequantization
+from scoresde.files import read_rows, write_atomically
+from scoresde.model import ModelSettings
+from scoresde.score import ScoreModel
 from scoresde.train.state import Skeleton
+from scoresde.types import Cond
+
+HELD_OUT = "held_out.npz"
+LARGEST_HELD_OUT = 2**28
+"""Bytes of held-out examples beyond which a run does not keep a copy of them."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """What rebuilds a ScoreModel made of the library's pieces: process, network, parameterisation."""
-
-    sde: VP | SubVP | VE
-    net: UNetConfig | MLPConfig
-    parameterization: Score | Noise | Data | Velocity | EDM
-
-    def build(self, key: Array, shape: tuple[int, ...]) -> ScoreModel:
-        """A fresh model for examples of this shape."""
-        return ScoreModel(self.sde, self.net.build(tuple(shape), rngs=nnx.Rngs(key)), self.parameterization)
-
-
-def describe(model: ScoreModel, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What a checkpoint says about its model: its settings where they are the library's, and the data's shape."""
-    net = model.net
-    own = {"sde": repr(model.sde), "net": type(net).__qualname__, "parameterization": repr(model.parameterization)}
-    if isinstance(net, (MLP, UNet)) and type(net) in (MLP, UNet):  # not a subclass: load would build its parent
-        parts = {"sde": model.sde, "net": net.config, "parameterization": model.parameterization}
-        kinds = typing.get_type_hints(ModelSettings)
-        if all(type(part) in typing.get_args(kinds[name]) for name, part in parts.items()):
-            return {"model": to_dict(ModelSettings(**parts)), "shape": list(shape)}
-    return {"model": None, "own": own, "shape": list(shape)}  # the user's own: `load` is given the model
+def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
+    """What a checkpoint says of its model and data: settings where they are the library's, else names."""
+    about: dict[str, Any] = {"shape": list(shape), "prepare": None}
+    if isinstance(prepare, UniformDequantization):
+        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare)
+    elif prepare is not None:
+        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)}
+    settings = ModelSettings.of(model)
+    if settings is not None:
+        return about | {"model": to_dict(settings)}
+    net = type(model.net).__qualname__  # the user's own: `load` is given the model
+    own = {"sde": repr(model.sde), "net": net, "parameterization": repr(model.parameterization)}
+    return about | {"model": None, "own": own}
 
 
 class RunFolder:
@@ -89,14 +80,52 @@ class RunFolder:
         """The rows so far, in order of step."""
         return read_rows(self.metrics)[0]
 
+    def keep(self, x: np.ndarray, cond: Cond) -> None:
+        """Write the held-out examples, so that the folder alone suffices to evaluate; large sets are left out."""
+        leaves = {"x": x} | {f"cond{jax.tree_util.keystr(path)}": leaf
+                             for path, leaf in jax.tree_util.tree_leaves_with_path(cond)}  # fmt: skip
+        if sum(leaf.nbytes for leaf in leaves.values()) > LARGEST_HELD_OUT:
+            return
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **leaves)
+        write_atomically(self.path / HELD_OUT, buffer.getvalue())
 
-def load(
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run's folder holds, ready to use."""
+
+    path: Path
+    step: int
+    model: ScoreModel
+    shape: tuple[int, ...]
+    """Of one example."""
+    prepare: UniformDequantization | None
+    """How integer data became real numbers in training; None if they were real."""
+    about: dict[str, Any]
+    """Everything that the checkpoint says of itself."""
+
+    def held_out(self) -> tuple[np.ndarray, Cond] | None:
+        """The held-out examples (integers where they are dequantised) and their conditions, if the run kept them."""
+        if not (self.path / HELD_OUT).is_file():
+            return None
+        with np.load(self.path / HELD_OUT, allow_pickle=False) as stored:
+            leaves = dict(stored)
+        x = leaves.pop("x")
+        if not leaves:
+            return x, None
+        if set(leaves) == {"cond"}:
+            return x, leaves["cond"]
+        return None  # a condition of several leaves: its tree is the user's to rebuild
+
+
+def open_run(
     run: str | os.PathLike[str], *, step: int | None = None, ema: bool = True, model: ScoreModel | None = None
-) -> ScoreModel:
-    """The ScoreModel that a run trained, ready to sample and evaluate: `sd.load("runs/digits_vp")`.
+) -> Trained:
+    """The model that a run trained with what is known of it: the newest good checkpoint unless `step` is given.
 
-    The newest good checkpoint unless `step` is given; EMA weights unless ema=False. model: only for an SDE, network
-    or parameterisation of your own, built as it was for training; its weights are replaced.
+    EMA weights unless ema=False. model: only for an SDE, network or parameterisation of your own, built as it was for
+    training; its weights are replaced.
 
     Raises:
         FileNotFoundError: if there is no run at that place.
@@ -123,4 +152,23 @@ def load(
         which = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {which: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
-    return skeleton.score_model(state[which], state["constants"])
+    prepare = dict(about.get("prepare") or {})
+    known = prepare.pop("kind", None) == "UniformDequantization"
+    return Trained(
+        path=path,
+        step=found.step,
+        model=skeleton.score_model(state[which], state["constants"]),
+        shape=tuple(about["shape"]),
+        prepare=from_dict(prepare, UniformDequantization) if known else None,
+        about=about,
+    )
+
+
+def load(
+    run: str | os.PathLike[str], *, step: int | None = None, ema: bool = True, model: ScoreModel | None = None
+) -> ScoreModel:
+    """The ScoreModel that a run trained, ready to sample and evaluate: `sd.load("runs/digits_vp")`.
+
+    Arguments and errors are those of `open_run`, which says more of the run.
+    """
+    return open_run(run, step=step, ema=ema, model=model).model

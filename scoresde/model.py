@@ -1,0 +1,42 @@
+"""A model as settings: process, network, parameterisation. What experiments choose from and checkpoints remember."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from flax import nnx
+from jax import Array
+
+from scoresde.nets.mlp import MLP, MLPConfig
+from scoresde.nets.unet import UNet, UNetConfig
+from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity
+from scoresde.sde.ve import VE
+from scoresde.sde.vp import VP, SubVP
+
+AnySDE = VP | SubVP | VE
+AnyNet = UNetConfig | MLPConfig
+AnyParameterization = EDM | Noise | Score | Data | Velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """What rebuilds a ScoreModel made of the library's pieces."""
+
+    sde: AnySDE
+    net: AnyNet
+    parameterization: AnyParameterization
+
+    def build(self, key: Array, shape: tuple[int, ...]) -> ScoreModel:
+        """A fresh model for examples of this shape."""
+        return ScoreModel(self.sde, self.net.build(tuple(shape), rngs=nnx.Rngs(key)), self.parameterization)
+
+    @classmethod
+    def of(cls, model: ScoreModel) -> ModelSettings | None:
+        """The settings of a model, or None where a piece is not the library's own: its class cannot be named."""
+        if not (isinstance(model.net, (MLP, UNet)) and type(model.net) in (MLP, UNet)):  # a subclass would be lost
+            return None
+        kinds = typing.get_type_hints(cls)
+        parts = {"sde": model.sde, "net": model.net.config, "parameterization": model.parameterization}
+        known = all(type(part) in typing.get_args(kinds[name]) for name, part in parts.items())
+        return cls(**parts) if known else None
