@@ -5,7 +5,7 @@ mixture     GaussianMixture: data whose exact score is known, to learn with and 
 score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
 loss        denoising score matching (loss.py)
 train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
-sampling    EulerMaruyama, ProbabilityFlow: from the prior to data, for any score (sampling/)
+sampling    EulerMaruyama, PredictorCorrector, ProbabilityFlow: from the prior to data, for any score (sampling/)
 likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
 evaluation  distances between samples and data (evaluation.py)
 """
@@ -37,6 +37,14 @@ from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.ode import InLogSNR, InTime
 from scoresde.sampling.base import Path, Sample, sample
 from scoresde.sampling.euler_maruyama import EulerMaruyama
+from scoresde.sampling.langevin import BatchNorms, Langevin, LangevinCorrector, NoCorrector, NoiseLevel
+from scoresde.sampling.predictor_corrector import (
+    EulerMaruyamaPredictor,
+    NoPredictor,
+    PredictorCorrector,
+    ProbabilityFlowPredictor,
+    ReverseDiffusionPredictor,
+)
 from scoresde.sampling.probability_flow import ProbabilityFlow
 from scoresde.sampling.time_grid import Uniform, UniformLogSNR
 from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity, convert
@@ -57,12 +65,14 @@ __all__ = [
     "SDE",
     "VE",
     "VP",
+    "BatchNorms",
     "CheckpointError",
     "Checkpoints",
     "ConfigError",
     "Data",
     "EDMWeighting",
     "EulerMaruyama",
+    "EulerMaruyamaPredictor",
     "ExactDivergence",
     "Fit",
     "Gaussian",
@@ -70,15 +80,23 @@ __all__ = [
     "Hutchinson",
     "InLogSNR",
     "InTime",
+    "Langevin",
+    "LangevinCorrector",
     "Likelihood",
     "LikelihoodWeighting",
     "LogNormalSigma",
     "LowDiscrepancyTime",
     "MLPConfig",
+    "NoCorrector",
+    "NoPredictor",
     "Noise",
+    "NoiseLevel",
     "Path",
+    "PredictorCorrector",
     "ProbabilityFlow",
+    "ProbabilityFlowPredictor",
     "Rademacher",
+    "ReverseDiffusionPredictor",
     "Sample",
     "Score",
     "ScoreFn",

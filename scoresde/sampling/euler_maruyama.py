@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import full_precision
-from scoresde.sampling.base import Path, Sample, check_sampler_input, check_t_min, finish
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR, grid_times, on_grid
-from scoresde.sde.base import SDE, denoise
-from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, fold_in_examples, normal_like
+from scoresde.sampling.base import Sample
+from scoresde.sampling.fixed_grid import check_fixed_grid, integrate
+from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.sde.base import SDE
+from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,7 @@ class EulerMaruyama:
     """Keep every state; memory grows with num_steps."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps)
-        check_t_min(self.t_min)
+        check_fixed_grid(self)
 
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
@@ -51,33 +49,16 @@ class EulerMaruyama:
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
-        x1, keys = check_sampler_input(key, sde, x1, cond)
-        times = grid_times(self.grid, sde, self.num_steps, self.t_min)
 
-        def coefficients(t, t_next):  # of x, score and noise: they depend on the grid alone
-            dt, g2 = t_next - t, sde.squared_diffusion(t)
-            return 1.0 + sde.drift_rate(t) * dt, -g2 * dt, jnp.sqrt(-g2 * dt)
+        def step(keys, x, t, t_next, row):
+            keep, pull, spread = row
+            return keep * x + pull * call_score(score, x, t, cond) + spread * normal_like(keys, x)
 
-        table = on_grid(sde, coefficients, times[:-1], times[1:])
-
-        def step(x, inputs):
-            i, t, (keep, pull, spread) = inputs
-            noise = normal_like(fold_in_examples(keys, i), x)
-            s = call_score(score, x, jnp.full(x.shape[:1], t), cond)
-            x = keep * x + pull * s + spread * noise
-            return x, (x if self.save_path else None)
-
-        with full_precision():
-            inputs = jnp.arange(self.num_steps), *_cast((times[:-1], table), x1.dtype)
-            x, states = jax.lax.scan(step, x1, inputs)
-            path = None
-            if states is not None:
-                t = jnp.broadcast_to(jnp.asarray(times, x1.dtype), (x1.shape[0], self.num_steps + 1))
-                path = Path(t, jnp.moveaxis(jnp.concatenate([x1[None], states]), 0, 1))
-            if self.denoise:
-                x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
-        return finish(x, jnp.ones(x.shape[:1], bool), self.num_steps + self.denoise, path)
+        coefficients = lambda t, t_next: euler_maruyama_step(sde, t, t_next)  # noqa: E731
+        return integrate(self, key, sde, score, x1, cond, coefficients, step, evaluations=1)
 
 
-def _cast(tree, dtype):
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+def euler_maruyama_step(sde: SDE, t: Array, t_next: Array) -> tuple[Array, Array, Array]:
+    """What multiplies x, the score and the noise in one step: 1 + f dt, -g^2 dt, g sqrt(-dt)."""
+    dt, g2 = t_next - t, sde.squared_diffusion(t)
+    return 1.0 + sde.drift_rate(t) * dt, -g2 * dt, jnp.sqrt(-g2 * dt)

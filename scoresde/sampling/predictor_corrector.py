@@ -1,0 +1,145 @@
+"""Predictor-corrector sampling: a step of a solver, then Langevin steps towards the new p_t, or the other way round."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.sampling.base import Sample
+from scoresde.sampling.euler_maruyama import euler_maruyama_step
+from scoresde.sampling.fixed_grid import check_fixed_grid, integrate
+from scoresde.sampling.langevin import LangevinCorrector, NoCorrector
+from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.sde.base import SDE
+from scoresde.types import Cond, Key, ScoreFn, call_score, fold_in_examples, normal_like
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A step t → t_next < t that is linear in what it is given: x ← keep x + pull score(x, t) + spread z.
+
+    `coefficients` returns (keep, pull, spread), functions of the grid alone; None stands for a zero.
+    """
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerMaruyamaPredictor:
+    """x + [f x - g^2 score] dt + g sqrt(-dt) z."""
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+        return euler_maruyama_step(sde, t, t_next)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReverseDiffusionPredictor:
+    """x - f_i + G_i^2 score + G_i z (Song et al. 2021, arXiv:2011.13456, App. E).
+
+    The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s - 1) x and G_i
+    its standard deviation: DDPM's step for VP, NCSN's for VE, and valid for steps of any length, sub-VP's too.
+    """
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+        coefficient, std = sde.transition(t_next, t)
+        return 2.0 - coefficient, std**2, std
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbabilityFlowPredictor:
+    """x - f_i + 1/2 G_i^2 score: the reverse diffusion step of the probability flow (Song et al. 2021, App. D.3)."""
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+        coefficient, std = sde.transition(t_next, t)
+        return 2.0 - coefficient, 0.5 * std**2, None
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPredictor:
+    """Leaves x as it is: the corrector alone, at each t_{i+1}, follows p_t down (annealed Langevin dynamics)."""
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+        return None, None, None
+
+
+AnyPredictor = ReverseDiffusionPredictor | EulerMaruyamaPredictor | ProbabilityFlowPredictor | NoPredictor
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorCorrector:
+    """Predictor-corrector sampling (Song et al. 2021, arXiv:2011.13456, Alg. 1), on any SDE and grid.
+
+    At each step: correct at t_i, then predict t_{i+1} (the order of the original's code), or predict first and correct
+    at t_{i+1} (that of its Alg. 1). Evaluations: num_steps × (1 for a predictor + the corrector's steps), one more with
+    `denoise`.
+
+    Raises:
+        ValueError: if num_steps < 1 or t_min lies outside [0, 1), or nothing would move x.
+        TypeError: if predictor or corrector is none.
+    """
+
+    predictor: AnyPredictor = ReverseDiffusionPredictor()
+    """The solver's step."""
+    corrector: LangevinCorrector | NoCorrector = LangevinCorrector()
+    """What pulls x back to p_t."""
+    num_steps: int = 1000
+    """Steps from t = 1 to t_min."""
+    t_min: float = 1e-3
+    """Where to stop: on real data the score blows up as t → 0."""
+    grid: Uniform | UniformLogSNR = Uniform()
+    """Where the steps lie."""
+    corrector_first: bool = True
+    """Correct at t_i before predicting, rather than at t_{i+1} after it."""
+    denoise: bool = True
+    """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
+    save_path: bool = False
+    """Keep the state after every step; memory grows with num_steps."""
+
+    def __post_init__(self):
+        check_fixed_grid(self)
+        if isinstance(self.predictor, type) or not isinstance(self.predictor, Predictor):
+            raise TypeError(f"predictor is {self.predictor!r}: wanted one such as sd.ReverseDiffusionPredictor().")
+        if isinstance(self.corrector, type) or not hasattr(self.corrector, "evaluations"):
+            raise TypeError(f"corrector is {self.corrector!r}: wanted one such as sd.LangevinCorrector().")
+        if isinstance(self.predictor, NoPredictor) and isinstance(self.corrector, NoCorrector):
+            raise ValueError("neither predictor nor corrector: nothing would move x. Give one of them.")
+
+    def __call__(
+        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+    ) -> Sample:
+        """Integrate x1 at t = 1 down to t_min. key: one, or one per example; cond: leaves (batch, ...).
+
+        Raises:
+            ValueError: if x1 has no batch axis, or a key or condition does not match it.
+        """
+
+        def coefficients(t, t_next):
+            signal = jnp.exp(2.0 * (sde.log_alpha(t) - sde.log_alpha(t_next)))  # a, of the Langevin step
+            return signal, self.predictor.coefficients(sde, t, t_next)
+
+        def step(keys, x, t, t_next, row):
+            signal, predictor = row
+            key_correct, key_predict = (fold_in_examples(keys, i) for i in range(2))
+            if first:
+                x = self.corrector(key_correct, sde, score, x, t, cond, signal)
+            x = _predict(predictor, key_predict, score, x, t, cond)
+            if not first:
+                x = self.corrector(key_correct, sde, score, x, t_next, cond, signal)
+            return x
+
+        predicts = not isinstance(self.predictor, NoPredictor)
+        first = self.corrector_first and predicts  # without a predictor, only t_{i+1} leads to t_min
+        evaluations = predicts + self.corrector.evaluations
+        return integrate(self, key, sde, score, x1, cond, coefficients, step, evaluations)
+
+
+def _predict(row: tuple, keys: Key, score: ScoreFn, x: Array, t: Array, cond: Cond) -> Array:
+    keep, pull, spread = row
+    moved = x if keep is None else keep * x
+    if pull is not None:
+        moved = moved + pull * call_score(score, x, t, cond)
+    return moved if spread is None else moved + spread * normal_like(keys, x)

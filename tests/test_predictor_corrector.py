@@ -1,0 +1,247 @@
+"""Predictors and correctors, alone and in pairs, against stationary laws, closed-form recursions and exact draws."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import PROCESSES, five_components
+from test_sampling import gaussian_score
+
+import scoresde as sd
+from scoresde.evaluation import sliced_wasserstein
+from scoresde.types import example_keys, fold_in_examples, normal_like
+
+KEY = jax.random.key(0)
+PREDICTORS = {
+    "reverse_diffusion": sd.ReverseDiffusionPredictor(),
+    "euler_maruyama": sd.EulerMaruyamaPredictor(),
+    "probability_flow": sd.ProbabilityFlowPredictor(),
+    "none": sd.NoPredictor(),
+}
+RULES = {"noise_level": sd.NoiseLevel(), "batch_norms": sd.BatchNorms()}
+
+
+# --- Langevin dynamics and the corrector alone ---
+
+
+def gaussian(variance):
+    return lambda x, t: -x / variance
+
+
+@pytest.mark.parametrize("snr", [0.16, 0.4])
+@pytest.mark.parametrize("rule", [sd.NoiseLevel, sd.BatchNorms], ids=["noise_level", "batch_norms"])
+def test_stationary_variance_of_each_rule(rule, snr):
+    """On N(0, sigma^2): sigma^2 / (1 - r^2) for a step fixed by sigma, sigma^2 (1 + r^2) for batch-mean norms.
+
+    A chain that started there at 8 × 4000 entries stays within 5 standard errors after 200 more steps.
+    """
+    sde, t, shape = sd.SubVP(), 0.3, (4000, 8)
+    variance = float(sde.variance(t))
+    want = variance / (1 - snr**2) if rule is sd.NoiseLevel else variance * (1 + snr**2)
+    corrector = sd.LangevinCorrector(200, rule(snr))
+    x = np.sqrt(variance) * jax.random.normal(jax.random.key(1), shape)
+    x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(x)
+    assert abs(float(jnp.mean(x**2)) / want - 1) < 5 * np.sqrt(2 / x.size)
+
+
+def test_known_data_scale_lengthens_the_step_by_its_variance():
+    """With data of std d, p_t = N(0, alpha^2 d^2 + sigma^2) and the stationary variance is that over 1 - r^2."""
+    sde, t, data_std, snr = sd.VP(), 0.1, 0.7, 0.4
+    variance = float(sde.variance(t) + (sde.alpha(t) * data_std) ** 2)
+    corrector = sd.LangevinCorrector(200, sd.NoiseLevel(snr, data_std))
+    x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(jnp.zeros((4000, 8)))
+    assert abs(float(jnp.mean(x**2)) * (1 - snr**2) / variance - 1) < 5 * np.sqrt(2 / x.size)
+
+
+def test_langevin_on_a_fixed_score():
+    """Stationary variance v / (1 - eps / 2v), a mean that forgets the start, and the path."""
+    v, mean, eps = 0.5, 2.0, 0.2
+    out = sd.Langevin(200, eps)(KEY, lambda x: -(x - mean) / v, jnp.full((20_000, 2), -5.0))
+    want = v / (1 - eps / (2 * v))
+    assert abs(float(out.x.var()) / want - 1) < 5 * np.sqrt(2 / out.x.size)
+    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(want / out.x.size)
+    assert out.nfe == 200
+    assert out.path is None
+    path = sd.Langevin(3, eps, save_path=True)(KEY, lambda x, c: c - x, jnp.zeros((2, 2)), cond=jnp.ones((2, 1))).path
+    assert path.x.shape == (2, 4, 2)
+    np.testing.assert_allclose(path.t[0], [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [sd.NoiseLevel(0.1, data_std=0.2), sd.BatchNorms(0.1)], ids=["level", "batch"])
+def test_corrector_alone_converges_from_a_wrong_start(rule, any_sde):
+    """1000 steps at the time where log SNR is 0, from one far point: as close to p_t as exact draws are to each other.
+
+    Bias r^2 = 1 % of the variance, below the floor of 6000 draws.
+    """
+    mixture, n = five_components(), 6000
+    t = float(any_sde.time_from_log_snr(0.0))
+    scale = float(any_sde.sigma(t))
+
+    def exact(seed):
+        key_data, key_noise = jax.random.split(jax.random.key(seed))
+        x0 = mixture.sample(key_data, n)
+        return any_sde.alpha(t) * x0 + scale * jax.random.normal(key_noise, x0.shape)
+
+    score = mixture.score(any_sde)
+    corrector = sd.LangevinCorrector(1000, rule)
+    x = jax.jit(lambda x: corrector(KEY, any_sde, score, x, t))(jnp.full((n, 2), 4.0 * scale))
+    floor = np.array([sliced_wasserstein(exact(2 * i), exact(2 * i + 1)) for i in range(1, 7)])
+    assert sliced_wasserstein(x, exact(1)) < floor.mean() + 5 * floor.std(ddof=1)
+
+
+def test_examples_of_the_noise_level_rule_are_independent():
+    """The same example among others, or alone: the same draw. With batch norms it moves: that is what parity costs."""
+    sde, mixture = sd.VP(), five_components()
+    score, x1 = mixture.score(sde), sde.prior_sample(KEY, (8, 2))
+    for rule, same in ((sd.NoiseLevel(), True), (sd.BatchNorms(), False)):
+        sampler = sd.PredictorCorrector(corrector=sd.LangevinCorrector(rule=rule), num_steps=20)
+        whole, one = (sampler(KEY, sde, score, x1[:n]).x[0] for n in (8, 1))
+        assert np.allclose(whole, one, atol=1e-5) == same
+
+
+# --- Steps against their formulas, in float64 ---
+
+
+ORDERS = [(name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))]
+EACH = pytest.mark.parametrize(("predictor", "corrector_first", "process"),
+                               [(*order, p) for order, p in zip(ORDERS, 4 * list(PROCESSES), strict=True)])  # fmt: skip
+"""Every predictor under every SDE, in each order under half of them."""
+
+
+@EACH
+def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
+    """The paper's lines, written out with the noise that the keys give."""
+    any_sde = PROCESSES[process]
+    mixture, t, r = five_components(jnp.float64), [1.0, 0.4], 0.3
+    score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (6, 2))
+    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, sd.BatchNorms(r)), num_steps=1,
+                                    t_min=t[1], corrector_first=corrector_first, denoise=False)  # fmt: skip
+    keys = fold_in_examples(example_keys(KEY, 6), 0)
+    key_correct, key_predict = fold_in_examples(keys, 0), fold_in_examples(keys, 1)
+    z_predict = normal_like(key_predict, x1)
+    z_correct = normal_like(fold_in_examples(example_keys(key_correct, 6), 0), x1)
+    alpha, sigma2 = (np.asarray(f(jnp.asarray(t))) for f in (any_sde.alpha, any_sde.variance))
+    c = alpha[0] / alpha[1]
+    G2 = sigma2[0] - c**2 * sigma2[1]
+    norm = lambda v: np.mean(np.linalg.norm(v, axis=1))  # noqa: E731
+
+    def correct(x, t):
+        s = score(x, t)
+        eps = 2 * c**2 * (r * norm(z_correct) / norm(s)) ** 2
+        return x + eps * s + np.sqrt(2 * eps) * z_correct
+
+    def predict(x):
+        s, f = score(x, t[0]), any_sde.drift_rate(t[0])
+        g2, dt = any_sde.squared_diffusion(t[0]), t[0] - t[1]
+        return {
+            "reverse_diffusion": x - (c - 1) * x + G2 * s + np.sqrt(G2) * z_predict,
+            "probability_flow": x - (c - 1) * x + 0.5 * G2 * s,
+            "euler_maruyama": x - (f * x - g2 * s) * dt + np.sqrt(g2 * dt) * z_predict,
+            "none": x,
+        }[predictor]
+
+    want = predict(correct(x1, t[0])) if corrector_first and predictor != "none" else correct(predict(x1), t[1])
+    np.testing.assert_allclose(sampler(KEY, any_sde, score, x1).x, want, rtol=1e-12, atol=1e-12)
+
+
+# --- Pairs, against what is known ---
+
+
+@EACH
+def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, process):
+    """Gaussian data, 30 coarse steps: every step is linear, so mean and variance are known, bias included."""
+    any_sde = PROCESSES[process]
+    m, v, steps, t_min, r, n = 0.7, 0.25, 30, 1e-2, 0.3, 20_000
+    t = np.asarray(sd.UniformLogSNR()(any_sde, steps, t_min), np.float64)
+    with jax.enable_x64(True):
+        f, g2, alpha, sigma2 = (np.asarray(fn(t)) for fn in (any_sde.drift_rate, any_sde.squared_diffusion,
+                                                             any_sde.alpha, any_sde.variance))  # fmt: skip
+    total = alpha**2 * v + sigma2
+    mean, variance = 0.0, float(any_sde.prior_std()) ** 2
+
+    def move(keep, pull, spread2, i):  # x ← keep x + pull s_i + spread z, s_i = -(x - alpha_i m) / total_i
+        nonlocal mean, variance
+        mean = (keep - pull / total[i]) * mean + pull * alpha[i] * m / total[i]
+        variance = (keep - pull / total[i]) ** 2 * variance + spread2
+
+    first = corrector_first and predictor != "none"
+    for i in range(steps):
+        dt, c = t[i + 1] - t[i], alpha[i] / alpha[i + 1]
+        G2 = sigma2[i] - c**2 * sigma2[i + 1]
+        eps = 2 * c**2 * r**2 * sigma2[i if first else i + 1]
+        if first:
+            move(1.0, eps, 2 * eps, i)
+        match predictor:
+            case "reverse_diffusion":
+                move(2 - c, G2, G2, i)
+            case "probability_flow":
+                move(2 - c, 0.5 * G2, 0.0, i)
+            case "euler_maruyama":
+                move(1 + f[i] * dt, -g2[i] * dt, -g2[i] * dt, i)
+        if not first:
+            move(1.0, eps, 2 * eps, i + 1)
+    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, sd.NoiseLevel(r)), steps, t_min,
+                                    sd.UniformLogSNR(), corrector_first, denoise=False)  # fmt: skip
+    x = sd.sample(KEY, sampler, any_sde, gaussian_score(any_sde, m, v), (n, 1)).x
+    assert abs(float(x.mean()) - mean) < 5 * np.sqrt(variance / n)
+    assert abs(float(x.var()) / variance - 1) < 5 * np.sqrt(2 / n)
+
+
+@pytest.fixture(scope="module")
+def exact_distances():
+    """Distances between repeated pairs of 6000 exact draws: the floor a perfect sampler has."""
+    mixture = five_components()
+    draws = [mixture.sample(jax.random.key(100 + i), 6000) for i in range(12)]
+    return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+
+
+CORRECTORS = {"none": sd.NoCorrector()} | {name: sd.LangevinCorrector(rule=rule) for name, rule in RULES.items()}
+PAIRS = [(p, c) for p in PREDICTORS for c in CORRECTORS if (p, c) != ("none", "none")]
+
+
+@pytest.mark.parametrize(("predictor", "corrector"), PAIRS)
+def test_samples_of_every_pair_are_the_mixtures(predictor, corrector, any_sde, mixture, exact_distances):
+    """Within the mean + 5 standard deviations of the floor, under every SDE."""
+    settings = CORRECTORS[corrector]
+    steps = 1000 if (predictor, corrector) == ("probability_flow", "none") else 200  # Euler's error, first order
+    if predictor == "none":  # the corrector must do all the way
+        rule = sd.NoiseLevel(0.3, data_std=0.2) if corrector == "noise_level" else sd.BatchNorms()
+        settings = sd.LangevinCorrector(5, rule)
+    sampler = sd.PredictorCorrector(PREDICTORS[predictor], settings, steps, grid=sd.UniformLogSNR())
+    draw, floor = exact_distances
+    out = sd.sample(KEY, sampler, any_sde, mixture.score(any_sde), (len(draw), 2))
+    assert bool(out.success.all())
+    assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
+
+
+def test_a_corrector_repairs_a_coarse_predictor(mixture):
+    """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring it closer."""
+    sde, draw = sd.VP(), mixture.sample(jax.random.key(5), 6000)
+    plain = sd.PredictorCorrector(sd.ProbabilityFlowPredictor(), sd.NoCorrector(), 40, grid=sd.UniformLogSNR())
+    corrected = dataclasses.replace(plain, corrector=sd.LangevinCorrector(2))
+    far, near = (sliced_wasserstein(sd.sample(KEY, s, sde, mixture.score(sde), draw.shape).x, draw)
+                 for s in (plain, corrected))  # fmt: skip
+    assert near < 0.5 * far
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: sd.PredictorCorrector(sd.NoPredictor(), sd.NoCorrector()), ValueError, "nothing would move"),
+        (lambda: sd.PredictorCorrector(sd.EulerMaruyama), TypeError, "predictor is"),
+        (lambda: sd.PredictorCorrector(corrector="langevin"), TypeError, "corrector is"),
+        (lambda: sd.PredictorCorrector(num_steps=0), ValueError, "num_steps"),
+        (lambda: sd.LangevinCorrector(0), ValueError, "num_steps"),
+        (lambda: sd.LangevinCorrector(rule=sd.NoiseLevel), TypeError, "rule is"),
+        (lambda: sd.NoiseLevel(snr=1.0), ValueError, "snr"),
+        (lambda: sd.BatchNorms(snr=0.0), ValueError, "snr"),
+        (lambda: sd.NoiseLevel(data_std=-1.0), ValueError, "data_std"),
+        (lambda: sd.Langevin(step_size=0.0), ValueError, "step_size"),
+        (lambda: sd.Langevin()(KEY, lambda x: x[:, 0], jnp.ones((3, 2))), ValueError, "the score returned"),
+    ],
+)
+def test_bad_settings_are_refused_with_the_reason(call, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        call()
