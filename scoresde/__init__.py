@@ -10,8 +10,9 @@ likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dim
 evaluation  distances between samples and data (evaluation.py)
 """
 
-from scoresde.checkpoint import CheckpointError, Checkpoints
-from scoresde.config import ConfigError
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from scoresde.dequantization import UniformDequantization
 from scoresde.likelihood import (
     ExactDivergence,
@@ -32,8 +33,6 @@ from scoresde.loss import (
     dsm_loss,
 )
 from scoresde.mixture import GaussianMixture
-from scoresde.nets.mlp import MLP, MLPConfig
-from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.ode import InLogSNR, InTime
 from scoresde.sampling.base import Path, Sample, sample
 from scoresde.sampling.euler_maruyama import EulerMaruyama
@@ -52,10 +51,40 @@ from scoresde.sde.base import SDE, denoise
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP
 from scoresde.sharding import use_cpu_cores
-from scoresde.train.loop import Fit, TrainingDiverged, fit
-from scoresde.train.run import load
-from scoresde.train.step import Training
 from scoresde.types import ScoreFn
+
+if TYPE_CHECKING:
+    from scoresde.checkpoint import CheckpointError, Checkpoints
+    from scoresde.config import ConfigError
+    from scoresde.nets.mlp import MLP, MLPConfig
+    from scoresde.nets.unet import UNet, UNetConfig
+    from scoresde.train.loop import Fit, TrainingDiverged, fit
+    from scoresde.train.run import load
+    from scoresde.train.step import Training
+
+_LATE = {
+    "scoresde.checkpoint": ("CheckpointError", "Checkpoints"),
+    "scoresde.config": ("ConfigError",),
+    "scoresde.nets.mlp": ("MLP", "MLPConfig"),
+    "scoresde.nets.unet": ("UNet", "UNetConfig"),
+    "scoresde.train.loop": ("Fit", "TrainingDiverged", "fit"),
+    "scoresde.train.run": ("load",),
+    "scoresde.train.step": ("Training",),
+}
+"""Names whose modules are imported at their first use: flax.nnx alone takes longer than all the rest."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATE.items():
+        if name in names:
+            globals()[name] = value = getattr(importlib.import_module(module), name)
+            return value
+    raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __version__ = "0.1.0"
 

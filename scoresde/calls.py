@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from scoresde.types import Cond, check_count, pytree_dataclass
+from scoresde.sharding import gather, spread
+from scoresde.types import Cond, check_count, is_concrete, pytree_dataclass
 
 
 @pytree_dataclass("module")
@@ -98,25 +100,31 @@ def full_precision() -> Iterator[None]:
 
 def in_chunks(
     function: Callable[..., PyTree],
-    arrays: tuple[PyTree, ...],
+    shared: PyTree,
+    rows: PyTree,
     batch: int,
     batch_size: int | None,
     progress: str | None = None,
 ) -> PyTree:
-    """`function(*arrays)` in chunks of `batch_size` examples; the last one is padded, so one shape is compiled.
+    """`function(shared, rows)` in chunks of `batch_size` examples, each cut over the local devices.
 
-    Every leaf with a leading axis is cut and joined along it; other leaves of the result are the last chunk's.
-    progress: the bar's label, or None for no bar.
+    rows: leaves (batch, ...). Chunks are padded to one size that the devices divide, so one shape is compiled. Every
+    leaf of the result with a leading axis is cut and joined along it; others are the last chunk's. progress: the bar's
+    label, or None for no bar.
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    size = batch if batch_size is None else min(batch_size, batch)
-    if size == batch:
-        return function(*arrays)
+    chunk = batch if batch_size is None else min(batch_size, batch)
+    devices = jax.local_device_count()
+    spreads = devices > 1 and is_concrete(*jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows)))
+    size = -(-chunk // devices) * devices if spreads and chunk >= devices else chunk
+    if size == batch and not spreads:
+        return function(shared, rows)
     results = []
-    for start in tqdm(range(0, batch, size), desc=progress, disable=progress is None, unit="chunk"):
-        rows = jnp.minimum(jnp.arange(start, start + size), batch - 1)  # padding repeats the last example
-        results.append(function(*jax.tree.map(lambda a, rows=rows: a[rows], arrays)))
+    for start in tqdm(range(0, batch, size), desc=progress, disable=progress is None or size >= batch, unit="chunk"):
+        index = jnp.minimum(jnp.arange(start, start + size), batch - 1)  # padding repeats the last example
+        part = jax.tree.map(lambda a, index=index: a[index], rows)
+        results.append(gather(function(*spread(shared, part))) if spreads else function(shared, part))
     return jax.tree.map(
         lambda *leaves: jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1], *results
     )

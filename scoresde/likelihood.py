@@ -160,9 +160,9 @@ def log_likelihood(
         raise ValueError("x0 holds NaN or infinity: drop those examples, e.g. x0[jnp.isfinite(x0).all(axis=...)].")
     check_variable(variable, sde, t_min)
     settings = _Settings(check_solver(solver, rtol, atol), variable, rtol, atol, t_min, max_steps)
-    argument = as_argument(score)
     terms, stderr, latent, nfe, success = in_chunks(
-        lambda keys, x, cond: _solve_chunk(keys, sde, argument, x, cond, divergence, settings),
+        lambda shared, rows: _solve_chunk(*shared, *rows, divergence, settings),
+        (sde, as_argument(score)),
         (example_keys(key, x0.shape[0]), jnp.asarray(x0), cond),
         x0.shape[0],
         batch_size,
@@ -193,7 +193,7 @@ class _Settings:
 
 @eqx.filter_jit
 def _solve_chunk(
-    keys: Key, sde: SDE, score: ScoreFn, x0: Array, cond: Cond, divergence: Divergence, settings: _Settings
+    sde: SDE, score: ScoreFn, keys: Key, x0: Array, cond: Cond, divergence: Divergence, settings: _Settings
 ) -> tuple[Array, ...]:
     """∫ div F dt with its standard error, the latent, evaluations and success, per example."""
 

@@ -16,6 +16,9 @@ with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde.plots
     import scoresde.report
 
+    for name in sd.__all__:  # some modules are imported at the first use of their names
+        getattr(sd, name)
+
 sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any machine
 
 

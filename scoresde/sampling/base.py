@@ -97,9 +97,9 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
-    argument = as_argument(score)
     out = in_chunks(
-        lambda keys, cond: _sample_chunk(keys, sampler, sde, argument, shape[1:], cond),
+        lambda shared, rows: _sample_chunk(*shared, *rows, sampler, shape[1:]),
+        (sde, as_argument(score)),
         (example_keys(key, shape[0]), cond),
         shape[0],
         batch_size,
@@ -116,7 +116,7 @@ def sample(
 
 
 @eqx.filter_jit
-def _sample_chunk(keys: Key, sampler: Sampler, sde: SDE, score: ScoreFn, data: tuple[int, ...], cond: Cond) -> Sample:
+def _sample_chunk(sde: SDE, score: ScoreFn, keys: Key, cond: Cond, sampler: Sampler, data: tuple[int, ...]) -> Sample:
     key_prior, key_sampler = split_examples(keys)
     x1 = sde.prior_sample(key_prior, (keys.shape[0], *data))
     return sampler(key_sampler, sde, score, x1, cond)
