@@ -14,7 +14,7 @@ import dataclasses
 import digits
 
 import scoresde as sd
-from scoresde.config import run
+from scoresde.flags import run
 from scoresde.model import AnySDE
 
 

@@ -1,10 +1,12 @@
-"""Settings objects to and from YAML, and onto the command line."""
+"""Settings objects to and from YAML."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import os
-import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable
@@ -21,68 +23,91 @@ from scoresde.files import write_atomically
 from scoresde.types import Scalar
 
 T = TypeVar("T")
+LARGEST = 2**17
+"""Bytes of a settings file beyond which it is not read."""
 
 
 class ConfigError(ValueError):
     """Settings that cannot be read: the message names the place."""
 
 
+def union_members(kind: Any) -> tuple[type, ...]:
+    """The classes of a closed union of settings, such as VP | SubVP | VE; none of any other type."""
+    members = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
+    return members if len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members) else ()
+
+
 # --- Objects to plain data and back ---
 
 
+@functools.cache
 def _converter() -> cattrs.Converter:
-    """Tagged closed unions, unknown keys refused, a Scalar written as a plain number."""
+    """Tagged closed unions, unknown keys refused, no value taken for one of another type, a Scalar a plain number."""
     converter = cattrs.Converter(forbid_extra_keys=True)
 
     def number(value: Any, _: Any = None) -> float:
-        if isinstance(value, bool) or value is None:
+        if isinstance(value, bool) or value is None or math.isnan(float(value)):
             raise ValueError(f"{value!r} is not a number")
         return float(value)  # also "1e-3", which YAML 1.1 reads as a string
 
-    def whole(value: Any, _: Any = None) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{value!r} is not a whole number")
-        return value
+    def exactly(kind: type, wanted: str) -> None:
+        def check(value: Any, _: Any = None) -> Any:
+            if type(value) is not kind:
+                raise ValueError(f"{value!r} is not {wanted}")
+            return value
 
-    def boolean(value: Any, _: Any = None) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
-        return value
+        converter.register_structure_hook(kind, check)
 
     converter.register_structure_hook_func(lambda kind: kind == Scalar, number)
     converter.register_structure_hook(float, number)
-    converter.register_structure_hook(int, whole)
-    converter.register_structure_hook(bool, boolean)
+    exactly(int, "a whole number")
+    exactly(bool, "true or false")
+    exactly(str, "text: put it in quotes")
     for array in (jax.Array, np.ndarray, np.generic):
         converter.register_unstructure_hook(array, lambda a: np.asarray(a).tolist())
     converter.register_unstructure_hook_func(lambda kind: kind == Scalar, float)
     converter.register_unstructure_hook(tuple, list)
 
-    def is_closed_union(kind: Any) -> bool:
-        members = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
-        return len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members)
+    def check_mapping(data: Any) -> None:
+        if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+            raise ValueError(f"{_short(data)} stands where settings are wanted, one `name: value` a line")
 
-    def write(kind: Any) -> Callable[[Any], dict]:
-        def unstructure(value: Any) -> dict:
+    def read_object(kind: Any) -> Callable[[Any, Any], Any]:
+        structure = converter.gen_structure_attrs_fromdict(kind)
+
+        def read(data: Any, _: Any) -> Any:
+            check_mapping(data)
+            return structure(data, kind)
+
+        return read
+
+    def read_member(kind: Any) -> Callable[[Any, Any], Any]:
+        members = {member.__name__: member for member in union_members(kind)}
+
+        def read(data: Any, _: Any) -> Any:
+            check_mapping(data)
+            name = data.get("kind")
+            if not isinstance(name, str) or name not in members:
+                raise ValueError(f"kind is {_short(name)}: wanted one of {', '.join(members)}")
+            return converter.structure({key: value for key, value in data.items() if key != "kind"}, members[name])
+
+        return read
+
+    def write_member(kind: Any) -> Callable[[Any], dict]:
+        def write(value: Any) -> dict:
             fields = converter.unstructure(value) if dataclasses.is_dataclass(value) else {"value": repr(value)}
             return {"kind": type(value).__name__} | fields
 
-        return unstructure
+        return write
 
-    def read(kind: Any) -> Callable[[Any, Any], Any]:
-        members = {member.__name__: member for member in typing.get_args(kind)}
-
-        def structure(data: Any, _: Any) -> Any:
-            name = data.get("kind") if isinstance(data, dict) else None
-            if name not in members:
-                raise ValueError(f"kind is {name!r}: wanted one of {', '.join(members)}")
-            return converter.structure({key: value for key, value in data.items() if key != "kind"}, members[name])
-
-        return structure
-
-    converter.register_structure_hook_factory(is_closed_union, read)
-    converter.register_unstructure_hook_factory(is_closed_union, write)
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, read_object)
+    converter.register_structure_hook_factory(lambda kind: bool(union_members(kind)), read_member)
+    converter.register_unstructure_hook_factory(lambda kind: bool(union_members(kind)), write_member)
     return converter
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 60, placeholder=" ...")
 
 
 def to_dict(settings: Any, kind: Any = None) -> Any:
@@ -96,16 +121,17 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def from_dict(data: Any, kind: type[T]) -> T:
-    """The settings object that `to_dict` wrote.
+def from_dict(data: Any, kind: type[T] | types.UnionType, place: str = "") -> T:
+    """The settings object that `to_dict` wrote; kind: its class, or a closed union of classes.
 
     Raises:
-        ConfigError: for an unknown key, a wrong type or a value out of range, with its place.
+        ConfigError: for an unknown key, a wrong type or a value out of range, with its place (below `place`, a file's
+            name say).
     """
     try:
-        return _converter().structure(data, kind)
+        return _converter().structure(data, typing.cast(Any, kind))
     except Exception as error:
-        lines = cattrs.transform_error(error, path=kind.__name__, format_exception=_reason)
+        lines = cattrs.transform_error(error, place or getattr(kind, "__name__", "settings"), _reason)
         raise ConfigError("; ".join(lines)) from error
 
 
@@ -113,23 +139,6 @@ def _reason(error: BaseException, kind: Any) -> str:
     """Why a value was refused: the message of the check that refused it, or cattrs's own words."""
     said = str(error)
     return said if isinstance(error, (ValueError, TypeError)) and said else format_exception(error, kind)
-
-
-def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
-    """Write settings as YAML, whole or not at all."""
-    write_atomically(path, yaml.safe_dump(to_dict(settings), sort_keys=False).encode())
-
-
-def load_yaml(path: str | os.PathLike[str]) -> Any:
-    """The plain data of a YAML file.
-
-    Raises:
-        ConfigError: if the file is not readable as plain YAML.
-    """
-    try:
-        return yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
@@ -141,57 +150,53 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
     return [] if old == new else [f"{place}: {old} there, {new} now"]
 
 
-# --- The command line ---
+# --- Files ---
 
 
-def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> None:
-    """Parse flags into `kind`, run main on it and exit: 0 done, 1 failed, 2 wrong flags, 130 interrupted.
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, with what settings never need refused: anchors, aliases, tags, and a key that comes twice."""
 
-    A ValueError, TypeError or OSError is what a user can mend: it prints as one paragraph. `--debug` shows the
-    traceback.
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if event.anchor is not None or getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem="anchors, aliases and tags (&, *, !) are not for settings",
+                                       problem_mark=event.start_mark)  # fmt: skip
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in lines:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands in line {lines[key.value]} too: keep one",
+                                           problem_mark=key.start_mark)  # fmt: skip
+            lines[key.value] = key.start_mark.line + 1
+        return node
+
+
+def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
+    """Write settings as YAML, whole or not at all."""
+    write_atomically(path, yaml.safe_dump(to_dict(settings), sort_keys=False).encode())
+
+
+def load_yaml(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """The plain data of a YAML file, whoever wrote it.
+
+    Raises:
+        ConfigError: if it is no plain YAML of `name: value` lines, names a setting twice, or is too large.
     """
-    import tyro
-
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
     try:
-        settings = tyro.cli(
-            kind,
-            args=[argument for argument in arguments if argument != "--debug"],
-            description=description,
-            registry=_registry(),
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-        code = main(settings) or 0
-    except BrokenPipeError:  # whoever read our output, `head` say, is gone
-        code = 0
-    except (ValueError, TypeError, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-        code = 130
-    sys.exit(code)
-
-
-def _registry() -> Any:
-    """tyro's rules, with a Scalar read as a float."""
-    import tyro
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def scalar(info: tyro.constructors.PrimitiveTypeInfo):
-        if info.type != Scalar:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda args: float(args[0]),
-            is_instance=lambda value: isinstance(value, (int, float, jax.Array)),
-            str_from_instance=lambda value: [str(float(value))],
-        )
-
-    return registry
+        with Path(path).open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        data = yaml.load(content.decode(), _Loader) if len(content) <= LARGEST else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: not readable as YAML: {place}{error.problem or error.context}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path}: not readable as YAML: {reason}") from error
+    if not isinstance(data, dict):
+        found = f"more than {LARGEST} bytes" if len(content) > LARGEST else f"no settings but {type(data).__name__}"
+        raise ConfigError(f"{path} holds {found}: wanted lines `name: value`.")
+    return data

@@ -1,16 +1,105 @@
-"""Distances between samples and data, and features in which to take them."""
+"""Distances between samples and data, with errors, and the floor that real data reach.
+
+No distance of finitely many rows is zero for two draws of one law, and most depend on how many rows there are:
+`compare` takes each of them a second time, at the same sizes, for held-out data in the place of the samples.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jax import Array
-from jaxtyping import Float
 
-Rows = Float[Array | np.ndarray, " _ *data"]
+from scoresde.features import Features, RawFeatures, Rows, flat_rows
+
+BLOCK = 2**23  # entries of a kernel matrix in memory at a time: 64 MB
+
+
+class Estimate(NamedTuple):
+    """A figure and its standard error."""
+
+    value: float
+    stderr: float
+
+
+# --- Distances ---
+
+
+def frechet_distance(x: Rows, y: Rows) -> float:
+    """|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)), the squared 2-Wasserstein distance of the fitted Gaussians.
+
+    Dowson & Landau 1982; FID when x and y are Inception features, and only then (Heusel et al. 2017). Float64; fewer
+    rows than dimensions are allowed. Biased upwards: two draws of one N(0, I_k), of n and m rows, are about
+    k (k + 5) / 4 (1/n + 1/m) apart. Compare values of equal sizes only.
+    """
+    x, y = _same_space(x, y)
+    mean = x.mean(axis=0) - y.mean(axis=0)
+    # C = A^T A with A the triangle of the centred rows' QR: no covariance is formed, so none loses digits.
+    a, b = (np.asarray(np.linalg.qr(z - z.mean(axis=0), mode="r")) / np.sqrt(len(z) - 1) for z in (x, y))
+    cross = np.linalg.norm(a @ b.T, "nuc")  # the sum of singular values is tr (C_x C_y)^(1/2)
+    return float(mean @ mean + np.sum(a**2) + np.sum(b**2) - 2.0 * cross)
+
+
+def kernel_distance(x: Rows, y: Rows) -> Estimate:
+    """Unbiased squared MMD, E k(x, x') + E k(y, y') - 2 E k(x, y), with k(a, b) = (<a, b> / dim + 1)^3.
+
+    Binkowski et al. 2018 (arXiv:1801.01401); KID when x and y are Inception features. The kernel sees the first three
+    moments. Its mean does not depend on the number of rows and is zero for one law, so values can be negative.
+
+    The standard error is over draws of both x and y. A U-statistic of degree 2 splits exactly into uncorrelated parts
+    (Hoeffding 1948): effects of single rows, whose variance goes as 1/n, and of pairs, as 1/n^2. The variance of each
+    is estimated without bias. Where x and y share their law only the pairs are left; a variance of effects estimated
+    below zero counts as zero, so there the error is too large, by at most 40 % (when one kernel eigenvalue rules).
+    """
+    x, y = _same_space(x, y, least=4)
+    n, m = len(x), len(y)
+    mean_x, effect_x, pair_x = _within(x)
+    mean_y, effect_y, pair_y = _within(y)
+    mean_xy, cross_x, cross_y, pair_xy = _across(x, y)
+    # The spread of estimated effects, less what pairs add to it.
+    row_x = np.var(effect_x - cross_x, ddof=1) - pair_x / (n - 2) - pair_xy / m
+    row_y = np.var(effect_y - cross_y, ddof=1) - pair_y / (m - 2) - pair_xy / n
+    rows = 4.0 * row_x / n + 4.0 * row_y / m
+    pairs = 2.0 * pair_x / (n * (n - 1)) + 2.0 * pair_y / (m * (m - 1)) + 4.0 * pair_xy / (n * m)
+    return Estimate(float(mean_x + mean_y - 2.0 * mean_xy), float(np.sqrt(max(rows, 0.0) + pairs)))
+
+
+def _kernel_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Sums of k(x_i, y_j) over rows, over columns, and of its squares."""
+    rows, columns, squares = np.empty(len(x)), np.zeros(len(y)), 0.0
+    step = max(1, BLOCK // len(y))
+    for start in range(0, len(x), step):
+        base = x[start : start + step] @ y.T / x.shape[1] + 1.0
+        kernel = base * base * base
+        rows[start : start + step] = kernel.sum(axis=1)
+        columns += kernel.sum(axis=0)
+        squares += float(np.vdot(kernel, kernel))
+    return rows, columns, squares
+
+
+def _within(x: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """k(x_i, x_j) = mean + effect_i + effect_j + rest, i ≠ j, by least squares: mean, effects, variance of the rest."""
+    n = len(x)
+    rows, _, squares = _kernel_sums(x, x)
+    diagonal = (np.sum(x**2, axis=1) / x.shape[1] + 1.0) ** 3
+    rows, squares = rows - diagonal, squares - np.sum(diagonal**2)
+    mean = np.sum(rows) / (n * (n - 1))
+    effect = (rows - (n - 1) * mean) / (n - 2)
+    rest = 0.5 * squares - 0.5 * n * (n - 1) * mean**2 - (n - 2) * np.sum(effect**2)
+    return mean, effect, max(rest, 0.0) / (0.5 * n * (n - 3))
+
+
+def _across(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, float]:
+    """k(x_i, y_j) = mean + effect_i + effect_j + rest by least squares: mean, both effects, variance of the rest."""
+    n, m = len(x), len(y)
+    rows, columns, squares = _kernel_sums(x, y)
+    mean = np.sum(rows) / (n * m)
+    effect_x, effect_y = rows / m - mean, columns / n - mean
+    rest = squares - n * m * mean**2 - m * np.sum(effect_x**2) - n * np.sum(effect_y**2)
+    return mean, effect_x, effect_y, max(rest, 0.0) / ((n - 1) * (m - 1))
 
 
 def sliced_wasserstein(x: Rows, y: Rows, num_directions: int = 128, seed: int = 0) -> float:
@@ -19,77 +108,111 @@ def sliced_wasserstein(x: Rows, y: Rows, num_directions: int = 128, seed: int = 
     W_1 in one dimension is the mean absolute difference of sorted values; samples of unequal size meet at the
     quantiles of the smaller one. Not zero for two draws of one law: report it beside that floor.
     """
-    x, y = _flat(x, "x"), _flat(y, "y")
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}: compare samples of the same space.")
+    x, y = _same_space(x, y)
     directions = np.random.default_rng(seed).normal(size=(x.shape[1], num_directions))
     directions /= np.linalg.norm(directions, axis=0)
-    n = min(len(x), len(y))
-    levels = (np.arange(n) + 0.5) / n
-    a, b = (np.sort(z @ directions, axis=0) for z in (x, y))
-    if len(a) != len(b):
-        a, b = (np.quantile(z, levels, axis=0, method="hazen") for z in (a, b))
-    return float(np.mean(np.abs(a - b)))
+    few, many = sorted((np.sort(directions.T @ z.T) for z in (x, y)), key=np.size)
+    n, m = few.shape[1], many.shape[1]
+    position = (np.arange(n) + 0.5) * m / n - 0.5  # the quantiles of `few` among `many`; in equal numbers 0, 1, ...
+    low = position.astype(int)
+    part = position - low
+    many = (1.0 - part) * many[:, low] + part * many[:, np.minimum(low + 1, m - 1)]
+    return float(np.mean(np.abs(few - many)))
 
 
-def frechet_distance(x: Rows, y: Rows) -> float:
-    """|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)), the squared 2-Wasserstein distance of the fitted Gaussians.
+def jackknife(distance: Callable[[Any, Any], float], x: Rows, y: Rows, groups: int = 20) -> Estimate:
+    """The distance of all rows, with the grouped jackknife's standard error over draws of both x and y.
 
-    Dowson & Landau 1982; FID when x and y are Inception features, and only then (Heusel et al. 2017). Float64.
-
-    Raises:
-        ValueError: if either holds NaN, or fewer than two rows.
+    Its square is (g - 1) / g times the sum of squared deviations when each of g random groups of rows is left out in
+    turn, for x and then for y. Right where the laws differ. Where they are equal a distance is quadratic in the noise
+    and the error too large by 40 to 50 %, on the safe side (Efron & Stein 1981). The bias that goes with the number of
+    rows is no part of it.
     """
-    x, y = _flat(x, "x"), _flat(y, "y")
-    mean = x.mean(axis=0) - y.mean(axis=0)
-    cov_x, cov_y = (np.atleast_2d(np.cov(z, rowvar=False)) for z in (x, y))
-    # The trace of (C_x C_y)^(1/2) from the eigenvalues of the symmetric C_x^(1/2) C_y C_x^(1/2): real, none negative.
-    values, basis = np.linalg.eigh(cov_x)
-    root = (basis * np.sqrt(np.clip(values, 0.0, None))) @ basis.T
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_y @ root), 0.0, None)).sum()
-    return float(mean @ mean + np.trace(cov_x) + np.trace(cov_y) - 2.0 * cross)
+    x, y = _same_space(x, y, least=3)
+    if groups < 2:
+        raise ValueError(f"groups is {groups}: to leave one out takes at least 2. Write groups=20.")
+
+    def variance(rows: np.ndarray, of: Callable[[np.ndarray], float]) -> float:
+        g = min(groups, len(rows))
+        group = np.random.default_rng(0).permutation(len(rows)) % g
+        return (g - 1) ** 2 / g * float(np.var([of(rows[group != i]) for i in range(g)], ddof=1))
+
+    spread = variance(x, lambda rows: distance(rows, y)) + variance(y, lambda rows: distance(x, rows))
+    return Estimate(distance(x, y), float(np.sqrt(spread)))
 
 
-def _flat(x: Rows, name: str) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    x = x.reshape(len(x), -1)
-    if len(x) < 2 or not np.all(np.isfinite(x)):
-        raise ValueError(f"{name} has {len(x)} rows, {int((~np.isfinite(x)).any(axis=1).sum())} of them with NaN.")
-    return x
+# --- Samples beside real data ---
+
+DISTANCES: Mapping[str, Callable[[Any, Any], Estimate]] = {
+    "Fréchet distance": partial(jackknife, frechet_distance),
+    "kernel distance": kernel_distance,
+    "sliced Wasserstein": partial(jackknife, sliced_wasserstein),
+}
+"""Each with the standard error over draws of both sets."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierFeatures:
-    """Hidden features and class probabilities of a small classifier trained on real data (scikit-learn's MLP).
+class Comparison:
+    """A distance from `rows` samples to `reference_rows` training rows, and its floor: from as many held-out rows."""
 
-    A Fréchet distance in them is named after them, e.g. `fd_digits`; `name` carries a hash of the weights.
+    distance: str
+    features: str
+    value: float
+    stderr: float
+    floor: float
+    floor_stderr: float
+    rows: int
+    reference_rows: int
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("", "samples", "±", "held-out data", "±", "rows", "reference rows")
+
+    def row(self) -> list[str | float | int]:
+        """A row of a table of the report, under COLUMNS. For JSON: `dataclasses.asdict`."""
+        return [f"{self.distance}, {self.features}", *dataclasses.astuple(self)[2:]]
+
+
+def compare(
+    samples: Rows,
+    train: Rows,
+    test: Rows,
+    features: Sequence[Features] = (RawFeatures(),),
+    distances: Mapping[str, Callable[[Any, Any], Estimate]] = DISTANCES,
+    max_blocks: int = 4,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Every distance in every feature space from the samples to the training set, and from held-out data to the same.
+
+    A perfect model's samples are exchangeable with held-out rows: both are new to the network and to features fitted
+    on `train`. So it reaches the floor; a model clearly below it repeats its training data, or their fitted moments.
+
+    Both come n rows at a time, n the smaller of len(samples) and len(test), against all of `train`: random disjoint
+    blocks of n, at most max_blocks, over which values are averaged. ± is the standard error of one block (root mean
+    square over blocks, see `jackknife`); the average's is smaller, by at most the root of their number.
     """
+    dim = flat_rows(train, "train").shape[1]
+    for name, rows in (("samples", samples), ("test", test)):
+        flat_rows(rows, name, dim=dim)
+    if max_blocks < 1:
+        raise ValueError(f"max_blocks is {max_blocks}: at least one block is compared. Write max_blocks=1.")
+    n, rng = min(len(samples), len(test)), np.random.default_rng(seed)
 
-    classifier: Any
+    def blocks(x: Rows) -> np.ndarray:
+        number = min(len(x) // n, max_blocks)
+        return rng.permutation(len(x))[: number * n].reshape(number, n)
 
-    @classmethod
-    def fit(cls, images: np.ndarray, labels: np.ndarray, hidden: int = 64, seed: int = 0) -> ClassifierFeatures:
-        """Train on images (n, ...) in [-1, 1] and integer labels (n,)."""
-        from sklearn.neural_network import MLPClassifier
+    sides, table = ((samples, blocks(samples)), (test, blocks(test))), []
+    for space in features:
+        reference = space.features(train)
+        cut = [space.features(x)[indices] for x, indices in sides]
+        for name, distance in distances.items():
+            value, floor = (_over_blocks([distance(block, reference) for block in side]) for side in cut)
+            table.append(Comparison(name, space.name, *value, *floor, n, len(train)))
+    return table
 
-        # Trained until it no longer improves: an undertrained one is unsure of real data too.
-        classifier = MLPClassifier((hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed)
-        return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
 
-    @property
-    def name(self) -> str:
-        """mlp<hidden>-<hash of the weights>."""
-        weights = b"".join(np.ascontiguousarray(w).tobytes() for w in self.classifier.coefs_)
-        return f"mlp{self.classifier.coefs_[0].shape[1]}-{hashlib.sha256(weights).hexdigest()[:8]}"
-
-    def features(self, images: Rows) -> np.ndarray:
-        """Hidden layer after its ReLU, (n, hidden)."""
-        x = np.asarray(images, np.float64).reshape(len(images), -1)
-        return np.maximum(x @ self.classifier.coefs_[0] + self.classifier.intercepts_[0], 0.0)
-
-    def confidence(self, images: Rows) -> np.ndarray:
-        """Probability of the likeliest class, (n,)."""
-        return self.classifier.predict_proba(np.asarray(images).reshape(len(images), -1)).max(axis=1)
+def _over_blocks(estimates: Sequence[Estimate]) -> Estimate:
+    values, errors = np.transpose(estimates)
+    return Estimate(float(np.mean(values)), float(np.sqrt(np.mean(errors**2))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +226,12 @@ class GaussianFit:
     @classmethod
     def fit(cls, x: Rows) -> GaussianFit:
         """Maximum likelihood, but for the unbiased covariance."""
-        flat = _flat(x, "x")
+        flat = flat_rows(x, "x")
         return cls(flat.mean(axis=0), np.cov(flat, rowvar=False), np.shape(x)[1:])
 
     def log_prob(self, x: Rows) -> np.ndarray:
         """nats, (n,)."""
-        centred = _flat(x, "x") - self.mean
+        centred = flat_rows(x, "x") - self.mean
         factor = np.linalg.cholesky(self.cov)
         white = np.linalg.solve(factor, centred.T)
         return -0.5 * (white**2).sum(axis=0) - np.log(np.diag(factor)).sum() - 0.5 * len(factor) * np.log(2.0 * np.pi)
@@ -117,3 +240,17 @@ class GaussianFit:
         """(n, *shape)."""
         draws = np.random.default_rng(seed).multivariate_normal(self.mean, self.cov, n, method="cholesky")
         return draws.reshape(n, *self.shape)
+
+
+# --- Checks ---
+
+
+def _same_space(x: Rows, y: Rows, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    shapes = np.shape(x), np.shape(y)
+    x, y = flat_rows(x, "x", least), flat_rows(y, "y", least)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"x has shape {shapes[0]}, y has {shapes[1]}: {x.shape[1]} and {y.shape[1]} dimensions are compared. Both "
+            "must be of the same space: take the same features of both, f.features(x) and f.features(y)."
+        )
+    return x, y

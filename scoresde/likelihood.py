@@ -161,7 +161,7 @@ def log_likelihood(
     check_variable(variable, sde, t_min)
     settings = _Settings(check_solver(solver, rtol, atol), variable, rtol, atol, t_min, max_steps)
     terms, stderr, latent, nfe, success = in_chunks(
-        lambda shared, rows: _solve_chunk(*shared, *rows, divergence, settings),
+        lambda shared, rows: _solve_chunk(shared, rows, divergence, settings),
         (sde, as_argument(score)),
         (example_keys(key, x0.shape[0]), jnp.asarray(x0), cond),
         x0.shape[0],
@@ -193,9 +193,10 @@ class _Settings:
 
 @eqx.filter_jit
 def _solve_chunk(
-    sde: SDE, score: ScoreFn, keys: Key, x0: Array, cond: Cond, divergence: Divergence, settings: _Settings
+    shared: tuple[SDE, ScoreFn], rows: tuple[Key, Array, Cond], divergence: Divergence, settings: _Settings
 ) -> tuple[Array, ...]:
     """∫ div F dt with its standard error, the latent, evaluations and success, per example."""
+    sde, score = shared
 
     def one(key, x, c):
         c = None if c is None else jax.tree.map(lambda leaf: leaf[None], c)
@@ -240,7 +241,7 @@ def _solve_chunk(
         )
 
     with full_precision():
-        return jax.vmap(one)(keys, x0, cond)
+        return jax.vmap(one)(*rows)
 
 
 def bits_per_dim(

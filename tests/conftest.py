@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde as sd
+    import scoresde.cli
     import scoresde.data.arrays
     import scoresde.evaluation
     import scoresde.plots

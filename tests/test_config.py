@@ -1,22 +1,36 @@
-"""Settings written to YAML read back equal, and what does not fit is refused with its place."""
+"""Settings read back equal from YAML, whatever a file holds is read right or refused, and flags reach every field."""
 
+import contextlib
 import dataclasses
+import itertools
+import sys
+import time
+import types
 
 import jax.numpy as jnp
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scoresde as sd
 from scoresde.config import ConfigError, differences, from_dict, load_yaml, save_yaml, to_dict
+from scoresde.flags import UsageError, parse, run
+from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.sampling.choices import AnySampler
+
+# The tests' own type checks look at a random entry of a tuple, which hypothesis notices.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    sde: sd.VP | sd.SubVP | sd.VE = sd.VP()
-    net: sd.UNetConfig | sd.MLPConfig = sd.MLPConfig()
-    sampler: sd.EulerMaruyama | sd.ProbabilityFlow = sd.EulerMaruyama()
+    """An experiment."""
+
+    sde: AnySDE = sd.VP(beta_max=15.0)
+    net: AnyNet = sd.MLPConfig()
+    parameterization: AnyParameterization = sd.EDM()
+    sampler: AnySampler = sd.EulerMaruyama()
     training: sd.Training = sd.Training()
     name: str = "run"
 
@@ -32,11 +46,21 @@ nets = st.one_of(
     st.builds(lambda m, d: sd.UNetConfig(multipliers=tuple(m), attention_levels=(0,), dropout=d),
               st.lists(st.integers(1, 4), min_size=1, max_size=4), st.floats(0, 0.9)),
 )  # fmt: skip
+parameterizations = st.one_of(
+    st.builds(sd.EDM, positive), st.sampled_from([sd.Noise(), sd.Score(), sd.Data(), sd.Velocity()])
+)
+grids = st.sampled_from([sd.Uniform(), sd.UniformLogSNR()])
 samplers = st.one_of(
-    st.builds(sd.EulerMaruyama, st.integers(1, 999), t_min=st.floats(0, 0.5),
-              grid=st.sampled_from([sd.Uniform(), sd.UniformLogSNR()])),
+    st.builds(sd.EulerMaruyama, st.integers(1, 999), t_min=st.floats(0, 0.5), grid=grids),
     st.builds(sd.ProbabilityFlow, rtol=st.floats(1e-9, 1e-2), variable=st.sampled_from([sd.InTime(), sd.InLogSNR()])),
-)  # fmt: skip
+    st.builds(
+        sd.PredictorCorrector,
+        st.sampled_from([sd.ReverseDiffusionPredictor(), sd.EulerMaruyamaPredictor(), sd.NoPredictor()]),
+        num_steps=st.integers(1, 999),
+        grid=grids,
+        corrector_first=st.booleans(),
+    ),
+)
 training = st.builds(
     sd.Training,
     steps=st.integers(1, 10**6),
@@ -46,11 +70,14 @@ training = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.builds(Experiment, sdes, nets, samplers, training, st.text(max_size=20)))
-def test_any_experiment_reads_back_equal(experiment):
-    text = yaml.safe_dump(to_dict(experiment))
-    assert from_dict(yaml.safe_load(text), Experiment) == experiment
+# --- YAML ---
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.builds(Experiment, sdes, nets, parameterizations, samplers, training, st.text(max_size=20)))
+def test_any_experiment_reads_back_equal(tmp_path, experiment):
+    save_yaml(experiment, tmp_path / "config.yaml")
+    assert from_dict(load_yaml(tmp_path / "config.yaml"), Experiment) == experiment
 
 
 def test_the_file_is_plain_yaml(tmp_path):
@@ -62,19 +89,90 @@ def test_the_file_is_plain_yaml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("text", "message"),
     [
-        ({"sde": {"kind": "VP", "beta_mx": 3.0}}, "beta_mx"),
-        ({"sde": {"kind": "VPP"}}, "wanted one of VP, SubVP, VE"),
-        ({"sde": {"kind": "VP", "beta_max": -1.0}}, "out of range"),
-        ({"sde": {"kind": "VP", "beta_max": "many"}}, "beta_max"),
-        ({"training": {"steps": 1.5}}, "not a whole number"),
-        ({"nome": "x"}, "nome"),
+        ("sde: {kind: VP, beta_mx: 3.0}", r"beta_mx.* @ config.yaml.sde"),
+        ("sde: {kind: VPP}", "'VPP': wanted one of VP, SubVP, VE"),
+        ("sde: {kind: [VP]}", "wanted one of VP"),
+        ("sde: {beta_max: 3.0}", "kind is None"),
+        ("sde: 3", "3 stands where settings are wanted.* @ config.yaml.sde"),
+        ("training: [1, 2]", "stands where settings are wanted.* @ config.yaml.training"),
+        ("training: null", "None stands where settings are wanted"),
+        ("{1: 2}", "{1: 2} stands where settings are wanted"),
+        ("sde: {kind: VP, beta_max: -1.0}", "out of range"),
+        ("sde: {kind: VP, beta_max: .inf}", "out of range"),
+        ("sde: {kind: VP, beta_max: .nan}", "nan is not a number @ config.yaml.sde.beta_max"),
+        ("sde: {kind: VP, beta_max: many}", "beta_max"),
+        ("sde: {kind: VP, beta_max: true}", "True is not a number"),
+        ("training: {steps: 1.5}", "1.5 is not a whole number @ config.yaml.training.steps"),
+        ("training: {steps: 0}", "at least 1"),
+        ("training: {times: {kind: LogNormalSigma, mean: .nan}}", "not a number @ config.yaml.training.times.mean"),
+        ("sampler: {kind: EulerMaruyama, denoise: 1}", "1 is not true or false"),
+        ("sampler: {kind: ProbabilityFlow, solver: Dopri5}", "Runge-Kutta method of diffrax"),
+        ("net: {kind: UNetConfig, multipliers: '12'}", "'1' is not a whole number"),
+        ("name: [1]", "is not text"),
+        ("name: 7", "7 is not text: put it in quotes"),
+        ("nome: x", "nome"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_place(change, message):
+def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        from_dict(change, Experiment)
+        from_dict(load_yaml(tmp_path / "config.yaml"), Experiment, "config.yaml")
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop"))
+HOSTILE = {
+    "a key twice": (b"name: a\nseed: 1\nname: b\n", r"line 3, column 1: 'name' stands in line 1 too"),
+    "a key twice in a line": (b"sde: {kind: VP, kind: VE}", r"line 1, column 17: 'kind' stands in line 1 too"),
+    "a key twice, nested": (b"sde:\n  beta_max: 1\n  beta_max: 2\n", r"line 3, .* 'beta_max' stands in line 2 too"),
+    "a key twice, merged": (b"<<: {a: 1, a: 2}", r"'a' stands in line 1 too"),
+    "an object": (b"sde: !!python/object:os.system {}", "line 1, column 6: anchors, aliases and tags"),
+    "a call": (b"x: !!python/object/apply:os.system ['touch hacked']", "anchors, aliases and tags"),
+    "a plain tag": (b"name: !!binary aGk=", "anchors, aliases and tags"),
+    "an alias": (b"a: &x 1\nb: *x\n", "line 1, column 4: anchors, aliases and tags"),
+    "a billion laughs": (LAUGHS.encode(), "anchors, aliases and tags"),
+    "a megabyte of aliases": (b"a: &a [x]\nb: [" + b"*a, " * 250_000 + b"]", "more than 131072 bytes"),
+    "too large": (b"name: " + b"x" * 2**20, "more than 131072 bytes"),
+    "too deep": (b"[" * 1000, "nested too deeply"),
+    "a list": (b"- 1\n- 2\n", "holds no settings but list"),
+    "nothing": (b"", "holds no settings but NoneType"),
+    "text": (b"hello", "holds no settings but str"),
+    "not UTF-8": (b"name: \xff\xfe", "not readable as YAML: .*utf-8"),
+    "control characters": (b"name: \x00\x1b[2J", "not readable as YAML"),
+    "cut short": (b"sde: {kind: VP, beta_max: [1, ", "line 1, column"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "line 2, column 1"),
+    "a number too long to print": (b"0x" + b"f" * 9999, "holds no settings but int"),
+    "an endless number": (b"seed: " + b"9" * 5000, "not readable as YAML"),
+    "no such day": (b"name: 2001-99-99", "not readable as YAML"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_quickly(tmp_path, case):
+    content, message = HOSTILE[case]
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(path)
+    assert time.process_time() - start < 1.0
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < 500
+
+
+def test_no_file_and_a_folder_are_config_errors(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="not readable"):
+            load_yaml(path)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60) | st.text("ab:{}[]&*!|>-\n 1.,'\"#?%<", max_size=40).map(str.encode))
+def test_any_bytes_are_settings_or_a_config_error(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with contextlib.suppress(ConfigError):
+        from_dict(load_yaml(tmp_path / "config.yaml"), Experiment)
 
 
 def test_numbers_in_exponent_form_are_numbers():
@@ -83,11 +181,132 @@ def test_numbers_in_exponent_form_are_numbers():
 
 
 def test_differences_name_their_places():
-    found = differences(to_dict(Experiment()), to_dict(Experiment(sd.VP(beta_max=15.0))))
+    found = differences(to_dict(Experiment(sd.VP())), to_dict(Experiment(sd.VP(beta_max=15.0))))
     assert found == ["sde.beta_max: 20.0 there, 15.0 now"]
 
 
-def test_unreadable_yaml_is_a_config_error(tmp_path):
-    (tmp_path / "config.yaml").write_text("sde: !!python/object:os.system {}")
-    with pytest.raises(ConfigError, match="not readable"):
-        load_yaml(tmp_path / "config.yaml")
+# --- The command line ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", Experiment()),
+        ("--sde.beta-max 12 --name x", Experiment(sd.VP(beta_max=12.0), name="x")),
+        ("sde:ve", Experiment(sd.VE())),
+        ("sde:vp --sde.beta-min 0.2", Experiment(sd.VP(0.2, 15.0))),  # what is there keeps its settings
+        ("sde:SubVP net:u-net-config", Experiment(sd.SubVP(), sd.UNetConfig())),
+        ("net:unet --net.multipliers 1 2 2 sde:ve", Experiment(sd.VE(), sd.UNetConfig(multipliers=(1, 2, 2)))),
+        ("parameterization:noise", Experiment(parameterization=sd.Noise())),
+        ("sampler.grid:uniform-log-snr", Experiment(sampler=sd.EulerMaruyama(grid=sd.UniformLogSNR()))),
+        ("training.times:uniform-time --training.times.t-min 1e-4 --training.steps 5",
+         Experiment(training=sd.Training(steps=5, times=sd.UniformTime(1e-4)))),
+        ("sampler.predictor:euler-maruyama-predictor sampler:predictor-corrector --sampler.num-steps 7",
+         Experiment(sampler=sd.PredictorCorrector(sd.EulerMaruyamaPredictor(), num_steps=7))),
+        ("--name=sde:ve", Experiment(name="sde:ve")),
+    ],
+)  # fmt: skip
+def test_flags_and_choices_become_settings(flags, expected):
+    assert parse(Experiment, flags.split()) == expected
+
+
+def test_settings_inherited_from_another_module_are_read_there(monkeypatch):
+    """As experiments/digits_vp.py does: the types of inherited fields are names of the other module."""
+    other = types.ModuleType("other")
+    monkeypatch.setitem(sys.modules, "other", other)
+    exec(
+        "from __future__ import annotations\nimport dataclasses, scoresde as sd\nfrom scoresde.model import AnyNet\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Base:\n    net: AnyNet = sd.UNetConfig()\n    steps: int = 1\n",
+        other.__dict__,
+    )
+
+    @dataclasses.dataclass(frozen=True)
+    class Here(other.Base):
+        sde: AnySDE = sd.VP()
+
+    settings = parse(Here, ["net:mlp", "--net.width", "8", "sde:ve", "--steps", "2"])
+    assert settings == Here(net=sd.MLPConfig(width=8), sde=sd.VE(), steps=2)
+
+
+def test_the_order_of_flags_and_choices_does_not_matter():
+    groups = [["sde:ve"], ["--sde.sigma-max", "10"], ["sampler.variable:in-log-snr"], ["sampler:probability-flow"],
+              ["--sampler.rtol", "1e-2"], ["--name", "x"]]  # fmt: skip
+    expected = Experiment(
+        sd.VE(sigma_max=10.0), sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.InLogSNR()), name="x"
+    )
+    for order in list(itertools.permutations(groups))[::37]:
+        assert parse(Experiment, list(itertools.chain(*order))) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("sde:vpp", r"sde:vpp is no choice: wanted one of sde:{vp, sub-vp, ve}"),
+        ("sde.grid:uniform", r"no choice here. There are:\n  sde:{vp, sub-vp, ve}\n"),
+        ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, uniform-log-snr}"),
+        ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
+        ("sampler:predictor-corrector sampler.predictor:no-predictor sampler.corrector:no-corrector", "nothing would"),
+    ],
+)
+def test_wrong_choices_say_the_right_ones(flags, message):
+    with pytest.raises(UsageError, match=f"(?s){message}"):
+        parse(Experiment, flags.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--sde.beta-mx 3", "--sde.beta-max"),
+        ("sde:ve --sde.beta-max 3", "--sde.beta-max"),
+        ("--sde.beta-max -3", "out of range"),
+        ("sde:ve --sde.sigma-max none", "could not convert"),
+    ],
+)
+def test_wrong_flags_end_with_two(flags, message, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as exit:
+        parse(Experiment, flags.split())
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_the_choices_and_the_options_of_the_chosen(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse(Experiment, ["sde:ve", "--help"])
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert "sde:{vp, sub-vp, ve}" in out
+    assert "training.times:{low-discrepancy-time, uniform-time, log-normal-sigma}" in out
+    assert "--sde.sigma-max" in out
+    assert "--sde.beta-max" not in out
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (None, 0, ""),
+        (3, 3, ""),
+        (ValueError("too small"), 1, "error: too small\n(add --debug"),
+        (OSError("no place"), 1, "error: no place"),
+        (UsageError("no such thing"), 2, "error: no such thing\n"),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_run_ends_with_its_exit_code(ending, code, said, monkeypatch, capfd):
+    def main(settings):
+        assert settings == Experiment(sd.VE())
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    monkeypatch.setattr("sys.argv", ["experiment.py", "sde:ve"])
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # pytest reads what BrokenPipeError would silence
+    with pytest.raises(SystemExit) as exit:
+        run(main, Experiment)
+    assert exit.value.code == code
+    assert said in capfd.readouterr().err
+    if code == 1:
+        monkeypatch.setattr("sys.argv", ["experiment.py", "--debug", "sde:ve"])
+        with pytest.raises(type(ending)):
+            run(main, Experiment)

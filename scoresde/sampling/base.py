@@ -98,7 +98,7 @@ def sample(
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
     out = in_chunks(
-        lambda shared, rows: _sample_chunk(*shared, *rows, sampler, shape[1:]),
+        lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:]),
         (sde, as_argument(score)),
         (example_keys(key, shape[0]), cond),
         shape[0],
@@ -116,7 +116,10 @@ def sample(
 
 
 @eqx.filter_jit
-def _sample_chunk(sde: SDE, score: ScoreFn, keys: Key, cond: Cond, sampler: Sampler, data: tuple[int, ...]) -> Sample:
+def _sample_chunk(
+    shared: tuple[SDE, ScoreFn], rows: tuple[Key, Cond], sampler: Sampler, data: tuple[int, ...]
+) -> Sample:
+    (sde, score), (keys, cond) = shared, rows
     key_prior, key_sampler = split_examples(keys)
     x1 = sde.prior_sample(key_prior, (keys.shape[0], *data))
     return sampler(key_sampler, sde, score, x1, cond)

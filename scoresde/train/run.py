@@ -87,7 +87,7 @@ class RunFolder:
         if sum(leaf.nbytes for leaf in leaves.values()) > LARGEST_HELD_OUT:
             return
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **leaves)
+        np.savez_compressed(buffer, **leaves)  # pyright: ignore[reportArgumentType]
         write_atomically(self.path / HELD_OUT, buffer.getvalue())
 
 

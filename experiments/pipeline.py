@@ -1,0 +1,163 @@
+"""The life of an experiment: resume or say that it is finished, train with pictures, evaluate, leave a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+import scoresde as sd
+from scoresde.config import load_yaml, to_dict
+from scoresde.files import write_atomically
+from scoresde.model import AnyNet, AnyParameterization, AnySDE, ModelSettings
+from scoresde.report import write_report
+from scoresde.sampling.choices import AnySampler
+from scoresde.train.run import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Settings that every experiment has."""
+
+    name: str
+    """The run's folder is <runs>/<name>."""
+    sde: AnySDE
+    net: AnyNet
+    parameterization: AnyParameterization
+    training: sd.Training
+    sampler: AnySampler
+    num_samples: int
+    """Samples for the distances; the picture shows fewer."""
+    likelihood_tolerance: float
+    """Relative and absolute tolerance of the likelihood's solver."""
+    seed: int
+    """Decides the initial weights, every batch, and every draw."""
+    runs: str
+    """Where runs' folders stand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found: figures to compute with, tables for the page (see `write_report`), lines to print."""
+
+    figures: dict[str, float]
+    headline: list[list[str]]
+    tables: list[dict[str, Any]]
+    summary: list[str]
+
+
+class Task(Protocol):
+    """Data, what to draw of samples, and what to hold a trained model against."""
+
+    @property
+    def train(self) -> np.ndarray: ...
+    @property
+    def test(self) -> np.ndarray: ...
+    @property
+    def prepare(self) -> sd.UniformDequantization | None: ...
+    def picture(self, x: np.ndarray, path: Path) -> None: ...
+    def evaluate(self, settings: Any, key: jax.Array, model: sd.ScoreModel, samples: sd.Sample, folder: Path,
+                 clock: Clock) -> Outcome: ...  # fmt: skip
+
+
+def run(settings: Experiment, build: Any) -> int:
+    """Train or resume, sample, evaluate, report; the exit code. build: () → the Task."""
+    folder = Path(settings.runs).expanduser() / settings.name
+    command = "python " + " ".join(sys.argv)
+    if _is_finished(folder, settings):
+        print(f"{folder} is finished: {folder / 'report.html'} shows it. For another run: --name NAME or --seed N.")
+        return 0
+    RunFolder(folder)  # a place that cannot be written is said before any work
+    sd.use_cpu_cores()
+    clock = Clock()
+    with clock("data and references"):
+        task: Task = build()
+    shape = task.train.shape[1:]
+    results: dict[str, Any] = {"command": command, "total_steps": settings.training.steps, "device": device(),
+                               "versions": versions(), "timings": clock.seconds}  # fmt: skip
+
+    def show(step: int, model: sd.ScoreModel) -> None:
+        with clock("pictures while training"):
+            out = sd.sample(jax.random.key(settings.seed), settings.sampler, model.sde, model, (64, *shape))
+            task.picture(np.asarray(out.x), folder / "samples" / f"step_{step:06d}.png")
+            write(folder, results | {"status": "running", "step": step})
+
+    key_init, key_fit, key_sample, key_evaluate = jax.random.split(jax.random.key(settings.seed), 4)
+    with clock("initialisation"):
+        model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(key_init, shape)
+    with clock("training"):
+        fit = sd.fit(key_fit, model, task.train, validation=task.test, prepare=task.prepare,
+                     training=settings.training, run=folder, config=settings, callbacks=[show])  # fmt: skip
+    clock.seconds["training"] -= clock.seconds.get("pictures while training", 0.0)
+    if fit.interrupted:
+        write(folder, results | {"status": "interrupted", "step": fit.step})
+        print(f"stopped at step {fit.step} of {settings.training.steps}, saved in {folder}. To go on: {command}")
+        return 130
+
+    with clock("sampling"):
+        samples = sd.sample(key_sample, settings.sampler, model.sde, fit.model, (settings.num_samples, *shape),
+                            batch_size=250, progress=True)  # fmt: skip
+        task.picture(np.asarray(samples.x), folder / "samples" / f"step_{fit.step:06d}.png")
+    outcome = task.evaluate(settings, key_evaluate, fit.model, samples, folder, clock)
+    results |= {"status": "finished", "step": fit.step, "figures": outcome.figures, "headline": outcome.headline,
+                "tables": outcome.tables}  # fmt: skip
+    write(folder, results)
+    minutes = sum(clock.seconds.values()) / 60
+    print(f"\n{settings.name}: {settings.training.steps} steps, finished in {minutes:.1f} minutes")
+    print("\n".join(f"  {line}" for line in outcome.summary))
+    print(f"look at {folder / 'report.html'}; in Python: model = sd.load({str(folder)!r})")
+    return 0
+
+
+# --- Bookkeeping ---
+
+
+class Clock:
+    """Seconds spent in each named part."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """results.json and the page made of it."""
+    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
+    write_report(folder)
+
+
+def device() -> str:
+    """The device that JAX runs on."""
+    devices = jax.local_devices()
+    return f"{len(devices)} × {devices[0].device_kind}, {platform.machine()} {platform.system()}"
+
+
+def versions() -> dict[str, str]:
+    """Python's and the main libraries'."""
+    names = ("scoresde", "jax", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def _is_finished(folder: Path, settings: Experiment) -> bool:
+    try:
+        finished = json.loads((folder / "results.json").read_text()).get("status") == "finished"
+        return finished and load_yaml(folder / "config.yaml") == to_dict(settings)
+    except (OSError, ValueError):
+        return False
