@@ -131,6 +131,39 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
     return fig
 
 
+def densities_2d(densities: Mapping[str, Any], extent: tuple[float, float, float, float], path=None) -> Figure:
+    """Draw densities on a grid of the plane, name → (ny, nx), side by side on one colour scale, and their differences
+    from the first, each on a scale around zero.
+
+    extent: (left, right, bottom, top) of the outermost points. Row 0 is at the bottom.
+
+    Raises:
+        ValueError: if there are no densities, or their shapes differ.
+    """
+    from matplotlib.figure import Figure
+
+    grids = {name: np.asarray(grid, np.float64) for name, grid in densities.items()}
+    shapes = {name: grid.shape for name, grid in grids.items()}
+    if not grids or len(set(shapes.values())) > 1 or next(iter(grids.values())).ndim != 2:
+        raise ValueError(f"densities of shape {shapes}: wanted (ny, nx), the same for each.")
+    first, *others = grids
+    panels = [(name, grid, False) for name, grid in grids.items()]
+    panels += [(f"{name} − {first}", grids[name] - grids[first], True) for name in others]
+    top = max(np.nanmax(grid) for grid in grids.values())
+    fig = Figure(figsize=(3.4 * len(panels) + 0.4, 3.4), dpi=160, layout="constrained")
+    axes = fig.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, (name, grid, is_difference) in zip(axes, panels, strict=True):
+        limit = np.nanmax(np.abs(grid)) or 1.0
+        scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if is_difference else {"vmin": 0.0, "vmax": top}
+        image = ax.imshow(grid, origin="lower", extent=extent, aspect="equal", interpolation="nearest", **scale)
+        fig.colorbar(image, ax=ax, shrink=0.8, label="difference of densities" if is_difference else "density")
+        ax.set_title(name, fontsize=9.5, loc="left")
+        ax.set_xlabel("x₁")
+    axes[0].set_ylabel("x₂")
+    _save(fig.savefig, path)
+    return fig
+
+
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Name → array (2, n) of steps, in order, and values, for each of `CURVES` that the rows have."""
     pairs = {name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()] for name in CURVES}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import five_components
+from conftest import ring
 from scipy import integrate
 from test_sampling import counting
 
@@ -28,7 +28,7 @@ def end_marginal(mixture, sde):
 @pytest.mark.parametrize("variable", [sd.InTime(), sd.InLogSNR()], ids=["t", "log_snr"])
 def test_density_is_exact_in_float64(sde, variable, x64):
     """From the exact end marginal to the exact density at t_min within 1e-6 nats; there and back within 1e-6."""
-    mixture = five_components(jnp.float64)
+    mixture = ring()
     score, x = mixture.score(sde), mixture.sample(KEY, 24)
     out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-10, atol=1e-10,
                             t_min=1e-5, prior_log_prob=end_marginal(mixture, sde), variable=variable)  # fmt: skip

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESSES, five_components
+from conftest import PROCESSES, ring
 from test_sampling import gaussian_score
 
 import scoresde as sd
@@ -75,7 +75,7 @@ def test_corrector_alone_converges_from_a_wrong_start(rule, any_sde):
 
     Bias r^2 = 1 % of the variance, below the floor of 6000 draws.
     """
-    mixture, n = five_components(), 6000
+    mixture, n = ring(), 6000
     t = float(any_sde.time_from_log_snr(0.0))
     scale = float(any_sde.sigma(t))
 
@@ -93,7 +93,7 @@ def test_corrector_alone_converges_from_a_wrong_start(rule, any_sde):
 
 def test_examples_of_the_noise_level_rule_are_independent():
     """The same example among others, or alone: the same draw. With batch norms it moves: that is what parity costs."""
-    sde, mixture = sd.VP(), five_components()
+    sde, mixture = sd.VP(), ring()
     score, x1 = mixture.score(sde), sde.prior_sample(KEY, (8, 2))
     for rule, same in ((sd.NoiseLevel(), True), (sd.BatchNorms(), False)):
         sampler = sd.PredictorCorrector(corrector=sd.LangevinCorrector(rule=rule), num_steps=20)
@@ -114,7 +114,7 @@ EACH = pytest.mark.parametrize(("predictor", "corrector_first", "process"),
 def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     """The paper's lines, written out with the noise that the keys give."""
     any_sde = PROCESSES[process]
-    mixture, t, r = five_components(jnp.float64), [1.0, 0.4], 0.3
+    mixture, t, r = ring(), [1.0, 0.4], 0.3
     score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (6, 2))
     sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, sd.BatchNorms(r)), num_steps=1,
                                     t_min=t[1], corrector_first=corrector_first, denoise=False)  # fmt: skip
@@ -192,7 +192,7 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
 @pytest.fixture(scope="module")
 def exact_distances():
     """Distances between repeated pairs of 6000 exact draws: the floor a perfect sampler has."""
-    mixture = five_components()
+    mixture = ring()
     draws = [mixture.sample(jax.random.key(100 + i), 6000) for i in range(12)]
     return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import five_components
+from conftest import ring
 
 import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
@@ -18,7 +18,7 @@ N = 20_000
 @pytest.fixture(scope="module")
 def exact_distances():
     """Sliced Wasserstein distances between repeated pairs of exact draws: the floor a perfect sampler has."""
-    mixture = five_components()
+    mixture = ring()
     draws = [mixture.sample(jax.random.key(100 + i), N) for i in range(12)]
     return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
 

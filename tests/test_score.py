@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import PARAMETERIZATIONS
 from flax import nnx
 
 import scoresde as sd
 
-KINDS = [sd.Score(), sd.Noise(), sd.Data(), sd.Velocity(), sd.EDM(0.7)]
+KINDS = list(PARAMETERIZATIONS.values())
 KEY = jax.random.key(0)
 
 
@@ -22,10 +23,10 @@ def definitions(sde, x0, noise, t):
     x, d = a * x0 + s * noise, 0.7
     norm = jnp.sqrt((a * d) ** 2 + s**2)
     edm = (x0 - a * d**2 / norm**2 * x) / (s * d / norm)  # Karras et al. 2022, Eq. 7, solved for F
-    return x, [-noise / s, noise, x0, a * noise - s * x0, edm]
+    return x, [-noise / s, noise, x0, a * noise - s * x0, edm, noise - x0]
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(range(5), range(5))))
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(range(6), range(6))))
 def test_all_pairs_convert(source, target, any_sde, x64):
     t = jnp.asarray([0.02, 0.2, 0.5, 0.8, 0.98])
     x0, noise = jax.random.normal(KEY, (2, 5, 3))

@@ -183,9 +183,9 @@ def test_reverse_drift_is_the_flow_and_half_the_score(sde, mixture):
 
 def test_probability_flow_carries_the_density(sde, x64):
     """Continuity: d log p_t/dt + div F + F . grad log p_t = 0 at random points, for the exact mixture."""
-    from conftest import five_components
+    from conftest import ring
 
-    mixture = five_components(jnp.float64)
+    mixture = ring()
     score = mixture.score(sde)
     flow = sde.probability_flow(score)
 

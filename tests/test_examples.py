@@ -1,0 +1,75 @@
+"""The examples as a person runs them; their classes face the family tests through the fixtures."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import own_data
+import own_network
+import pytest
+from flax import nnx
+
+import scoresde as sd
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def outcome(name, folder):
+    """The numbers of the last line that the example prints, run in a folder of its own."""
+    done = subprocess.run([sys.executable, EXAMPLES / name], cwd=folder, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"PYTHONWARNINGS": "error::DeprecationWarning:__main__"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [float(number) for number in re.findall(r"\d+\.\d+", done.stdout.splitlines()[-1])]
+
+
+@pytest.mark.parametrize("name", ["own_sde.py", "own_sampler.py"])
+def test_exact_scores_give_the_mixtures_second_moment(name, tmp_path):
+    """E|x|^2 = 1 + 2 × 0.04; its standard error over 5000 samples is 0.0057."""
+    found, exact = outcome(name, tmp_path)
+    assert exact == pytest.approx(1 + 2 * 0.04)
+    assert abs(found - exact) < 5 * 0.0057
+
+
+@pytest.mark.parametrize("name", ["own_network.py", "own_parameterization.py"])
+def test_a_short_training_learns_where_the_data_are(name, tmp_path):
+    """E|x1| = 1, its standard error over 2000 samples 0.0045; a tenth is allowed for the short training."""
+    found, data = outcome(name, tmp_path)
+    assert data == pytest.approx(1.0, abs=0.02)
+    assert abs(found - data) < 0.1
+    assert any((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    "shape", [(5,), (30, 1), (6, 11, 2), (4, 5, 3, 1)], ids=["vectors", "signals", "images", "volumes"]
+)
+def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
+    """The README's lines: the held-out loss falls below that of the untrained network, and `load` gives the model."""
+    rng = np.random.default_rng(0)
+    data = 0.5 * rng.normal(size=(96, *shape[:1], *(1,) * len(shape[1:]))) * np.ones(shape)  # strongly correlated
+    unet = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1)
+    settings = sd.MLPConfig(width=16, depth=1) if len(shape) == 1 else unet
+    net = settings.build(shape, rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM(sigma_data=0.5))
+    training = sd.Training(steps=30, batch_size=32, learning_rate=5e-3, warmup=3, ema=0.5, log_every=1)
+    fit = sd.fit(jax.random.key(0), model, data, training=training, run=tmp_path / "run", progress=False)
+    losses = [row["loss"] for row in fit.history]
+    assert np.mean(losses[-8:]) < np.mean(losses[:3])
+    again = sd.load(tmp_path / "run")
+    x = jnp.asarray(data[:4], jnp.float32)
+    np.testing.assert_array_equal(again(x, 0.5), fit.model(x, 0.5))
+    out = sd.sample(jax.random.key(1), sd.EulerMaruyama(3), again.sde, again, (2, *shape))
+    assert out.x.shape == (2, *shape)
+    assert bool(out.success.all())
+
+
+def test_the_other_examples_build_what_they_say():
+    """Their training is the lines tested above."""
+    data = own_data.sines(200)
+    assert data.shape == (200, 30, 1)
+    assert 0.9 < np.abs(data).max() <= 1.0
+    assert isinstance(own_network.build().net, nnx.Module)
