@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from scoresde.sharding import gather, spread
 from scoresde.types import Cond, check_count, is_concrete, pytree_dataclass
