@@ -64,7 +64,8 @@ class MixtureTask:
         """Two independent sets of draws; 5000 to test on."""
         mixture = ring()
         key_train, key_test = jax.random.split(jax.random.key(0))
-        return cls(mixture, *(np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000))))
+        train, test = (np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000)))
+        return cls(mixture, train, test)
 
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Samples beside as many draws."""

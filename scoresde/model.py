@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Any, cast
 
 from flax import nnx
 from jax import Array
@@ -17,6 +18,11 @@ from scoresde.sde.vp import VP, SubVP
 AnySDE = VP | SubVP | VE
 AnyNet = UNetConfig | MLPConfig
 AnyParameterization = EDM | Noise | Score | Data | Velocity
+
+
+def is_own_network(net: Any) -> bool:
+    """Whether a network is the user's own class: a subclass of the library's is, its parent could not stand for it."""
+    return type(net) not in (MLP, UNet)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +40,10 @@ class ModelSettings:
     @classmethod
     def of(cls, model: ScoreModel) -> ModelSettings | None:
         """The settings of a model, or None where a piece is not the library's own: its class cannot be named."""
-        if not (isinstance(model.net, (MLP, UNet)) and type(model.net) in (MLP, UNet)):  # a subclass would be lost
+        if is_own_network(model.net):
             return None
         kinds = typing.get_type_hints(cls)
-        parts = {"sde": model.sde, "net": model.net.config, "parameterization": model.parameterization}
+        config = cast(Any, model.net).config
+        parts = {"sde": model.sde, "net": config, "parameterization": model.parameterization}
         known = all(type(part) in typing.get_args(kinds[name]) for name, part in parts.items())
         return cls(**parts) if known else None

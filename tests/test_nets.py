@@ -1,6 +1,8 @@
 """Networks: any size, zero at the start, conditions that matter, dropout only in training."""
 
 import dataclasses
+import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,13 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.nets.layers import lecun_normal
 
-SMALL = sd.UNetConfig(channels=8, num_blocks=1)
+SMALL = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=())
+TWO_LEVELS = dataclasses.replace(SMALL, multipliers=(1, 2))
+
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in a third of the time
+call = jit(lambda net, x, t, *cond: net(x, t, *cond))
 
 
 def perturbed(net):
@@ -18,27 +25,91 @@ def perturbed(net):
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(1)
-    moved = [p + jnp.asarray(0.1 * rng.normal(size=p.shape), p.dtype) for p in leaves]
+    moved = [jnp.asarray(np.asarray(p) + 0.1 * rng.normal(size=p.shape), p.dtype) for p in leaves]
     return nnx.merge(graph, jax.tree.unflatten(tree, moved), rest)
 
 
-call = jax.jit(lambda net, x, t, *cond: net(x, t, *cond))
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 5, 3), (1, 6, 2)])
-def test_images_of_any_size_odd_and_not_square(shape):
-    net = sd.UNetConfig(channels=4, multipliers=(1, 1, 2), num_blocks=1).build(shape, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("shape", [(7, 2), (9, 5, 1), (1, 6, 3), (3, 2, 5, 1)])
+def test_signals_images_and_volumes_of_any_size(shape):
+    levels = (1, 1, 2) if shape == (9, 5, 1) else (1, 1)
+    net = dataclasses.replace(TWO_LEVELS, multipliers=levels).build(shape, rngs=nnx.Rngs(0))
     x, t = jax.random.normal(jax.random.key(0), (2, *shape)), jnp.asarray([0.1, 0.9])
-    net.eval()
-    np.testing.assert_array_equal(call(net, x, t), jnp.zeros((2, *shape)))  # output starts at zero
-    # Every output pixel depends on every input pixel, the last odd row and column included.
-    slopes = jax.jit(jax.grad(lambda x, net: net(x, t)[0, -1, -1, 0]))(x, perturbed(net))
-    assert slopes.shape == x.shape
-    assert float(jnp.abs(slopes[0]).min(axis=-1).min()) > 0.0
+
+    @jit
+    def last_entry(net):
+        def of_first(x):
+            out = net(x, t)
+            return out[0].ravel()[-1], out
+
+        return jax.grad(of_first, has_aux=True)(x)
+
+    np.testing.assert_array_equal(last_entry(net)[1], jnp.zeros((2, *shape)))  # output starts at zero
+    # Every output entry depends on every input entry, the last one of an odd size included.
+    slopes, out = last_entry(perturbed(net))
+    assert slopes.shape == out.shape == x.shape
+    assert float(jnp.abs(slopes[0]).min()) > 0.0
     assert float(jnp.abs(slopes[1]).max()) == 0.0  # and no example on another
 
 
-@pytest.mark.parametrize(("config", "shape"), [(SMALL, (6, 6, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
+def test_a_signal_is_an_image_of_height_one_and_a_volume_of_depth_one():
+    signal = perturbed(TWO_LEVELS.build((5, 1), rngs=nnx.Rngs(0)))
+    graph, params, rest = nnx.split(signal, nnx.Param, ...)
+    x, t = jax.random.normal(jax.random.key(0), (2, 5, 1)), jnp.asarray([0.1, 0.9])
+    expected = call(signal, x, t)
+    assert float(jnp.abs(expected).max()) > 0.1
+
+    def in_middle(p, like):
+        """Zero padding around a size of one: of a kernel only the middle row is seen. All else is the same."""
+        whole = np.zeros(like.shape, like.dtype)
+        whole[(1,) * (like.ndim - p.ndim)] = p
+        return jnp.asarray(whole)
+
+    for ones in ((1,), (1, 1)):
+        graph, there, rest = nnx.split(TWO_LEVELS.build((*ones, 5, 1), rngs=nnx.Rngs(0)), nnx.Param, ...)
+        net = nnx.merge(graph, jax.tree.map(in_middle, params, there), rest)
+        out = call(net, x.reshape(2, *ones, 5, 1), t)
+        np.testing.assert_allclose(out.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"), [(SMALL, (4, 4, 1)), (sd.MLPConfig(width=128, depth=1), (3,))], ids=["unet", "mlp"]
+)
+def test_weights_start_as_their_initialisers_say(config, shape):
+    config = dataclasses.replace(config, num_classes=9, **({"channels": 32} if config is SMALL else {}))
+    build = lambda seed: config.build(shape, rngs=nnx.Rngs(seed))  # noqa: E731
+    params = [nnx.to_pure_dict(nnx.state(build(seed), nnx.Param)) for seed in (0, 0, 1)]
+    jax.tree.map(np.testing.assert_array_equal, *params[:2])
+    seen = set()
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(params[0]), jax.tree.leaves(params[2]), strict=True
+    ):
+        names = [entry.key for entry in path]
+        last_of_its_branch = {"output", "conv2"} | ({"dense2"} if "blocks" in names else set())
+        kind = "zero" if names[-2] in last_of_its_branch and names[-1] == "kernel" else names[-1]
+        seen.add(kind)
+        if kind in ("zero", "bias", "scale"):
+            np.testing.assert_array_equal(leaf, float(kind == "scale"))
+            continue
+        assert float(jnp.abs(leaf - other).max()) > 0.0  # drawn from the key
+        fan_in = leaf.shape[-1] if kind == "embedding" else math.prod(leaf.shape[:-1])
+        z = np.asarray(leaf) * math.sqrt(fan_in)  # standard normal; kernels' cut at two of its own standard deviations
+        assert abs(z.mean()) < 5.0 / math.sqrt(z.size)
+        assert abs(z.std() - 1.0) < 5.0 / math.sqrt(2.0 * z.size)
+        assert kind == "embedding" or np.abs(z).max() < 2.0 / 0.8796
+    assert seen == {"zero", "bias", "scale", "kernel", "embedding"}
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 128, 64), (1000, 50), (3, 7)])
+def test_lecun_normal_is_that_of_flax(shape):
+    ours, theirs = (draw(jax.random.key(0), shape) for draw in (lecun_normal, nnx.initializers.lecun_normal()))
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    grid = np.linspace(-2.2, 2.2, 12) / math.sqrt(math.prod(shape[:-1]))
+    below = [np.searchsorted(np.sort(np.ravel(draws)), grid) / ours.size for draws in (ours, theirs)]
+    np.testing.assert_allclose(*below, atol=2.5 / math.sqrt(ours.size))  # 5 standard errors of a difference at a half
+    assert len(np.unique(ours)) > 0.9 * ours.size
+
+
+@pytest.mark.parametrize(("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
 def test_time_and_dropout(config, shape):
     config = dataclasses.replace(config, dropout=0.5)
     net = perturbed(config.build(shape, rngs=nnx.Rngs(0)))
@@ -55,7 +126,7 @@ def test_time_and_dropout(config, shape):
     assert float(jnp.abs(drawn[0] - drawn[1]).max()) > 1e-3
 
 
-@pytest.mark.parametrize(("config", "shape"), [(SMALL, (6, 6, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
+@pytest.mark.parametrize(("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
 def test_labels_act_on_their_own_example(config, shape, unchecked):
     net = perturbed(dataclasses.replace(config, num_classes=3).build(shape, rngs=nnx.Rngs(0)))
     net.eval()
@@ -74,7 +145,9 @@ def test_labels_act_on_their_own_example(config, shape, unchecked):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sd.UNetConfig().build((8, 8), rngs=nnx.Rngs(0)), "height, width, channels"),
+        (lambda: sd.UNetConfig().build((8,), rngs=nnx.Rngs(0)), "height, width, channels"),
+        (lambda: sd.UNetConfig().build((2, 2, 2, 2, 1), rngs=nnx.Rngs(0)), "signals"),
+        (lambda: SMALL.build((4, 1), rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 1)), jnp.ones(2)), r"build\(\(4, 4, 1\)"),
         (lambda: sd.MLPConfig().build((8, 8), rngs=nnx.Rngs(0)), "takes vectors"),
         (lambda: sd.UNetConfig(channels=10), "multiple of 4"),
         (lambda: sd.UNetConfig(attention_levels=(2,)), "levels are 0"),

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.nets.layers import TimeEmbedding, check_shape, zeros
+from scoresde.nets.layers import TimeEmbedding, check_shape, linear, zeros
 from scoresde.types import check_count, check_setting
 
 
@@ -51,13 +51,15 @@ class MLP(nnx.Module):
 
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
         if len(shape) != 1:
-            raise ValueError(f"shape is {shape}: an MLP takes vectors, (d,). Images: UNetConfig().")
+            raise ValueError(
+                f"shape is {shape}: an MLP takes vectors, (d,). Signals, images and volumes: UNetConfig()."
+            )
         self.config, self.shape, width = config, tuple(shape), config.width
         self.time = TimeEmbedding(width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs)
-        self.input = nnx.Linear(shape[0], width, rngs=rngs)
+        self.input = linear(shape[0], width, rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.output = nnx.Linear(width, shape[0], kernel_init=zeros, rngs=rngs)
+        self.output = linear(width, shape[0], kernel_init=zeros, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, " batch d"], t: Float[Array, " batch"], cond: Array | None = None
@@ -75,10 +77,10 @@ class MLPBlock(nnx.Module):
 
     def __init__(self, width: int, dropout: float, *, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.dense1 = nnx.Linear(width, width, rngs=rngs)
-        self.time = nnx.Linear(width, width, rngs=rngs)
+        self.dense1 = linear(width, width, rngs=rngs)
+        self.time = linear(width, width, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.dense2 = nnx.Linear(width, width, kernel_init=zeros, rngs=rngs)
+        self.dense2 = linear(width, width, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, h: Array, embedding: Array) -> Array:
         inner = self.dense1(jax.nn.silu(self.norm(h))) + self.time(jax.nn.silu(embedding))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from scoresde.config import differences, save_yaml, to_dict
+from scoresde.model import is_own_network
 from scoresde.score import ScoreModel
 from scoresde.sharding import data_mesh, replicate, shard_batch
 from scoresde.train.run import RunFolder, describe
@@ -194,7 +196,7 @@ class _Loop:
 def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool) -> bool:
     """Run to the last step; returns whether it was interrupted before it."""
     training = loop.training
-    most = training.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
+    most = training.steps_per_dispatch or _usual_dispatch(loop)
     window: list[dict[str, Array]] = []
     saved, clock, clock_step = loop.step, time.perf_counter(), loop.step
     bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress,
@@ -228,6 +230,17 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
         if saved != loop.step:
             save()
     return loop.step < training.steps
+
+
+def _usual_dispatch(loop: _Loop) -> int:
+    """The most steps up to 10 that fit between rows of metrics without a rest: a rest would compile a second program.
+
+    One where a network's own convolutions would be slow in a loop (jax issue 12868; nets/convolution.py).
+    """
+    if jax.default_backend() == "cpu" and is_own_network(loop.skeleton.model.net):
+        return 1
+    whole = math.gcd(loop.training.log_every, loop.training.validate_every)
+    return max(n for n in range(1, 11) if whole % n == 0)
 
 
 def _row(loop: _Loop, window: list[dict[str, Array]], speed: float) -> dict[str, Any]:

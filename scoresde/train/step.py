@@ -63,7 +63,8 @@ class Training:
     max_skipped: int = 10
     """Non-finite steps in a row after which training stops."""
     steps_per_dispatch: int | None = None
-    """Steps in one compiled call; None: 1 on CPU (convolutions in CPU loops are slow), 10 elsewhere."""
+    """Steps in one compiled call; None: as many, up to 10, as divide log_every and validate_every, but 1 on CPU for a
+    network of your own."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "log_every", "validate_every", "max_skipped"):
