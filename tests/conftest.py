@@ -69,6 +69,13 @@ def sampler(request):
     return request.param
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs go with the module that needed them: kept, they take gigabytes, and every collection's time."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

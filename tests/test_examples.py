@@ -48,17 +48,16 @@ def test_a_short_training_learns_where_the_data_are(name, tmp_path):
     "shape", [(5,), (30, 1), (6, 11, 2), (4, 5, 3, 1)], ids=["vectors", "signals", "images", "volumes"]
 )
 def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
-    """The README's lines: the held-out loss falls below that of the untrained network, and `load` gives the model."""
-    rng = np.random.default_rng(0)
-    data = 0.5 * rng.normal(size=(96, *shape[:1], *(1,) * len(shape[1:]))) * np.ones(shape)  # strongly correlated
-    unet = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1)
-    settings = sd.MLPConfig(width=16, depth=1) if len(shape) == 1 else unet
+    """All entries of an example are equal: the loss falls far below that of a Gaussian with independent entries."""
+    data = 0.5 * np.random.default_rng(0).normal(size=(96, *(1,) * len(shape))) * np.ones(shape)
+    unet = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1)
+    settings = sd.MLPConfig(width=32, depth=1) if len(shape) == 1 else unet
     net = settings.build(shape, rngs=nnx.Rngs(0))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(sigma_data=0.5))
-    training = sd.Training(steps=30, batch_size=32, learning_rate=5e-3, warmup=3, ema=0.5, log_every=1)
+    training = sd.Training(steps=60, batch_size=32, learning_rate=1e-2, warmup=5, ema=0.5, log_every=10)
     fit = sd.fit(jax.random.key(0), model, data, training=training, run=tmp_path / "run", progress=False)
     losses = [row["loss"] for row in fit.history]
-    assert np.mean(losses[-8:]) < np.mean(losses[:3])
+    assert losses[-1] < 0.8 * losses[0], losses
     again = sd.load(tmp_path / "run")
     x = jnp.asarray(data[:4], jnp.float32)
     np.testing.assert_array_equal(again(x, 0.5), fit.model(x, 0.5))

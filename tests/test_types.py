@@ -56,17 +56,24 @@ def test_pytree_dataclasses_check_people_and_not_jax():
 
 @pytest.mark.parametrize("size", [1, 3, 5, 7, 20, None])
 def test_chunks_cut_pad_and_join(size):
-    shapes = []
+    """Whatever the chunk, one shape, spread over both devices where it has two rows; the result is on one again."""
+    seen = []
 
-    def function(x, tree):
-        shapes.append(x.shape)
-        return {"sum": x + tree["a"], "count": 5}
+    def function(shared, rows):
+        x, tree = rows
+        seen.append((x.shape, len(x.sharding.device_set), len(shared.sharding.device_set)))
+        return {"sum": x + shared * tree["a"], "count": 5}
 
     x, a = jnp.arange(7.0), 10.0 * jnp.arange(7.0)
-    out = in_chunks(function, (x, {"a": a}), 7, size)
-    np.testing.assert_array_equal(out["sum"], x + a)
+    out = in_chunks(function, jnp.asarray(2.0), (x, {"a": a}), 7, size)
+    np.testing.assert_array_equal(out["sum"], x + 2 * a)
     assert out["count"] == 5
-    assert len(set(shapes)) == 1  # one shape, so one compilation
+    assert len(set(seen)) == 1  # one shape, so one compilation
+    (rows,), devices, everywhere = seen[0]
+    assert devices == everywhere == (1 if size == 1 else jax.local_device_count())
+    assert rows % devices == 0
+    assert len(out["sum"].sharding.device_set) == 1
+    jax.jit(lambda: in_chunks(lambda shared, rows: rows[0], 2.0, (x, a), 7, size))()  # traced: no devices to choose
 
 
 def test_conditions_without_a_batch_axis_are_named():
