@@ -1,0 +1,135 @@
+"""The benchmarks run and report what they say; how fast anything is, no test asks."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import scoresde as sd
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+import bench  # noqa: E402
+import start_up  # noqa: E402
+import train_step  # noqa: E402
+
+
+def run(script, *flags):
+    """The JSON of a quick run in a process of its own, its structure checked."""
+    command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", *flags]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    *table, line = out.splitlines()
+    result = json.loads(line)
+    assert result["benchmark"] == script
+    assert result["quick"]
+    assert result["cores"] >= 1
+    assert {"python", "scoresde", "jax", "jaxlib", "numpy"} <= set(result["versions"])
+    assert result["device"] and result["settings"]
+    assert str(FOLDER.parent) not in out
+    assert set(result["medians"]) == set(result["spread"])
+    assert result["ratios"]
+    for name, ratio in result["ratios"].items():
+        lowest, *_, highest = ratio["spread"]
+        assert 0 < lowest <= ratio["median"] <= highest < math.inf
+        assert any(row.startswith(name) for row in table)
+    return result
+
+
+def test_sampler_overhead():
+    """Both goals are there, and the evaluations are those of 5 steps with the last denoising."""
+    result = run("sampler_overhead")
+    assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 2
+    assert result["figures"]["Euler-Maruyama, evaluations"] == 6
+    assert result["figures"]["predictor-corrector, evaluations"] == 11
+
+
+def test_likelihood():
+    """Two solvers on the same probes err alike; with the exact divergence both are exact to their tolerance."""
+    result = run("likelihood")
+    figures = result["figures"]
+    assert result["ratios"]["log_likelihood / calls"]["goal"] == 1.15
+    error = {solver: figures[f"{solver}, one probe, nats: mean |error|"] for solver in ("log_likelihood", "SciPy")}
+    assert error["log_likelihood"] == pytest.approx(error["SciPy"], abs=2e-3)
+    assert figures["log_likelihood, exact divergence, nats: max |error|"] < 0.01
+    assert figures["SciPy, exact divergence, nats: max |error|"] < 0.01
+    assert figures["log_likelihood, mean evaluations"] <= figures["log_likelihood, rounds"]
+
+
+@pytest.mark.slow
+def test_train_step():
+    """With a short real training on the side."""
+    result = run("train_step", "--seconds", "40")
+    assert result["figures"]["convolutions"] == 12
+    assert result["figures"]["sd.fit, updates in 40 s"] > 0
+
+
+@pytest.mark.slow
+def test_start_up():
+    result = run("start_up", "--repeats", "1")
+    assert result["medians"]["first training step, CPU"] > result["medians"]["network built, CPU"]
+
+
+# --- Their pieces ---
+
+
+def test_start_up_times_a_process_from_outside():
+    """Nothing takes less than something; a command that fails is not a timing."""
+    nothing, version = (start_up.run(start_up.commands(True)[name]) for name in ("python", "scoresde --version"))
+    assert all(0 < a < b for a, b in zip(nothing, version, strict=True))
+    with pytest.raises(subprocess.CalledProcessError):
+        start_up.run(["-c", "raise SystemExit(3)"])
+
+
+def test_parts_take_turns(capsys):
+    """One call to compile, then one of each a repeat; a ratio is of what one repeat measured."""
+    calls = []
+    times = bench.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert times["a"].cpu.shape == times["b"].wall.shape == (3,)
+
+    report = bench.Report("none", True, {})
+    load = np.array([1.0, 5.0, 2.0])
+    report.time("part", 3.0 * load)
+    report.ratio("part / base", 3.0 * load, 2.0 * load, goal=1.1)
+    report.finish()
+    assert report.ratios["part / base"] == {"median": 1.5, "spread": [1.5] * 4, "goal": 1.1}
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["medians"] == {"part": 6.0}
+    assert result["spread"] == {"part": [3.0, 4.5, 10.5, 15.0]}
+
+
+def test_every_convolution_of_a_network_is_found():
+    """By their number in the architecture, their kernels by the network's own parameters; one halves the resolution."""
+    net = sd.UNetConfig(channels=4, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
+    found = train_step.convolutions(jax.jit(lambda x, t: net(x, t)), jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5))
+    blocks = 2 + 2 + 4  # down, middle, up
+    assert len(found) == 1 + 2 * blocks + 2 + 1  # with those between the two levels
+    kernels = [p.shape for p in jax.tree.leaves(nnx.state(net, nnx.Param)) if p.ndim == 4]
+    assert sorted(kernel for _, kernel, _ in found) == sorted(kernels)
+    assert ((2, 8, 8, 4), (3, 3, 4, 4), (2, 4, 4, 4)) in found
+
+
+def test_operations_are_those_of_the_sum():
+    """Ones convolved with ones count the multiplications: twice that with the additions, three times both ways."""
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+    out = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    shapes = (x.shape, kernel.shape, out.shape)
+    multiplications = float(out.sum())
+    assert train_step.operations([shapes]) == 2 * 2 * multiplications  # no gradient for the first one's input
+    assert train_step.operations([shapes, shapes]) == (2 + 3) * 2 * multiplications
+
+
+def test_the_baseline_convolves_what_the_network_does():
+    """Outputs and gradients of the shapes that were found, and a gradient for every input but the first."""
+    found = [((4, 8, 8, 1), (3, 3, 1, 2), (4, 8, 8, 2)), ((4, 8, 8, 2), (3, 3, 2, 6), (4, 4, 4, 6))]
+    for i, (out, gradients) in enumerate(train_step.convolutions_alone(found, 4)()):
+        x, kernel, shape = found[i]
+        assert out.shape == shape
+        assert [g.shape for g in gradients] == ([kernel] if i == 0 else [kernel, x])
