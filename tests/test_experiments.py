@@ -16,7 +16,7 @@ import scoresde as sd
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
 SHORT = ["--training.steps", "160", "--training.validate-every", "40", "--training.warmup", "20",
-         "--num-samples", "64", "--likelihood-tolerance", "1e-2", "--net.channels", "16"]  # fmt: skip
+         "--num-samples", "64", "--likelihood-tolerance", "1e-2"]  # fmt: skip
 
 
 def start(folder, *flags):
