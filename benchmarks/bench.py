@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import scoresde as sd
@@ -134,14 +133,3 @@ def device() -> str:
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# --- What is run ---
-
-
-def five_components() -> sd.GaussianMixture:
-    """Five well-separated components in the plane, as in tests/conftest.py."""
-    angle = 2.0 * np.pi * np.arange(5) / 5.0
-    means = 1.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    std = np.array([0.2, 0.25, 0.3, 0.35, 0.4])
-    return sd.GaussianMixture(jnp.asarray(means), jnp.asarray(std**2), jnp.asarray([0.1, 0.15, 0.2, 0.25, 0.3]))

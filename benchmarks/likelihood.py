@@ -13,6 +13,10 @@ SciPy: `scipy.integrate.solve_ivp`, RK45 at the same tolerance, on the whole bat
 the published score_sde code does; one jitted drift and divergence per evaluation, from t_min to 1 in t. `in t` is
 `sd.log_likelihood(..., variable=sd.InTime())`, which steps in the same variable.
 
+U-Net: the same ratio for the digits U-Net, untrained, batch 100, tolerance 1e-3: what a likelihood of
+images costs beyond its evaluations. The mixture's score is so small that the solver's own arithmetic, and evaluating
+per example rather than per batch, show.
+
 Errors are against the exact log p_{t_min}(x0), the end marginal exact as well: with the one probe (each example's the
 same for all solvers; it makes most of the error), and with the exact divergence, which leaves the solver's own.
 """
@@ -24,13 +28,16 @@ from functools import partial
 from typing import Any
 
 import bench
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 from scipy.integrate import solve_ivp
 
 import scoresde as sd
+from scoresde.data.toy import ring
 from scoresde.likelihood import PROBES, Divergence
 from scoresde.types import example_keys
 
@@ -82,7 +89,7 @@ def with_scipy(sde: sd.SDE, score: Any, x0: Array, probes: Array, end: Callable[
 def main() -> None:
     args = bench.parse(__doc__, repeats=9)
     batch = 16 if args.quick else 1024
-    sde, mixture = sd.VP(), bench.five_components()
+    sde, mixture = sd.VP(), ring()
     score, key = mixture.score(sde), jax.random.key(1)
     x0 = mixture.sample(jax.random.key(0), batch)
     end = jax.jit(lambda x: mixture.log_prob(sde, x, 1.0))
@@ -125,7 +132,27 @@ def main() -> None:
             error = np.abs(np.asarray(value) - exact)
             report.figures[f"{name}, {how}, nats: mean |error|"] = float(error.mean())
             report.figures[f"{name}, {how}, nats: max |error|"] = float(error.max())
+    unet(report, args.quick, max(2, args.repeats // 3))
     report.finish()
+
+
+def unet(report: bench.Report, quick: bool, repeats: int) -> None:
+    """The ratio to calls for a network of the size that experiments use."""
+    sde, config = sd.VP(), sd.UNetConfig(channels=8 if quick else 32, num_blocks=1)
+    model = sd.ScoreModel(sde, config.build((8, 8, 1), rngs=nnx.Rngs(0)), sd.EDM(sigma_data=0.6))
+    batch, tolerance = (4, 1e-1) if quick else (100, 1e-3)
+    x0 = 0.6 * jax.random.normal(jax.random.key(2), (batch, 8, 8, 1))
+    t, probe, call = jnp.full(batch, 0.5), jnp.ones_like(x0), eqx.filter_jit(evaluate)
+    run = partial(sd.log_likelihood, jax.random.key(3), sde, model, x0, rtol=tolerance, atol=tolerance, t_min=T_MIN)
+    rounds = int(np.max(run().nfe))
+    times = bench.interleaved({
+        "U-Net, log_likelihood": lambda: run().log_prob,
+        "U-Net, evaluations, calls": lambda: [call(model, x0, t, probe) for _ in range(rounds)][-1],
+    }, repeats)  # fmt: skip
+    ours, calls = (part.cpu for part in times.values())
+    report.time("U-Net, log_likelihood", ours)
+    report.time(f"U-Net, {rounds} evaluations, calls", calls)
+    report.ratio("U-Net, log_likelihood / calls", ours, calls, 1.15)
 
 
 if __name__ == "__main__":

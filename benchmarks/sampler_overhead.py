@@ -27,6 +27,7 @@ import numpy as np
 from jax import Array
 
 import scoresde as sd
+from scoresde.data.toy import ring
 from scoresde.types import example_keys, fold_in_examples, normal_like
 
 
@@ -66,7 +67,7 @@ def repeat(part: Callable[[int], Any], count: int) -> Callable[[], Any]:
 def main() -> None:
     args = bench.parse(__doc__, repeats=9)
     batch, steps = (64, 5) if args.quick else (4096, 500)
-    sde, score = sd.VP(), bench.five_components().score(sd.VP())
+    sde, score = sd.VP(), ring().score(sd.VP())
     key = jax.random.key(0)
     samplers = {  # with the draws of noise a step
         "Euler-Maruyama": (sd.EulerMaruyama(num_steps=steps), 1),

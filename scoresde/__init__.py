@@ -5,7 +5,8 @@ mixture     GaussianMixture: data whose exact score is known, to learn with and 
 score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
 loss        denoising score matching (loss.py)
 train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
-sampling    EulerMaruyama, PredictorCorrector, ProbabilityFlow: from the prior to data, for any score (sampling/)
+sampling    EulerMaruyama, PredictorCorrector, Ancestral, ProbabilityFlow, …: from the prior to data (sampling/)
+discrete    DDPM and NCSN: the chains that VP and VE are the limits of (discrete.py)
 likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
 evaluation  distances between samples and data (evaluation.py)
 """
@@ -14,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from scoresde.dequantization import UniformDequantization
+from scoresde.discrete import DDPM, NCSN
 from scoresde.likelihood import (
     ExactDivergence,
     Gaussian,
@@ -25,6 +27,7 @@ from scoresde.likelihood import (
 )
 from scoresde.loss import (
     EDMWeighting,
+    LevelTimes,
     LikelihoodWeighting,
     LogNormalSigma,
     LowDiscrepancyTime,
@@ -34,6 +37,8 @@ from scoresde.loss import (
 )
 from scoresde.mixture import GaussianMixture
 from scoresde.ode import InLogSNR, InTime
+from scoresde.sampling.ancestral import Ancestral
+from scoresde.sampling.annealed_langevin import AnnealedLangevin
 from scoresde.sampling.base import Path, Sample, sample
 from scoresde.sampling.euler_maruyama import EulerMaruyama
 from scoresde.sampling.langevin import BatchNorms, Langevin, LangevinCorrector, NoCorrector, NoiseLevel
@@ -46,10 +51,10 @@ from scoresde.sampling.predictor_corrector import (
 )
 from scoresde.sampling.probability_flow import ProbabilityFlow
 from scoresde.sampling.time_grid import Uniform, UniformLogSNR
-from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity, convert
+from scoresde.score import EDM, Data, Index, Noise, Scaled, Score, ScoreModel, Sigma, Velocity, convert
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, SubVP
+from scoresde.sde.vp import VP, SubVP, TabulatedVP
 from scoresde.sharding import use_cpu_cores
 from scoresde.types import ScoreFn
 
@@ -89,11 +94,15 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDPM",
     "EDM",
     "MLP",
+    "NCSN",
     "SDE",
     "VE",
     "VP",
+    "Ancestral",
+    "AnnealedLangevin",
     "BatchNorms",
     "CheckpointError",
     "Checkpoints",
@@ -109,8 +118,10 @@ __all__ = [
     "Hutchinson",
     "InLogSNR",
     "InTime",
+    "Index",
     "Langevin",
     "LangevinCorrector",
+    "LevelTimes",
     "Likelihood",
     "LikelihoodWeighting",
     "LogNormalSigma",
@@ -127,10 +138,13 @@ __all__ = [
     "Rademacher",
     "ReverseDiffusionPredictor",
     "Sample",
+    "Scaled",
     "Score",
     "ScoreFn",
     "ScoreModel",
+    "Sigma",
     "SubVP",
+    "TabulatedVP",
     "Training",
     "TrainingDiverged",
     "UNet",

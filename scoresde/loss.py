@@ -20,6 +20,7 @@ from scoresde.types import (
     call_score,
     check_batch,
     check_cond,
+    check_count,
     check_setting,
     check_time,
     example_keys,
@@ -144,6 +145,28 @@ class LogNormalSigma:
         return jnp.clip(t, self.t_min, 1.0)  # the truncation's ends, to rounding
 
 
+@dataclasses.dataclass(frozen=True)
+class LevelTimes:
+    """One of N noise levels, each as likely: with `VarianceWeighting` the L_simple of DDPM, or SMLD's objective.
+
+    The levels are `sde.level_times(N)`: (i + 1) / N, or i / (N - 1) for VE.
+
+    Raises:
+        ValueError: if num_steps < 2.
+    """
+
+    num_steps: int = 1000
+    """N."""
+
+    def __post_init__(self):
+        check_count("num_steps", self.num_steps, 2)
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n independent levels' times."""
+        i = jax.random.randint(as_typed_key(key), (n,), 0, self.num_steps)
+        return jnp.asarray(sde.level_times(self.num_steps))[i]
+
+
 # --- The loss ---
 
 
@@ -174,7 +197,7 @@ def dsm_loss(
             f"For a single time use jnp.full({x0.shape[:1]}, t)."
         )
     check_time(t)
-    if is_concrete(t) and not bool(jnp.all(t > 0)):
+    if not sde.noisy_at_zero and is_concrete(t) and not bool(jnp.all(t > 0)):
         raise ValueError(
             "t holds 0, the data themselves, where the conditional score is infinite: draw t in [1e-5, 1]."
         )

@@ -82,22 +82,24 @@ class GaussianMixture:
         Raises:
             ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example in [0, 1].
         """
-        log_joint, _ = self._components(sde, x, t)
+        # t = 0 means the data: VE's marginal there has sigma_min, which the data do not.
+        data = jnp.broadcast_to(as_time(t), x.shape[:1]) == 0.0
+        log_joint, _ = self._components(sde, x, t, data)
         return jax.nn.logsumexp(log_joint, axis=-1)
 
     def score(self, sde: SDE) -> MixtureScore:
-        """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides."""
+        """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides. Always of the SDE's marginal:
+        under VE at t = 0, NCSN's lowest level, of the data with noise of sigma(0)."""
         return MixtureScore(sde, self)
 
     def _draw_components(self, keys: Array) -> Array:
         return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.weights)))(keys)
 
-    def _components(self, sde: SDE, x: Array, t: Time) -> tuple[Array, Array]:
+    def _components(self, sde: SDE, x: Array, t: Time, data: Array | bool = False) -> tuple[Array, Array]:
         """For each x and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
         _check_points(x, t, self.dim)
         t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
-        # t = 0 means the data: VE's marginal there has sigma_min, which the data do not.
-        variance = jnp.where(t == 0.0, 0.0, sde.variance(t))[:, None, None]
+        variance = jnp.where(data, 0.0, sde.variance(t))[:, None, None]
         alpha = sde.alpha(t)[:, None, None]
         centred = x[:, None, :] - alpha * self.means  # (batch, k, d)
         if self.covs.ndim < 3:
@@ -119,7 +121,7 @@ class GaussianMixture:
         """trace of C_t^-1 per component, (batch, k)."""
         t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
         values = jnp.linalg.eigvalsh(self.covs) if self.covs.ndim == 3 else self.covs.reshape(len(self.covs), -1)
-        variance = jnp.where(t == 0.0, 0.0, sde.variance(t))[:, None, None]
+        variance = sde.variance(t)[:, None, None]
         spectrum = sde.alpha(t)[:, None, None] ** 2 * values + variance
         return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (len(x), len(values), self.dim)), axis=-1)
 

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sde.base import SDE, as_time
-from scoresde.types import Cond, Time, call_score, check_setting, check_x_t, pytree_dataclass, right_pad
+from scoresde.types import Cond, Time, call_score, check_count, check_setting, check_x_t, pytree_dataclass, right_pad
 
 State = Float[Array, " batch *data"]
 
@@ -37,11 +37,80 @@ class Parameterization(Protocol):
         ...
 
 
+# --- What a network sees as its time ---
+
+
+@runtime_checkable
+class Label(Protocol):
+    """(sde, t) → what the network is told of the noise level, one number per example."""
+
+    def __call__(self, sde: SDE, t: Array) -> Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """scale × t: 1 for t itself, 999 for networks that were trained on 0 … 999 (Song et al. 2021)."""
+
+    scale: float = 1.0
+    """Multiplies t."""
+
+    def __post_init__(self):
+        check_setting("scale", self.scale, 0.0, inclusive=False)
+
+    def __call__(self, sde: SDE, t: Array) -> Array:
+        return self.scale * t
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """The index of t among N noise levels, 0 … N - 1 as in `DDPM` and `NCSN`: N t - 1, or (N - 1) t for VE.
+
+    A fraction between levels, and below 0 where t lies under the lowest; to rounding an integer on them.
+    """
+
+    num_steps: int = 1000
+    """N."""
+
+    def __post_init__(self):
+        check_count("num_steps", self.num_steps, 2)
+
+    def __call__(self, sde: SDE, t: Array) -> Array:
+        low, high = sde.level_times(self.num_steps)[[0, -1]]
+        return (t - low) * ((self.num_steps - 1) / (high - low))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigma:
+    """sigma(t) itself, or its logarithm (NCSN++; Song et al. 2021, App. H)."""
+
+    log: bool = False
+    """log sigma(t)."""
+
+    def __call__(self, sde: SDE, t: Array) -> Array:
+        return 0.5 * jnp.log(sde.variance(t)) if self.log else sde.sigma(t)
+
+
+AnyLabel = Scaled | Index | Sigma
+
+
+# --- Parameterisations ---
+
+
+@dataclasses.dataclass(frozen=True)
 class _Plain:
-    """The network sees x and t as they are."""
+    """The network sees x as it is."""
+
+    label: AnyLabel = Scaled()
+    """What it sees as its time; t itself by default."""
+
+    def __post_init__(self):
+        if not callable(self.label) or isinstance(self.label, type):
+            raise TypeError(
+                f"label is {self.label!r}: wanted one such as sd.Index(num_steps=1000), or (sde, t) → label."
+            )
 
     def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:
-        return x, t
+        return x, self.label(sde, t)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,10 @@ import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
+# Tests compile much and compute little. JAX_DISABLE_MOST_OPTIMIZATIONS=0 gives them the programs that users get.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
+
 with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde as sd
     import scoresde.cli
@@ -39,7 +43,8 @@ sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any mach
 PROCESSES = {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE(), "cosine": own_sde.Cosine()}
 PUBLISHED = {name: PROCESSES[name] for name in ("vp", "subvp", "ve")}
 SAMPLERS = {
-    "euler_maruyama": sd.EulerMaruyama(num_steps=1000),
+    "euler_maruyama": sd.EulerMaruyama(num_steps=500),
+    "ancestral": sd.Ancestral(num_steps=300),
     "predictor_corrector": sd.PredictorCorrector(num_steps=200, grid=sd.UniformLogSNR()),
     "probability_flow": sd.ProbabilityFlow(),
     "own": own_sampler.Midpoint(),

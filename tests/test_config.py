@@ -46,8 +46,9 @@ nets = st.one_of(
     st.builds(lambda m, d: sd.UNetConfig(multipliers=tuple(m), attention_levels=(0,), dropout=d),
               st.lists(st.integers(1, 4), min_size=1, max_size=4), st.floats(0, 0.9)),
 )  # fmt: skip
+labels = st.one_of(st.builds(sd.Scaled, positive), st.builds(sd.Index, st.integers(2, 999)), st.builds(sd.Sigma))
 parameterizations = st.one_of(
-    st.builds(sd.EDM, positive), st.sampled_from([sd.Noise(), sd.Score(), sd.Data(), sd.Velocity()])
+    st.builds(sd.EDM, positive), *(st.builds(kind, labels) for kind in (sd.Noise, sd.Score, sd.Data, sd.Velocity))
 )
 grids = st.sampled_from([sd.Uniform(), sd.UniformLogSNR()])
 samplers = st.one_of(
@@ -60,13 +61,17 @@ samplers = st.one_of(
         grid=grids,
         corrector_first=st.booleans(),
     ),
+    st.builds(sd.Ancestral, st.integers(1, 999), st.sampled_from(["posterior", "beta"]), st.none() | st.floats(0, 0.5)),
+    st.builds(sd.AnnealedLangevin, st.integers(1, 99), st.integers(1, 99), positive),
 )
 training = st.builds(
     sd.Training,
     steps=st.integers(1, 10**6),
     learning_rate=st.floats(1e-8, 1.0),
     weighting=st.sampled_from([sd.VarianceWeighting(), sd.LikelihoodWeighting(), sd.EDMWeighting(0.3)]),
-    times=st.sampled_from([sd.UniformTime(1e-4), sd.LowDiscrepancyTime(), sd.LogNormalSigma(mean=-2.0)]),
+    times=st.sampled_from(
+        [sd.UniformTime(1e-4), sd.LowDiscrepancyTime(), sd.LogNormalSigma(mean=-2.0), sd.LevelTimes(30)]
+    ),
 )
 
 
@@ -203,6 +208,13 @@ def test_differences_name_their_places():
          Experiment(training=sd.Training(steps=5, times=sd.UniformTime(1e-4)))),
         ("sampler.predictor:euler-maruyama-predictor sampler:predictor-corrector --sampler.num-steps 7",
          Experiment(sampler=sd.PredictorCorrector(sd.EulerMaruyamaPredictor(), num_steps=7))),
+        ("sampler:ancestral --sampler.num-steps 300 --sampler.variance beta",
+         Experiment(sampler=sd.Ancestral(300, "beta"))),
+        ("sampler:annealed-langevin --sampler.t-min 0.1", Experiment(sampler=sd.AnnealedLangevin(t_min=0.1))),
+        ("parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
+         Experiment(parameterization=sd.Noise(sd.Index(300)))),
+        ("training.times:level-times --training.times.num-steps 300",
+         Experiment(training=sd.Training(times=sd.LevelTimes(300)))),
         ("--name=sde:ve", Experiment(name="sde:ve")),
     ],
 )  # fmt: skip
@@ -276,7 +288,7 @@ def test_help_lists_the_choices_and_the_options_of_the_chosen(capsys):
     assert exit.value.code == 0
     out = capsys.readouterr().out
     assert "sde:{vp, sub-vp, ve}" in out
-    assert "training.times:{low-discrepancy-time, uniform-time, log-normal-sigma}" in out
+    assert "training.times:{low-discrepancy-time, uniform-time, log-normal-sigma, level-times}" in out
     assert "--sde.sigma-max" in out
     assert "--sde.beta-max" not in out
 

@@ -1,5 +1,6 @@
 """The experiment as a person runs it: wrong flags, an interruption, resuming, the end, and what it reaches."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -16,7 +18,8 @@ import scoresde as sd
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
 SHORT = ["--training.steps", "160", "--training.validate-every", "40", "--training.warmup", "20",
-         "--num-samples", "64", "--likelihood-tolerance", "1e-2"]  # fmt: skip
+         "--net.channels", "16", "--net.multipliers", "1", "--net.attention-levels", "0", "--num-samples", "64",
+         "--likelihood-tolerance", "1e-2", "sampler:euler-maruyama", "--sampler.num-steps", "50"]  # fmt: skip
 
 
 def start(folder, *flags):
@@ -94,6 +97,51 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     model = sd.load(run)
     assert isinstance(model.sde, sd.VP)
     assert bool(jnp.all(jnp.isfinite(model(jnp.zeros((2, 8, 8, 1)), 0.5))))
+
+
+# --- DDPM and NCSN ---
+
+
+def experiment(monkeypatch, name):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", ["digits_ddpm", "digits_ncsn"])
+def test_the_ancestors_train_and_sample_at_the_same_levels(monkeypatch, name):
+    """What the network is told, where it is trained, what the sampler visits, and where the likelihood starts."""
+    module = experiment(monkeypatch, name)
+    settings = next(v for k, v in vars(module).items() if k.startswith("Digits"))()
+    n = settings.parameterization.label.num_steps
+    assert n == settings.training.times.num_steps == settings.sampler.num_steps == module.LEVELS
+    assert settings.likelihood_t_min == pytest.approx(settings.sde.level_times(n)[0], abs=1e-4)
+    assert all(sampler.t_min is None or sampler.t_min <= 1 / n for sampler in module.OTHERS.values())
+
+
+def test_ddpm_from_scratch_has_the_librarys_objective(monkeypatch):
+    """Its loss, written out with the same draws, is what Algorithm 1 says, and `DDPM.loss` per pixel."""
+    module = experiment(monkeypatch, "ddpm_from_scratch")
+    assert len(Path(module.__file__).read_text().splitlines()) <= 200
+    x0, key = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1), minval=-1.0), jax.random.key(1)
+    network = jax.jit(lambda x, i: module.noise(module.params, x, i))
+    key_level, key_noise = jax.random.split(key)
+    i = jax.random.randint(key_level, (4,), 0, module.NUM_LEVELS)
+    mean, std = module.chain.marginal(x0, i)
+    eps = jax.random.normal(key_noise, x0.shape)
+    want = jnp.mean((eps - network(mean + std[:, None, None, None] * eps, i)) ** 2)
+    assert float(module.loss(module.params, key, x0)) == pytest.approx(float(want), rel=1e-5)
+    per_example = module.chain.loss(key, network, x0, i)
+    assert float(per_example.mean()) / 64 == pytest.approx(float(want), rel=0.5)  # other draws of 256 pixels
+
+
+@pytest.mark.slow
+def test_ddpm_from_scratch_beats_the_fitted_gaussian(tmp_path):
+    """2.96 bits/dim; 300 steps and 40 digits, about 3 minutes."""
+    picture = tmp_path / "samples.png"
+    command = [sys.executable, str(ROOT / "experiments" / "ddpm_from_scratch.py"), "--steps", "300", "--held-out", "40"]
+    done = subprocess.run([*command, "--picture", str(picture)], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split("samples; ")[1].split()[0]) < 2.8
+    assert picture.stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -24,6 +24,13 @@ SHORT = {
         "training_steps": 150,
         "batch_size": 125,
     },
+    "02_ddpm_and_ncsn": {
+        "num_points": 500,
+        "step_counts": [100, 200, 400],
+        "levels": 50,
+        "training_steps": 300,
+        "batch_size": 125,
+    },
 }
 
 

@@ -110,6 +110,19 @@ class SDE:
         slope = jax.lax.stop_gradient(derivative(self.log_snr, t))
         return t + jnp.where(jnp.isfinite(gap), gap - jax.lax.stop_gradient(gap), 0.0) / slope
 
+    # --- Its discretisations' noise levels ---
+
+    @property
+    def noisy_at_zero(self) -> bool:
+        """Whether t = 0 is a noise level itself, sigma(0) > 0 (VE), or the data."""
+        return False
+
+    def level_times(self, num_steps: int) -> np.ndarray:
+        """Times of the levels i = 0 … N - 1 of N: (i + 1) / N (DDPM), or i / (N - 1) where t = 0 is one (NCSN)."""
+        if self.noisy_at_zero:
+            return np.linspace(1.0, 0.0, num_steps)[::-1]  # a single level is t = 1
+        return np.arange(1, num_steps + 1) / num_steps
+
     # --- The SDE's coefficients ---
 
     def drift_rate(self, t: Time) -> Array:

@@ -35,6 +35,10 @@ class VE(SDE):
             )
 
     @property
+    def noisy_at_zero(self) -> bool:
+        return True
+
+    @property
     def log_ratio(self) -> Array:
         """log(sigma_max / sigma_min)."""
         return jnp.log(self.sigma_max) - jnp.log(self.sigma_min)

@@ -14,6 +14,7 @@ from jaxtyping import Float, PyTree
 
 from scoresde.loss import (
     EDMWeighting,
+    LevelTimes,
     LikelihoodWeighting,
     LogNormalSigma,
     LowDiscrepancyTime,
@@ -54,7 +55,7 @@ class Training:
     """Decay of the parameters' moving average, after its warm-up."""
     weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
     """Weight of the loss over time."""
-    times: LowDiscrepancyTime | UniformTime | LogNormalSigma = LowDiscrepancyTime()
+    times: LowDiscrepancyTime | UniformTime | LogNormalSigma | LevelTimes = LowDiscrepancyTime()
     """Where training times are drawn."""
     log_every: int = 25
     """Steps between rows of metrics."""

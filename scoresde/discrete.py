@@ -1,0 +1,428 @@
+"""DDPM and NCSN: chains of Gaussian steps, by tables. They are VP and VE at finitely many noise levels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from scoresde.score import Index, Noise, ScoreModel
+from scoresde.sde.base import SDE, check_sde
+from scoresde.sde.ve import VE
+from scoresde.sde.vp import VP, TabulatedVP
+from scoresde.types import (
+    Cond,
+    Key,
+    ScoreFn,
+    call_score,
+    check_batch,
+    check_cond,
+    check_count,
+    check_setting,
+    example_keys,
+    is_concrete,
+    normal_like,
+    right_pad,
+    sum_data,
+)
+
+State = Float[Array, " batch *data"]
+Indices = Int[Array, " batch"] | Int[np.ndarray, " batch"] | int
+Variance = Literal["posterior", "beta"]
+
+
+class Chain:
+    """x_i = c_i x_{i-1} + sqrt(v_i) z, i = 0 … N - 1, from the data x_{-1}; hence x_i = a_i x_{-1} + sigma_i noise.
+
+    An index is an integer, an entry of the tables: 0 is the level next to the data. (The papers count from 1; Song &
+    Ermon 2019 count from the noisiest.) Tables are float64 NumPy arrays, (N,).
+    """
+
+    # --- Tables ---
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """c_i, of x_{i-1} in x_i."""
+        raise NotImplementedError
+
+    @property
+    def variances(self) -> np.ndarray:
+        """v_i, what a step adds."""
+        raise NotImplementedError
+
+    @property
+    def signal(self) -> np.ndarray:
+        """a_i, of the data in x_i."""
+        raise NotImplementedError
+
+    @property
+    def marginal_variances(self) -> np.ndarray:
+        """sigma_i^2 of q(x_i | x_0)."""
+        raise NotImplementedError
+
+    def to_sde(self, exact: bool = False) -> SDE:
+        """The SDE that this chain discretises; exact: with the chain's marginals at its levels."""
+        raise NotImplementedError
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.variances)
+
+    @property
+    def posterior_variances(self) -> np.ndarray:
+        """v_i sigma_{i-1}^2 / sigma_i^2 of q(x_{i-1} | x_i, x_0); 0 at i = 0."""
+        return self.variances * _before(self.marginal_variances, 0.0) / self.marginal_variances
+
+    # --- Forward ---
+
+    def marginal(self, x0: State, i: Indices) -> tuple[Array, Array]:
+        """q(x_i | x_0) = N(a_i x_0, sigma_i^2 I): its mean and standard deviation (batch,).
+
+        Raises:
+            TypeError: if i is not an integer.
+            ValueError: if an index is not 0 … N - 1, or there is not one per example.
+        """
+        i = self._indices(x0, i)
+        return _at(self.signal, i, x0) * x0, _row(np.sqrt(self.marginal_variances), i, x0)
+
+    def transition(self, x_before: State, i: Indices) -> tuple[Array, Array]:
+        """q(x_i | x_{i-1}) = N(c_i x_{i-1}, v_i I): its mean and standard deviation (batch,). Raises as `marginal`."""
+        i = self._indices(x_before, i)
+        return _at(self.coefficients, i, x_before) * x_before, _row(np.sqrt(self.variances), i, x_before)
+
+    def posterior(self, x: State, x0: State, i: Indices) -> tuple[Array, Array]:
+        """q(x_{i-1} | x_i = x, x_0), by Bayes' rule: its mean and standard deviation (batch,). Raises as `marginal`.
+
+        mean = c_i sigma_{i-1}^2 / sigma_i^2 x + a_{i-1} v_i / sigma_i^2 x_0
+        """
+        i = self._indices(x, i)
+        keep = self.coefficients * _before(self.marginal_variances, 0.0) / self.marginal_variances
+        pull = _before(self.signal, 1.0) * self.variances / self.marginal_variances
+        return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(np.sqrt(self.posterior_variances), i, x)
+
+    # --- Backward ---
+
+    def ancestral(self, x: State, noise: State, i: Indices, variance: Variance = "posterior") -> tuple[Array, Array]:
+        """p(x_{i-1} | x_i = x), given the network's estimate of the noise in x: mean and standard deviation (batch,).
+
+            mean = (x - v_i / sigma_i noise) / c_i = (x + v_i score) / c_i
+
+        variance: "posterior" (q(x_{i-1} | x_i, x_0)'s, right for data at one point) or "beta" (v_i, right for data of
+        unit variance; Ho et al. 2020, Sec. 3.2). Both are 0 at i = 0, where the mean is the estimate of x_0.
+
+        Raises:
+            TypeError: if i is not an integer.
+            ValueError: if an index is not 0 … N - 1, or variance is neither.
+        """
+        check_variance(variance)
+        i = self._indices(x, i)
+        pull = _at(self.variances / np.sqrt(self.marginal_variances), i, x)
+        spread = self.posterior_variances if variance == "posterior" else self.variances
+        spread = np.where(np.arange(self.num_steps) > 0, spread, 0.0)
+        return (x - pull * noise) / _at(self.coefficients, i, x), _row(np.sqrt(spread), i, x)
+
+    # --- Objectives ---
+
+    def loss(
+        self,
+        key: Key,
+        network: Callable[..., Array],
+        x0: State,
+        i: Indices,
+        weighting: Literal["simple", "bound"] = "simple",
+        predicts: Literal["noise", "score"] = "noise",
+        cond: Cond = None,
+    ) -> Float[Array, " batch"]:
+        """Denoising at level i, one value per example, summed over the data's dimensions:
+
+            simple   |eps - network(x_i, i)|^2                L_simple of DDPM (Ho et al. 2020, Eq. 14)
+                     = sigma_i^2 |s + eps / sigma_i|^2        the SMLD objective of NCSN (Song & Ermon 2019, Eq. 5-6)
+            bound    that times v_i / (2 c_i^2 sigma_{i-1}^2): the KL divergence of each step (Ho et al. 2020, Eq. 12,
+                     with the posterior's variance; at i = 0 a Gaussian decoder's, v_0 for it)
+
+        network: (x, i) or (x, i, cond) → the noise or the score, as `predicts` says, i integers (batch,) there too.
+        Example j's noise depends on (key, j) alone.
+
+        Raises:
+            TypeError: if i is not an integer.
+            ValueError: if an index is not 0 … N - 1, or weighting or predicts is neither.
+        """
+        if weighting not in ("simple", "bound") or predicts not in ("noise", "score"):
+            raise ValueError(
+                f"weighting is {weighting!r}, predicts is {predicts!r}: wanted 'simple' or 'bound', 'noise' or 'score'."
+            )
+        x0, i = jnp.asarray(x0), self._indices(x0, i)
+        check_cond(cond, x0.shape[0])
+        noise = normal_like(example_keys(key, x0.shape[0]), x0)
+        mean, std = self.marginal(x0, i)
+        std = right_pad(std, x0)
+        output = call_score(network, mean + std * noise, i, cond)
+        residual = noise - output if predicts == "noise" else noise + std * output
+        squared = sum_data(residual**2)
+        return squared if weighting == "simple" else _row(self._bound_weights(), i, x0) * squared
+
+    def _bound_weights(self) -> np.ndarray:
+        spread = self.posterior_variances
+        spread[0] = self.variances[0]
+        return self.variances**2 / (2.0 * spread * self.coefficients**2 * self.marginal_variances)
+
+    # --- To and from the SDE ---
+
+    def model(self, network: Callable[..., Array]) -> ScoreModel:
+        """A noise network of this chain, network(x, i), as a score under its exact SDE, for samplers and likelihood.
+
+        Between levels the network sees a fractional index, so it must take floats; levels are its integers.
+        """
+        return ScoreModel(self.to_sde(exact=True), network, Noise(label=Index(self.num_steps)))
+
+    def noise(self, sde: SDE, score: ScoreFn) -> Callable[..., Array]:
+        """A continuous score under `sde` as a noise network of this chain, (x, i) → -sigma_i score(x, t_i)."""
+        times, std = sde.level_times(self.num_steps), np.sqrt(self.marginal_variances)
+
+        def network(x: State, i: Indices, cond: Cond = None) -> Array:
+            i = self._indices(x, i)
+            return -_at(std, i, x) * call_score(score, x, _row(times, i, x), cond)
+
+        return network
+
+    def _indices(self, x: Array, i: Indices) -> Array:
+        check_batch(x)
+        i = jnp.asarray(i)
+        if not jnp.issubdtype(i.dtype, jnp.integer):
+            raise TypeError(f"i has type {i.dtype}: wanted integers 0 … {self.num_steps - 1}, entries of the tables.")
+        if i.shape not in ((), x.shape[:1]):
+            raise ValueError(f"i has shape {i.shape}: wanted one index, or one per example, {x.shape[:1]}.")
+        if is_concrete(i) and not bool(jnp.all((i >= 0) & (i < self.num_steps))):
+            raise ValueError(f"i = {i}: wanted 0 … {self.num_steps - 1}, the levels of {self.num_steps} steps.")
+        return jnp.broadcast_to(i, x.shape[:1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DDPM(Chain):
+    """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239), the discretisation of VP:
+
+        q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I),   alphas_bar_i = prod_{j <= i} (1 - beta_j)
+
+    Raises:
+        ValueError: if a beta does not lie in (0, 1).
+    """
+
+    betas: np.ndarray
+    """beta_i, (N,)."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "betas", _table("betas", self.betas))
+        if not np.all((self.betas > 0.0) & (self.betas < 1.0)):
+            worst = self.betas[~((self.betas > 0.0) & (self.betas < 1.0))][0]
+            raise ValueError(
+                f"betas hold {worst:g}: each is the share of the variance that a step replaces, in (0, 1). Take more "
+                f"steps, or DDPM.from_sde(sde, num_steps, exact=True), valid for any number."
+            )
+
+    @classmethod
+    def from_sde(cls, sde: SDE, num_steps: int = 1000, exact: bool = False) -> DDPM:
+        """N steps of a variance-preserving SDE.
+
+        By default beta_i = beta(i / (N - 1)) / N (Song et al. 2021, arXiv:2011.13456, App. B), Ho et al.'s 1e-4 … 0.02
+        for N = 1000: right to first order in 1 / N. exact: beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2 at t_i =
+        (i + 1) / N, whose marginals are the SDE's.
+
+        Raises:
+            ValueError: if the SDE is not variance-preserving, or so few steps make a beta >= 1.
+        """
+        _check_from_sde(sde, num_steps)
+        probe = np.linspace(0.0, 1.0, 5)
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            total = np.asarray(sde.alpha(probe) ** 2 + sde.variance(probe))
+            if not np.allclose(total, 1.0, atol=1e-6):
+                raise ValueError(f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde.")
+            if exact:
+                times = np.arange(num_steps + 1) / num_steps
+                return cls(-np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times)))))
+            if num_steps < 2:
+                raise ValueError("num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True.")
+            betas = np.asarray(sde.squared_diffusion(np.linspace(0.0, 1.0, num_steps))) / num_steps
+        if betas.max() >= 1.0:
+            raise ValueError(
+                f"num_steps is {num_steps}: beta(t) / N reaches {betas.max():.3g}, but must stay below 1. Take more "
+                f"than {math.floor(betas.max() * num_steps)} steps, or exact=True, valid for any number."
+            )
+        return cls(betas)
+
+    @classmethod
+    def linear(cls, num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> DDPM:
+        """beta_i from first to last in equal steps (Ho et al. 2020)."""
+        check_count("num_steps", num_steps)
+        return cls(np.linspace(first, last, num_steps))
+
+    @classmethod
+    def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DDPM:
+        """alphas_bar = cos^2((t + s) / (1 + s) pi / 2) at t = (i + 1) / N over its value at t = 0; s is the offset.
+
+        Each beta_i is at most max_beta (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17).
+        """
+        check_count("num_steps", num_steps)
+        check_setting("offset", offset, 0.0)
+        times = np.arange(num_steps + 1) / num_steps
+        alphas_bar = np.cos((times + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
+        return cls(np.minimum(1.0 - alphas_bar[1:] / alphas_bar[:-1], max_beta))
+
+    @property
+    def alphas(self) -> np.ndarray:
+        """alpha_i = 1 - beta_i (not the SDE's alpha)."""
+        return 1.0 - self.betas
+
+    @property
+    def alphas_bar(self) -> np.ndarray:
+        """prod_{j <= i} alpha_j, the SDE's alpha^2."""
+        return np.exp(self._log_alphas_bar)
+
+    @property
+    def _log_alphas_bar(self) -> np.ndarray:
+        return np.cumsum(np.log1p(-self.betas))
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        return np.sqrt(self.alphas)
+
+    @property
+    def variances(self) -> np.ndarray:
+        return self.betas
+
+    @property
+    def signal(self) -> np.ndarray:
+        return np.exp(0.5 * self._log_alphas_bar)
+
+    @property
+    def marginal_variances(self) -> np.ndarray:
+        return -np.expm1(self._log_alphas_bar)  # 1 - alphas_bar, with its digits
+
+    def to_sde(self, exact: bool = False) -> VP | TabulatedVP:
+        """The VP SDE that this chain discretises.
+
+        By default, the limit of many steps where there is one: a linear table's VP, beta_min = N beta_0 and beta_max =
+        N beta_{N-1}. exact, and for any other table: the SDE whose marginals at t = (i + 1) / N are the chain's.
+        """
+        linear = np.linspace(self.betas[0], self.betas[-1], self.num_steps)
+        if not exact and self.num_steps > 1 and np.allclose(self.betas, linear, rtol=1e-9, atol=0.0):
+            return VP(beta_min=float(self.num_steps * self.betas[0]), beta_max=float(self.num_steps * self.betas[-1]))
+        return TabulatedVP(np.concatenate([[0.0], -self._log_alphas_bar]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NCSN(Chain):
+    """Noise-conditional score networks, SMLD (Song & Ermon 2019, arXiv:1907.05600), the discretisation of VE:
+
+        q(x_i | x_0) = N(x_0, sigma_i^2 I),   q(x_i | x_{i-1}) = N(x_{i-1}, (sigma_i^2 - sigma_{i-1}^2) I)
+
+    with sigma_{-1} = 0. Scales rise with i; the paper's fall.
+
+    Raises:
+        ValueError: if the scales do not rise from above 0.
+    """
+
+    sigmas: np.ndarray
+    """sigma_i, (N,), rising."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", _table("sigmas", self.sigmas))
+        if not (self.sigmas[0] > 0.0 and np.all(np.diff(self.sigmas) > 0.0)):
+            raise ValueError(
+                f"sigmas run {self.sigmas[0]:g} … {self.sigmas[-1]:g}: wanted scales that rise from above 0, e.g. "
+                f"NCSN.geometric(10, 0.01, 1.0)."
+            )
+
+    @classmethod
+    def from_sde(cls, sde: SDE, num_steps: int = 1000) -> NCSN:
+        """sigma_i = sigma(i / (N - 1)), i = 0 … N - 1: geometric for VE (Song et al. 2021, arXiv:2011.13456, App. B).
+
+        Raises:
+            ValueError: if the SDE is not variance-exploding, or N < 2.
+        """
+        _check_from_sde(sde, num_steps)
+        if num_steps < 2:
+            raise ValueError("num_steps is 1: the scales run from sigma(0) to sigma(1), two at least.")
+        times = sde.level_times(num_steps)
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            if not (sde.noisy_at_zero and np.allclose(np.asarray(sde.alpha(times)), 1.0)):
+                raise ValueError(f"the signal of {sde} shrinks: NCSN discretises VE. For VP: DDPM.from_sde.")
+            return cls(np.asarray(sde.sigma(times)))
+
+    @classmethod
+    def geometric(cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0) -> NCSN:
+        """Geometric from sigma_min to sigma_max: NCSN's 10 from 0.01 to 1, NCSNv2's 232 to 50 (data in [0, 1])."""
+        check_count("num_steps", num_steps)
+        check_setting("sigma_min", sigma_min, 0.0, inclusive=False)
+        check_setting("sigma_max", sigma_max, 0.0, inclusive=False)
+        return cls(np.geomspace(sigma_min, sigma_max, num_steps))
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        return np.ones_like(self.sigmas)
+
+    @property
+    def variances(self) -> np.ndarray:
+        before = _before(self.sigmas, 0.0)
+        return (self.sigmas - before) * (self.sigmas + before)
+
+    @property
+    def signal(self) -> np.ndarray:
+        return np.ones_like(self.sigmas)
+
+    @property
+    def marginal_variances(self) -> np.ndarray:
+        return self.sigmas**2
+
+    def to_sde(self, exact: bool = False) -> VE:
+        """The VE SDE whose marginals at t = i / (N - 1) are this chain's, exactly in any case.
+
+        Raises:
+            ValueError: if the scales are not geometric.
+        """
+        if self.num_steps < 2 or not np.allclose(np.diff(np.log(self.sigmas), 2), 0.0, atol=1e-6):
+            raise ValueError("the scales are not geometric: no VE has them. NCSN.geometric makes such as are.")
+        return VE(sigma_min=float(self.sigmas[0]), sigma_max=float(self.sigmas[-1]))
+
+
+def check_variance(variance: str) -> None:
+    """ "posterior" or "beta"."""
+    if variance not in ("posterior", "beta"):
+        raise ValueError(f"variance is {variance!r}: wanted 'posterior' or 'beta'.")
+
+
+def _check_from_sde(sde: SDE, num_steps: int) -> None:
+    check_sde(sde)
+    check_count("num_steps", num_steps)
+    if not is_concrete(*jax.tree.leaves(sde)):
+        raise TypeError(f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit.")
+
+
+def _table(name: str, values: np.ndarray) -> np.ndarray:
+    table = np.array(values, np.float64)
+    if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
+        raise ValueError(f"{name} have shape {table.shape}: wanted finite numbers, (N,), one per step.")
+    table.flags.writeable = False
+    return table
+
+
+def _before(table: np.ndarray, first: float) -> np.ndarray:
+    """The table moved by one: entry i - 1, `first` at i = 0."""
+    return np.concatenate([[first], table[:-1]])
+
+
+def _row(table: np.ndarray, i: Array, x: Array) -> Array:
+    """Entries i in the precision of x, (batch,)."""
+    return jnp.asarray(table, x.dtype)[i]
+
+
+def _at(table: np.ndarray, i: Array, x: Array) -> Array:
+    """Entries i, broadcast against x."""
+    return right_pad(_row(table, i, x), x)

@@ -1,0 +1,183 @@
+"""Ancestral and annealed Langevin sampling: step for step the chains' own, and in law their closed-form recursions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ring
+from test_sampling import counting, gaussian_score
+
+import scoresde as sd
+from scoresde.evaluation import sliced_wasserstein
+from scoresde.types import example_keys, fold_in_examples, normal_like
+
+KEY = jax.random.key(0)
+N = 20_000
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+@pytest.mark.parametrize(
+    "chain",
+    [sd.DDPM.from_sde(sd.VP(), 30, exact=True), sd.DDPM.linear(40), sd.DDPM.cosine(15), sd.NCSN.from_sde(sd.VE(), 30)],
+    ids=["vp", "linear", "cosine", "ncsn"],
+)
+def test_every_step_is_the_chains(chain, variance, x64):
+    """From one start with one noise: each state equals that of the table's own steps, to 1e-12 of its size."""
+    sde = chain.to_sde(exact=True)
+    score, n = ring().score(sde), chain.num_steps
+    x = sde.prior_sample(KEY, (5, 2))
+    out = sd.Ancestral(n, variance, save_path=True)(KEY, sde, score, x)
+    assert out.nfe == n
+    noise, keys = chain.noise(sde, score), example_keys(KEY, 5)
+    states = [x]
+    for step, i in enumerate(reversed(range(n))):
+        mean, std = chain.ancestral(x, noise(x, i), i, variance)
+        x = mean + std[:, None] * normal_like(fold_in_examples(keys, step), x)
+        states.append(x)
+    want = jnp.stack(states[:-1], axis=1)
+    tolerance = 1e-12 if not isinstance(chain, sd.NCSN) else 1e-10  # the states there are up to 50 in size
+    np.testing.assert_allclose(out.path.x, want, atol=tolerance * 50)
+    np.testing.assert_allclose(out.x, states[-1], atol=1e-10)
+    assert out.path.x.shape == (5, n, 2)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_ancestral_follows_its_closed_form_recursion(any_sde, variance):
+    """Mean and variance of 25 coarse steps on Gaussian data, under any SDE, within 5 standard errors."""
+    m, v, steps = 0.7, 0.25, 25
+    t = any_sde.level_times(steps)[::-1]
+    with jax.enable_x64(True):
+        alpha, sigma2 = (np.asarray(f(jnp.asarray(t))) for f in (any_sde.alpha, any_sde.variance))
+    total = alpha**2 * v + sigma2
+    mean, spread = 0.0, float(any_sde.prior_std()) ** 2
+    for i in range(steps):
+        a, s2 = (alpha[i + 1], sigma2[i + 1]) if i + 1 < steps else (1.0, 0.0)
+        c = alpha[i] / a
+        added = sigma2[i] - c**2 * s2
+        pull = (1 - added / total[i]) / c
+        mean = pull * mean + added * alpha[i] * m / total[i] / c
+        noise = added * (s2 / sigma2[i] if variance == "posterior" else 1.0)
+        spread = pull**2 * spread + (noise if i + 1 < steps else 0.0)
+    out = sd.sample(KEY, sd.Ancestral(steps, variance), any_sde, gaussian_score(any_sde, m, v), (N, 1))
+    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
+    assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
+
+
+def test_the_right_variance_for_each_data():
+    """One step from the prior is exact with "posterior" for data at a point, with "beta" for unit-variance data."""
+    sde = sd.VP(beta_max=3.0)
+    for variance, v in (("posterior", 0.0), ("beta", 1.0)):
+        score = gaussian_score(sde, 0.0, v)
+        sampler = sd.Ancestral(2, variance, t_min=0.2, denoise=False)
+        start = jnp.sqrt(sde.alpha(1.0) ** 2 * v + sde.variance(1.0)) * jax.random.normal(KEY, (N, 1))
+        out = sampler(jax.random.key(1), sde, score, start)
+        want = float(sde.alpha(0.2) ** 2 * v + sde.variance(0.2))
+        assert abs(float(out.x.var()) / want - 1) < 5 * np.sqrt(2 / N)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_few_and_wrong_settings():
+    sde, score = sd.VP(), gaussian_score(sd.VP(), 0.3, 0.04)
+    one = sd.Ancestral(1)(KEY, sde, score, jnp.ones((3, 2)))
+    np.testing.assert_allclose(one.x, sd.denoise(sde, score, jnp.ones((3, 2)), 1.0), rtol=1e-5)
+    with pytest.raises(ValueError, match="num_steps"):
+        sd.Ancestral(0)
+    with pytest.raises(ValueError, match="'posterior' or 'beta'"):
+        sd.Ancestral(variance="small")
+    with pytest.raises(ValueError, match="t_min"):
+        sd.Ancestral(t_min=1.0)
+    with pytest.raises(ValueError, match="steps_per_level"):
+        sd.AnnealedLangevin(steps_per_level=0)
+    with pytest.raises(ValueError, match="step_size"):
+        sd.AnnealedLangevin(step_size=0.0)
+
+
+SETTINGS = [
+    sd.Ancestral(6),
+    sd.Ancestral(6, denoise=False, t_min=0.01, grid=sd.UniformLogSNR()),
+    sd.AnnealedLangevin(3, 4, 1e-3),
+    sd.AnnealedLangevin(3, 4, 1e-3, denoise=False),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=repr)
+def test_evaluations_are_counted(settings, mixture):
+    sde = sd.VP()
+    score, count = counting(mixture.score(sde))
+    out = settings(KEY, sde, score, sde.prior_sample(KEY, (1, 2)))
+    jax.effects_barrier()
+    assert out.nfe == count[0] > 0
+
+
+# --- Annealed Langevin ---
+
+
+def test_annealed_langevin_is_the_papers_lines(x64):
+    """for sigma high to low: a = eps sigma^2 / sigma_0^2; T times x += a s + sqrt(2 a) z."""
+    sde, ncsn = sd.VE(0.1, 2.0), sd.NCSN.geometric(4, 0.1, 2.0)
+    score, x = ring().score(sde), sde.prior_sample(KEY, (5, 2))
+    out = sd.AnnealedLangevin(4, 3, 1e-3, denoise=False)(KEY, sde, score, x)
+    keys = example_keys(KEY, 5)
+    for level, (sigma, t) in enumerate(zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)):
+        a = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2
+        for k in range(3):
+            z = normal_like(fold_in_examples(fold_in_examples(keys, level), k), x)
+            x = x + a * score(x, t) + np.sqrt(2 * a) * z
+    np.testing.assert_allclose(out.x, x, rtol=1e-10)
+    last = sd.AnnealedLangevin(4, 3, 1e-3)(KEY, sde, score, sde.prior_sample(KEY, (5, 2))).x
+    np.testing.assert_allclose(last, x + 0.1**2 * score(x, 0.0), rtol=1e-10)
+
+
+def test_annealed_langevin_follows_its_closed_form_recursion():
+    """On N(m, v) data with NCSN's published settings: mean and variance after 10 × 100 steps, 5 standard errors."""
+    m, v, ncsn, eps = 0.5, 0.04, sd.NCSN.geometric(10, 0.01, 1.0), 2e-5
+    sde = ncsn.to_sde()
+    mean, spread = 0.0, 1.0
+    for sigma in ncsn.sigmas[::-1]:
+        a, total = eps * sigma**2 / 0.01**2, v + sigma**2
+        for _ in range(100):
+            mean = mean - a * (mean - m) / total
+            spread = (1 - a / total) ** 2 * spread + 2 * a
+    sampler = sd.AnnealedLangevin(10, 100, eps, denoise=False)
+    out = sd.sample(KEY, sampler, sde, gaussian_score(sde, m, v), (N, 1))
+    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
+    assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
+
+
+def test_annealed_langevin_draws_the_mixture():
+    """Levels and steps enough: as close to exact draws as they are to each other, shares of components included."""
+    mixture, sde, n = ring(), sd.VE(0.02, 10.0), 6000
+    sampler = sd.AnnealedLangevin(60, 40, 0.05 * 0.02**2)
+    out = sd.sample(KEY, sampler, sde, mixture.score(sde), (n, 2))
+    draws = [mixture.sample(jax.random.key(50 + i), n) for i in range(12)]
+    floor = np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+    assert sliced_wasserstein(out.x, draws[0]) < floor.mean() + 5 * floor.std(ddof=1)
+
+
+def test_the_langevin_sde_leaves_a_density_unchanged():
+    """Exact draws of p_t moved by 400 steps of 1e-3 stay exact draws: no farther from others than those from these."""
+    mixture, sde, t, n = ring(), sd.VP(), 0.1, 6000
+    score = mixture.score(sde)
+
+    def exact(seed):
+        key_data, key_noise = jax.random.split(jax.random.key(seed))
+        return sde.alpha(t) * mixture.sample(key_data, n) + sde.sigma(t) * jax.random.normal(key_noise, (n, 2))
+
+    start, others = exact(0), [exact(i) for i in range(1, 9)]
+    moved = sd.Langevin(400, 1e-3)(KEY, lambda x: score(x, t), start).x
+    assert float(jnp.mean((moved - start) ** 2)) > 0.01
+    before, after = (np.array([sliced_wasserstein(x, y) for y in others]) for x in (start, moved))
+    assert after.mean() < before.mean() + 5 * before.std(ddof=1)
+
+
+def test_learnt_schedules_differentiate_through_ancestral_sampling(mixture):
+    """Coefficients move into the trace when the SDE's settings are traced: the gradient is the finite difference's."""
+    x1, sampler = jnp.ones((2, 2)), sd.Ancestral(8)
+    score = mixture.score(sd.VP())
+    run = jax.jit(lambda b: jnp.sum(sampler(KEY, sd.VP(beta_max=b), score, x1).x))
+    gradient, h = float(jax.grad(run)(10.0)), 0.05
+    assert gradient == pytest.approx((float(run(10.0 + h)) - float(run(10.0 - h))) / (2 * h), rel=2e-2)
+    np.testing.assert_allclose(run(10.0), jnp.sum(sampler(KEY, sd.VP(beta_max=10.0), score, x1).x), rtol=1e-4)
+    assert dataclasses.replace(sampler, num_steps=9).num_steps == 9
