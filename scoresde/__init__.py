@@ -5,7 +5,7 @@ mixture     GaussianMixture: data whose exact score is known, to learn with and 
 score       a network and what it predicts make a ScoreModel, a function score(x, t, cond) (score.py, nets/)
 loss        denoising score matching (loss.py)
 train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
-sampling    EulerMaruyama, PredictorCorrector, Ancestral, ProbabilityFlow, …: from the prior to data (sampling/)
+sampling    EulerMaruyama, PredictorCorrector, DDIM, Heun, ProbabilityFlow, …: from the prior to data (sampling/)
 discrete    DDPM and NCSN: the chains that VP and VE are the limits of (discrete.py)
 likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
 evaluation  distances between samples and data (evaluation.py)
@@ -37,10 +37,13 @@ from scoresde.loss import (
 )
 from scoresde.mixture import GaussianMixture
 from scoresde.ode import InLogSNR, InTime
+from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.ancestral import Ancestral
 from scoresde.sampling.annealed_langevin import AnnealedLangevin
 from scoresde.sampling.base import Path, Sample, sample
 from scoresde.sampling.euler_maruyama import EulerMaruyama
+from scoresde.sampling.exponential import DDIM, DPMSolverPP, Exponential, UniPC
+from scoresde.sampling.heun import Heun, Interval, Restart
 from scoresde.sampling.langevin import BatchNorms, Langevin, LangevinCorrector, NoCorrector, NoiseLevel
 from scoresde.sampling.predictor_corrector import (
     EulerMaruyamaPredictor,
@@ -50,7 +53,7 @@ from scoresde.sampling.predictor_corrector import (
     ReverseDiffusionPredictor,
 )
 from scoresde.sampling.probability_flow import ProbabilityFlow
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.sampling.time_grid import GivenTimes, Karras, Quadratic, Uniform, UniformLogSNR
 from scoresde.score import EDM, Data, Index, Noise, Scaled, Score, ScoreModel, Sigma, Velocity, convert
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.ve import VE
@@ -94,6 +97,7 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDIM",
     "DDPM",
     "EDM",
     "MLP",
@@ -101,24 +105,31 @@ __all__ = [
     "SDE",
     "VE",
     "VP",
+    "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
     "BatchNorms",
     "CheckpointError",
     "Checkpoints",
     "ConfigError",
+    "DPMSolverPP",
     "Data",
     "EDMWeighting",
     "EulerMaruyama",
     "EulerMaruyamaPredictor",
     "ExactDivergence",
+    "Exponential",
     "Fit",
     "Gaussian",
     "GaussianMixture",
+    "GivenTimes",
+    "Heun",
     "Hutchinson",
     "InLogSNR",
     "InTime",
     "Index",
+    "Interval",
+    "Karras",
     "Langevin",
     "LangevinCorrector",
     "LevelTimes",
@@ -135,7 +146,9 @@ __all__ = [
     "PredictorCorrector",
     "ProbabilityFlow",
     "ProbabilityFlowPredictor",
+    "Quadratic",
     "Rademacher",
+    "Restart",
     "ReverseDiffusionPredictor",
     "Sample",
     "Scaled",
@@ -149,6 +162,7 @@ __all__ = [
     "TrainingDiverged",
     "UNet",
     "UNetConfig",
+    "UniPC",
     "Uniform",
     "UniformDequantization",
     "UniformLogSNR",

@@ -60,18 +60,33 @@ def evaluations(solver: Any) -> tuple[int, int]:
     Raises:
         TypeError: if the solver's evaluations cannot be counted from its tableau.
     """
+    if isinstance(solver, diffrax.Euler):
+        return 0, 1
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         stages, reuse = solver.tableau.num_stages, solver.tableau.fsal
         return (1, stages - 1) if reuse else (0, stages)
     raise TypeError(
-        f"solver is {solver!r}: wanted an explicit adaptive Runge-Kutta method of diffrax, e.g. diffrax.Dopri5()."
+        f"solver is {solver!r}: wanted an explicit Runge-Kutta method of diffrax, whose evaluations can be counted, "
+        f"e.g. diffrax.Dopri5()."
     )
 
 
-def check_solver(solver: Any, rtol: float, atol: float) -> Any:
-    """The solver, Dopri5 if None, with its settings checked."""
+def check_solver(solver: Any, rtol: float, atol: float, controller: Any = None) -> Any:
+    """The solver, Dopri5 if None, with its settings checked.
+
+    Raises:
+        TypeError: if the solver's evaluations cannot be counted, the controller is none of diffrax's, or the solver
+            has no error estimate for it.
+        ValueError: if a tolerance is not positive.
+    """
     solver = diffrax.Dopri5() if solver is None else solver
     evaluations(solver)
+    if controller is not None and not isinstance(controller, diffrax.AbstractStepSizeController):
+        raise TypeError(
+            f"controller is {controller!r}: wanted one of diffrax's, e.g. diffrax.PIDController(1e-5, 1e-5)."
+        )
+    if isinstance(solver, diffrax.Euler) and (controller is None or isinstance(controller, diffrax.PIDController)):
+        raise TypeError("diffrax.Euler() estimates no error: give steps, e.g. controller=diffrax.StepTo(ts).")
     check_setting("rtol", rtol, 0.0, 1.0, inclusive=False)
     check_setting("atol", atol, 0.0, inclusive=False)
     return solver
@@ -107,9 +122,11 @@ def solve(
     atol: float,
     max_steps: int = MAX_STEPS,
     save_at: Array | None = None,
+    controller: Any = None,
 ) -> Solution:
     """Integrate dy/dt = field(t, y) from t = start to end with step control on this one state.
 
+    controller: None for a PIDController of the tolerances; its times are those of the variable, as diffrax sees it.
     save_at: times in the order of integration at which to keep y as well (interpolated).
     """
     check_count("max_steps", max_steps)
@@ -128,7 +145,8 @@ def solve(
         t1=u1,
         dt0=(u1 - u0) * 1e-2,  # given, so that diffrax spends no evaluations to guess it
         y0=y0,
-        stepsize_controller=diffrax.PIDController(
+        stepsize_controller=controller
+        or diffrax.PIDController(
             rtol=rtol,
             atol=atol,
             dtmin=4.0 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(u0), jnp.abs(u1)),

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ring
-from test_sampling import counting, gaussian_score
+from gaussian import gaussian_score
+from test_sampling import counting
 
 import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein

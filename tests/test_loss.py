@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gaussian import gaussian_score
 from scipy import integrate, stats
-from test_sampling import gaussian_score
 
 import scoresde as sd
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import PROCESSES, ring
-from test_sampling import gaussian_score
+from gaussian import gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
@@ -182,8 +182,9 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
                 move(1 + f[i] * dt, -g2[i] * dt, -g2[i] * dt, i)
         if not first:
             move(1.0, eps, 2 * eps, i + 1)
-    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, sd.NoiseLevel(r)), steps, t_min,
-                                    sd.UniformLogSNR(), corrector_first, denoise=False)  # fmt: skip
+    corrector = sd.LangevinCorrector(1, sd.NoiseLevel(r))
+    sampler = sd.PredictorCorrector(PREDICTORS[predictor], corrector, steps, corrector_first, t_min=t_min,
+                                    grid=sd.UniformLogSNR(), denoise=False)  # fmt: skip
     x = sd.sample(KEY, sampler, any_sde, gaussian_score(any_sde, m, v), (n, 1)).x
     assert abs(float(x.mean()) - mean) < 5 * np.sqrt(variance / n)
     assert abs(float(x.var()) / variance - 1) < 5 * np.sqrt(2 / n)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ring
+from gaussian import gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
@@ -33,16 +34,6 @@ def test_samples_are_the_mixtures(sampler, any_sde, mixture, exact_distances):
     reference = jnp.argmin(jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
     shares, expected = (np.bincount(np.asarray(a), minlength=5) / N for a in (nearest, reference))
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / N))
-
-
-def gaussian_score(sde, mean, variance):
-    """The exact score of N(mean, variance I) data."""
-
-    def score(x, t):
-        alpha = right_pad(sde.alpha(t), x)
-        return -(x - alpha * mean) / right_pad(sde.alpha(t) ** 2 * variance + sde.variance(t), x)
-
-    return score
 
 
 @pytest.mark.parametrize("grid", [sd.Uniform(), sd.UniformLogSNR()], ids=["uniform", "log_snr"])

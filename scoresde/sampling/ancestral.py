@@ -9,14 +9,13 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import check_fixed_grid, integrate, level_times
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.sampling.fixed_grid import GridSettings, integrate, level_times
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
 
 
 @dataclasses.dataclass(frozen=True)
-class Ancestral:
+class Ancestral(GridSettings):
     """Ancestral sampling (Ho et al. 2020, arXiv:2006.11239, Alg. 2; Song et al. 2021, arXiv:2011.13456, App. F):
 
         x_s = (x_t + v score) / c + sqrt(variance) z,   p(x_t | x_s) = N(c x_s, v I) the SDE's exact transition
@@ -28,31 +27,25 @@ class Ancestral:
     and the last from the lowest level to data, which is Tweedie's denoising: one evaluation a level.
 
     Raises:
-        ValueError: if num_steps < 1, t_min lies outside [0, 1), or variance is neither.
+        ValueError: if num_steps < 1, not 0 <= t_min < start <= 1, or variance is neither.
     """
 
     num_steps: int = 1000
     """Noise levels, an evaluation each."""
     variance: Literal["posterior", "beta"] = "posterior"
     """Of a step: right for data at a single point, or for data of unit variance (VP)."""
-    t_min: float | None = None
+    t_min: float | None = dataclasses.field(default=None, kw_only=True)
     """The lowest level; by default the process's own, 1 / num_steps, or 0 for VE."""
-    grid: Uniform | UniformLogSNR = Uniform()
-    """Where the levels lie."""
-    denoise: bool = True
-    """Take the last step, to data; else end at the lowest level."""
-    save_path: bool = False
-    """Keep the state at every level; memory grows with num_steps."""
 
     def __post_init__(self):
-        check_fixed_grid(self)
+        super().__post_init__()
         if self.variance not in ("posterior", "beta"):
             raise ValueError(f"variance is {self.variance!r}: wanted 'posterior' or 'beta'.")
 
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
     ) -> Sample:
-        """From x1 at t = 1 to data. key: one, or one per example; cond: leaves (batch, ...).
+        """From x1 at t = start to data. key: one, or one per example; cond: leaves (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.

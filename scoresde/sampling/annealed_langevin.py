@@ -11,15 +11,14 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import check_fixed_grid, integrate, level_times
+from scoresde.sampling.fixed_grid import GridSettings, integrate, level_times
 from scoresde.sampling.langevin import langevin_step
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, check_setting, fold_in_examples, normal_like
 
 
 @dataclasses.dataclass(frozen=True)
-class AnnealedLangevin:
+class AnnealedLangevin(GridSettings):
     """Annealed Langevin dynamics (Song & Ermon 2019, arXiv:1907.05600, Alg. 1): at each noise level, high to low,
 
         x ← x + a_i score(x, t_i) + sqrt(2 a_i) z,   a_i = step_size sigma_i^2 / sigma_0^2,   steps_per_level times
@@ -30,7 +29,7 @@ class AnnealedLangevin:
     drift to noise is the same; stable for step_size < 2 sigma_0^2.
 
     Raises:
-        ValueError: if a count is < 1, step_size is not positive, or t_min lies outside [0, 1).
+        ValueError: if a count is < 1, step_size is not positive, or not 0 <= t_min < start <= 1.
     """
 
     num_steps: int = 10
@@ -39,31 +38,25 @@ class AnnealedLangevin:
     """Langevin steps at each, an evaluation each."""
     step_size: float = 2e-5
     """a at the lowest level, in squared units of the data."""
-    t_min: float | None = None
+    t_min: float | None = dataclasses.field(default=None, kw_only=True)
     """The lowest level; by default the process's own, 0 for VE, or 1 / num_steps."""
-    grid: Uniform | UniformLogSNR = Uniform()
-    """Where the levels lie: equal steps in t are geometric scales for VE."""
-    denoise: bool = True
-    """End with one Tweedie denoising at the lowest level (NCSNv2)."""
-    save_path: bool = False
-    """Keep the state after every level; memory grows with num_steps."""
 
     def __post_init__(self):
-        check_fixed_grid(self)
+        super().__post_init__()
         check_count("steps_per_level", self.steps_per_level)
         check_setting("step_size", self.step_size, 0.0, inclusive=False)
 
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
     ) -> Sample:
-        """From x1 at t = 1 to data. key: one, or one per example; cond: leaves (batch, ...).
+        """From x1 at t = start to data. key: one, or one per example; cond: leaves (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
         levels = level_times(self, sde)
         xp = np if isinstance(levels, np.ndarray) else jnp
-        times = xp.concatenate([xp.ones(1), levels])  # step i corrects at times[i + 1], so the first at t = 1
+        times = xp.concatenate([xp.full(1, self.start), levels])  # step i corrects at times[i + 1], the first at start
 
         def coefficients(_, t):
             return self.step_size * sde.variance(t) / sde.variance(t[-1])

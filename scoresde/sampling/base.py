@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from scoresde.calls import as_argument, in_chunks
-from scoresde.sde.base import SDE, check_sde
+from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
     Cond,
     Key,
@@ -23,6 +24,7 @@ from scoresde.types import (
     check_setting,
     example_keys,
     is_concrete,
+    normal_like,
     pytree_dataclass,
     split_examples,
 )
@@ -30,10 +32,14 @@ from scoresde.types import (
 
 @pytree_dataclass()
 class Path:
-    """States on the way from prior to data, before the last denoising."""
+    """States on the way from prior to data, before the last denoising, and the data that each lets expect.
+
+    denoised: E[x_0 | x] at each state; None on a path that has no noise level (`Langevin`).
+    """
 
     t: Float[Array, "batch points"]
     x: Float[Array, " batch points *data"]
+    denoised: Float[Array, " batch points *data"] | None = None
 
 
 @pytree_dataclass()
@@ -48,7 +54,10 @@ class Sample:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Settings with one method: integrate x1 at t = 1 down to t_min. key: one, or one per example."""
+    """Settings with one method: integrate x1 at t = 1 down to t_min. key: one, or one per example.
+
+    A sampler with a setting `start` takes x1 at that time.
+    """
 
     def __call__(self, key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond = None) -> Sample: ...
 
@@ -58,9 +67,15 @@ def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
     return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
 
 
-def check_t_min(t_min: float) -> None:
-    """0 <= t_min < 1."""
-    check_setting("t_min", t_min, 0.0, 1.0)
+def check_times(t_min: float | None, start: float = 1.0) -> None:
+    """0 <= t_min < start <= 1; t_min None is the sampler's to choose."""
+    check_setting("start", start, 0.0, inclusive=False)
+    if start > 1.0:
+        raise ValueError(f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it.")
+    if t_min is not None:
+        check_setting("t_min", t_min, 0.0, 1.0)
+        if not t_min < start:
+            raise ValueError(f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min.")
 
 
 def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Array, Array]:
@@ -80,15 +95,20 @@ def sample(
     cond: Cond = None,
     batch_size: int | None = None,
     progress: bool = False,
+    x1: Array | None = None,
+    x0: Array | None = None,
 ) -> Sample:
     """Draw shape[0] examples of shape shape[1:] from the prior and integrate them to data.
 
     Example i uses fold_in(key, i) for its start and its noise, whatever the chunking. Compiled once per chunk shape,
     with the score's weights as arguments; a plain function is static, so hand over the same object again.
     cond: leaves (shape[0], ...). batch_size: examples a chunk, all at once if None. progress: a bar over chunks.
+    x1: states at the sampler's `start` to begin from, instead of the prior's draws. x0: data to begin from, noised to
+    `start` first: image to image (SDEdit, Meng et al. 2022, arXiv:2108.01073).
 
     Raises:
-        ValueError: if shape is empty, or a condition does not have one row per example.
+        ValueError: if shape is empty, a condition does not have one row per example, x1 or x0 is not of that shape,
+            or the sampler starts below t = 1 and has neither.
     """
     check_sde(sde)
     if not callable(sampler) or isinstance(sampler, type):
@@ -97,10 +117,12 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
+    start = getattr(sampler, "start", 1.0)
+    _check_begin(x1, x0, shape, start)
     out = in_chunks(
-        lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:]),
+        lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:], start),
         (sde, as_argument(score)),
-        (example_keys(key, shape[0]), cond),
+        (example_keys(key, shape[0]), cond, x1, x0),
         shape[0],
         batch_size,
         "sampling" if progress else None,
@@ -115,14 +137,44 @@ def sample(
     return out
 
 
+def _check_begin(x1: Array | None, x0: Array | None, shape: tuple[int, ...], start: float) -> None:
+    for name, x in (("x1", x1), ("x0", x0)):
+        if x is not None:
+            check_batch(x, name)
+            if x.shape != shape:
+                raise ValueError(f"{name} has shape {x.shape}: wanted one row per sample, {shape}.")
+    if x1 is not None and x0 is not None:
+        raise ValueError("x1 and x0: give states at the sampler's start, or data to be noised to it, not both.")
+    if start < 1.0 and x1 is None and x0 is None:
+        raise ValueError(
+            f"the sampler starts at t = {start:g}, where the prior is not the law of x: give x1, states of that time, "
+            f"or x0, data to be noised to it; or write start=1.0."
+        )
+
+
 @eqx.filter_jit
 def _sample_chunk(
-    shared: tuple[SDE, ScoreFn], rows: tuple[Key, Cond], sampler: Sampler, data: tuple[int, ...]
+    shared: tuple[SDE, ScoreFn],
+    rows: tuple[Key, Cond, Array | None, Array | None],
+    sampler: Sampler,
+    data: tuple[int, ...],
+    start: float,
 ) -> Sample:
-    (sde, score), (keys, cond) = shared, rows
-    key_prior, key_sampler = split_examples(keys)
-    x1 = sde.prior_sample(key_prior, (keys.shape[0], *data))
+    (sde, score), (keys, cond, x1, x0) = shared, rows
+    key_start, key_sampler = split_examples(keys)
+    if x0 is not None:
+        mean, std = sde.marginal_prob(x0, start)
+        x1 = mean + std * normal_like(key_start, x0)
+    elif x1 is None:
+        x1 = sde.prior_sample(key_start, (keys.shape[0], *data))
     return sampler(key_sampler, sde, score, x1, cond)
+
+
+def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> Path:
+    """A path, with E[x_0 | x] by an evaluation a state. t: (points,), or (points, batch); x: (points, batch, *data)."""
+    t = jnp.broadcast_to(t.reshape(t.shape[0], -1), x.shape[:2])
+    denoised = jax.lax.map(lambda state: denoise(sde, score, *state, cond), (x, t))
+    return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1))
 
 
 def finish(x: Array, success: Array, nfe: int | Array, path: Path | None) -> Sample:

@@ -9,14 +9,13 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import check_fixed_grid, integrate
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR
+from scoresde.sampling.fixed_grid import GridSettings, integrate
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyama:
+class EulerMaruyama(GridSettings):
     """The reverse-time SDE (Song et al. 2021, arXiv:2011.13456, Eq. 6) by Euler-Maruyama, for any score.
 
         x_{i+1} = x_i + [f x_i - g^2 score(x_i, t_i)] dt_i + g sqrt(-dt_i) z_i,   dt_i = t_{i+1} - t_i < 0
@@ -24,27 +23,16 @@ class EulerMaruyama:
     Weak order 1. Evaluations: num_steps, one more with `denoise`.
 
     Raises:
-        ValueError: if num_steps < 1 or t_min lies outside [0, 1).
+        ValueError: if num_steps < 1 or not 0 <= t_min < start <= 1.
     """
 
     num_steps: int = 1000
-    """Steps from t = 1 to t_min."""
-    t_min: float = 1e-3
-    """Where to stop: on real data the score blows up as t → 0."""
-    grid: Uniform | UniformLogSNR = Uniform()
-    """Where the steps lie."""
-    denoise: bool = True
-    """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
-    save_path: bool = False
-    """Keep every state; memory grows with num_steps."""
-
-    def __post_init__(self):
-        check_fixed_grid(self)
+    """Steps from start to t_min."""
 
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
     ) -> Sample:
-        """Integrate x1 at t = 1 down to t_min. key: one, or one per example; cond: leaves (batch, ...).
+        """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.

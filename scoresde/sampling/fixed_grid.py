@@ -1,7 +1,8 @@
-"""The scan that every fixed-grid sampler shares: its path, its last denoising, its count of evaluations."""
+"""What fixed-grid samplers share: their settings, and one scan with its path, last denoising, count of evaluations."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,43 +13,78 @@ from jax import Array
 from jaxtyping import PyTree
 
 from scoresde.calls import full_precision
-from scoresde.sampling.base import Path, Sample, check_sampler_input, check_t_min, finish
-from scoresde.sampling.time_grid import TimeGrid, Times, grid_times, on_grid
-from scoresde.sde.base import SDE, denoise
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
+from scoresde.sampling.time_grid import AnyGrid, Times, Uniform, grid_times, on_grid
+from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, fold_in_examples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """The settings of every fixed-grid sampler beside num_steps, by keyword.
+
+    Raises:
+        ValueError: if num_steps < 1, or not 0 <= t_min < start <= 1.
+    """
+
+    t_min: float | None = 1e-3
+    """Where to stop: on real data the score blows up as t → 0. None: num_steps' lowest level, 1/num_steps; 0 for VE."""
+    start: float = 1.0
+    """The time of x1: 1 for draws of the prior, less for data noised part-way."""
+    grid: AnyGrid = Uniform()
+    """Where the steps lie."""
+    denoise: bool = True
+    """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
+    save_path: bool = False
+    """Keep every state and its E[x_0 | x]: memory grows with num_steps, and each state takes one more evaluation."""
+
+    def __post_init__(self):
+        check_count("num_steps", getattr(self, "num_steps", None))
+        check_times(self.t_min, self.start)
 
 
 @runtime_checkable
 class FixedGrid(Protocol):
-    """The settings every fixed-grid sampler has. t_min None: the lowest noise level of num_steps."""
+    """`GridSettings` with its steps, as `integrate` reads them."""
 
     @property
     def num_steps(self) -> int: ...
     @property
     def t_min(self) -> float | None: ...
     @property
-    def grid(self) -> TimeGrid: ...
+    def start(self) -> float: ...
+    @property
+    def grid(self) -> AnyGrid: ...
     @property
     def denoise(self) -> bool: ...
     @property
     def save_path(self) -> bool: ...
 
 
-def check_fixed_grid(settings: FixedGrid) -> None:
-    """At least one step, and 0 <= t_min < 1."""
-    check_count("num_steps", settings.num_steps)
-    if settings.t_min is not None:
-        check_t_min(settings.t_min)
+def end_time(settings: FixedGrid, sde: SDE) -> float:
+    """t_min, or the lowest of the SDE's own num_steps levels."""
+    return float(sde.level_times(settings.num_steps)[0]) if settings.t_min is None else settings.t_min
+
+
+def step_times(settings: FixedGrid, sde: SDE) -> Times:
+    """num_steps + 1 times, falling from start to t_min."""
+    return grid_times(settings.grid, sde, settings.num_steps, end_time(settings, sde), settings.start)
 
 
 def level_times(settings: FixedGrid, sde: SDE) -> Times:
-    """num_steps times, falling from 1 to the lowest: the levels of a discretisation, by default the SDE's own."""
-    t_min = settings.t_min
-    if t_min is None:
-        t_min = float(sde.level_times(settings.num_steps)[0])
+    """num_steps times, falling from start to the lowest: the levels of a discretisation, by default the SDE's own."""
     if settings.num_steps == 1:
-        return np.array([1.0])
-    return grid_times(settings.grid, sde, settings.num_steps - 1, t_min)
+        return np.array([settings.start])
+    return grid_times(settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start)
+
+
+def check_log_snr(settings: FixedGrid, sde: SDE) -> None:
+    """Log SNR is finite at t_min, for samplers that step in it."""
+    check_sde(sde)
+    if end_time(settings, sde) == 0.0 and not sde.noisy_at_zero:
+        raise ValueError(
+            f"t_min = 0 has infinite log SNR under {sde}: write t_min=1e-3; the step from there to data is `denoise`."
+        )
 
 
 def integrate(
@@ -59,14 +95,16 @@ def integrate(
     x1: Array,
     cond: Cond,
     coefficients: Callable[[Array, Array], PyTree[Array]],
-    step: Callable[[Key, Array, Array, Array, Any], Array],
+    step: Callable[[Key, Any, Array, Array, Any], Any],
     evaluations: int,
     times: Times | None = None,
+    memory: Callable[[Array], Any] | None = None,
 ) -> Sample:
-    """x1 at t = 1 through the grid's steps down to t_min, or through `times` instead.
+    """x1 through the grid's steps from start down to t_min, or through `times` instead.
 
     coefficients: (t_i, t_{i+1}) → what depends on the grid alone, for all steps at once, in float64. step: (keys, x,
     t_i, t_{i+1}, row of the coefficients) → x, with one key per example and step. evaluations: of the score, a step.
+    memory: x1 → what a multistep method remembers beside x; its step takes and returns (x, memory).
 
     Raises:
         ValueError: if x1 has no batch axis, or a key or condition does not match it.
@@ -74,24 +112,26 @@ def integrate(
     x1, keys = check_sampler_input(key, sde, x1, cond)
     batch, dtype = x1.shape[0], x1.dtype
     if times is None:
-        times = grid_times(settings.grid, sde, settings.num_steps, settings.t_min or 0.0)
+        times = step_times(settings, sde)
     steps = len(times) - 1
     table = on_grid(sde, coefficients, times[:-1], times[1:])
 
-    def body(x, inputs):
+    def body(state, inputs):
         i, t, t_next, row = inputs
         t, t_next = jnp.full(batch, t), jnp.full(batch, t_next)
-        x = step(fold_in_examples(keys, i), x, t, t_next, row)
-        return x, (x if settings.save_path else None)
+        state = step(fold_in_examples(keys, i), state, t, t_next, row)
+        x = state if memory is None else state[0]
+        return state, (x if settings.save_path else None)
 
     with full_precision():
         rows = jax.tree.map(lambda a: jnp.asarray(a, dtype), (times[:-1], times[1:], table))
-        x, states = jax.lax.scan(body, x1, (jnp.arange(steps), *rows))
-        path = None
+        start = x1 if memory is None else (x1, memory(x1))
+        state, states = jax.lax.scan(body, start, (jnp.arange(steps), *rows))
+        x, path = state if memory is None else state[0], None
         if states is not None:
-            t = jnp.broadcast_to(jnp.asarray(times, dtype), (batch, steps + 1))
-            path = Path(t, jnp.moveaxis(jnp.concatenate([x1[None], states]), 0, 1))
-        if settings.denoise:
+            path = path_of(sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond)
+            x = path.denoised[:, -1] if settings.denoise else x
+        elif settings.denoise:
             x = denoise(sde, score, x, jnp.full(batch, times[-1], dtype), cond)
-    nfe = steps * evaluations + settings.denoise
+    nfe = steps * evaluations + (steps + 1 if settings.save_path else settings.denoise)
     return finish(x, jnp.ones(batch, bool), nfe, path)

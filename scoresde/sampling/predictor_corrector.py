@@ -11,9 +11,8 @@ from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
 from scoresde.sampling.euler_maruyama import euler_maruyama_step
-from scoresde.sampling.fixed_grid import check_fixed_grid, integrate
+from scoresde.sampling.fixed_grid import GridSettings, integrate
 from scoresde.sampling.langevin import LangevinCorrector, NoCorrector
-from scoresde.sampling.time_grid import Uniform, UniformLogSNR
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, fold_in_examples, normal_like
 
@@ -70,7 +69,7 @@ AnyPredictor = ReverseDiffusionPredictor | EulerMaruyamaPredictor | ProbabilityF
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictorCorrector:
+class PredictorCorrector(GridSettings):
     """Predictor-corrector sampling (Song et al. 2021, arXiv:2011.13456, Alg. 1), on any SDE and grid.
 
     At each step: correct at t_i, then predict t_{i+1} (the order of the original's code), or predict first and correct
@@ -78,7 +77,7 @@ class PredictorCorrector:
     `denoise`.
 
     Raises:
-        ValueError: if num_steps < 1 or t_min lies outside [0, 1), or nothing would move x.
+        ValueError: if num_steps < 1 not 0 <= t_min < start <= 1, or nothing would move x.
         TypeError: if predictor or corrector is none.
     """
 
@@ -87,20 +86,12 @@ class PredictorCorrector:
     corrector: LangevinCorrector | NoCorrector = LangevinCorrector()
     """What pulls x back to p_t."""
     num_steps: int = 1000
-    """Steps from t = 1 to t_min."""
-    t_min: float = 1e-3
-    """Where to stop: on real data the score blows up as t → 0."""
-    grid: Uniform | UniformLogSNR = Uniform()
-    """Where the steps lie."""
+    """Steps from start to t_min."""
     corrector_first: bool = True
     """Correct at t_i before predicting, rather than at t_{i+1} after it."""
-    denoise: bool = True
-    """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
-    save_path: bool = False
-    """Keep the state after every step; memory grows with num_steps."""
 
     def __post_init__(self):
-        check_fixed_grid(self)
+        super().__post_init__()
         if isinstance(self.predictor, type) or not isinstance(self.predictor, Predictor):
             raise TypeError(f"predictor is {self.predictor!r}: wanted one such as sd.ReverseDiffusionPredictor().")
         if isinstance(self.corrector, type) or not hasattr(self.corrector, "evaluations"):
@@ -111,7 +102,7 @@ class PredictorCorrector:
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
     ) -> Sample:
-        """Integrate x1 at t = 1 down to t_min. key: one, or one per example; cond: leaves (batch, ...).
+        """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.

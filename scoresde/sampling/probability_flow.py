@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from scoresde.calls import full_precision
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
-from scoresde.sampling.base import Path, Sample, check_sampler_input, check_t_min, finish
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
 from scoresde.sde.base import SDE, denoise, reverse_drift
 from scoresde.types import Cond, Key, ScoreFn, check_count
 
@@ -25,7 +25,7 @@ class ProbabilityFlow:
     counts those of accepted and rejected steps, the first one and the denoising.
 
     Raises:
-        ValueError: if a tolerance is not positive, or t_min lies outside [0, 1).
+        ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
         TypeError: if the solver is not one of diffrax's explicit Runge-Kutta methods.
     """
 
@@ -37,6 +37,8 @@ class ProbabilityFlow:
     """Absolute tolerance of a step, in units of x."""
     t_min: float = 1e-3
     """Where to stop: on real data the score blows up as t → 0."""
+    start: float = 1.0
+    """The time of x1: 1 for draws of the prior, less for data noised part-way."""
     denoise: bool = True
     """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
     variable: InTime | InLogSNR = InTime()
@@ -44,27 +46,29 @@ class ProbabilityFlow:
     max_steps: int = MAX_STEPS
     """Steps after which an example counts as failed."""
     save_path: bool = False
-    """Keep `path_points` states, evenly spaced in t."""
+    """Keep `path_points` states, evenly spaced in t, and their E[x_0 | x], an evaluation each."""
     path_points: int = 101
+    controller: Any = None
+    """A diffrax step-size controller; None means PIDController(rtol, atol) on each example's own error."""
 
     def __post_init__(self):
-        check_solver(self.solver, self.rtol, self.atol)
-        check_t_min(self.t_min)
+        check_solver(self.solver, self.rtol, self.atol, self.controller)
+        check_times(self.t_min, self.start)
         check_count("max_steps", self.max_steps)
         check_count("path_points", self.path_points, 2)
 
     def __call__(
         self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
     ) -> Sample:
-        """Integrate x1 at t = 1 down to t_min; the key is not used. cond: leaves (batch, ...).
+        """Integrate x1 at t = start down to t_min; the key is not used. cond: leaves (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a condition does not match it.
         """
         x1, _ = check_sampler_input(key, sde, x1, cond)
         check_variable(self.variable, sde, self.t_min)
-        solver = check_solver(self.solver, self.rtol, self.atol)
-        times = jnp.linspace(1.0, self.t_min, self.path_points, dtype=x1.dtype) if self.save_path else None
+        solver = check_solver(self.solver, self.rtol, self.atol, self.controller)
+        times = jnp.linspace(self.start, self.t_min, self.path_points, dtype=x1.dtype) if self.save_path else None
 
         def one(x, c):
             c = None if c is None else jax.tree.map(lambda leaf: leaf[None], c)
@@ -76,7 +80,7 @@ class ProbabilityFlow:
                 field,
                 x,
                 sde,
-                1.0,
+                self.start,
                 self.t_min,
                 solver=solver,
                 variable=self.variable,
@@ -84,13 +88,16 @@ class ProbabilityFlow:
                 atol=self.atol,
                 max_steps=self.max_steps,
                 save_at=times,
+                controller=self.controller,
             )
 
         with full_precision():
             solution = jax.vmap(one)(x1, cond)
             x, path = solution.y, None
             if times is not None:
-                path = Path(jnp.broadcast_to(times, (x1.shape[0], len(times))), jnp.asarray(solution.path))
+                path = path_of(sde, score, times, jnp.moveaxis(jnp.asarray(solution.path), 0, 1), cond)
             if self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
-        return finish(x, solution.success, solution.nfe + self.denoise, path)
+        return finish(
+            x, solution.success, solution.nfe + self.denoise + (self.path_points if self.save_path else 0), path
+        )

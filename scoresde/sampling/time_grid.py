@@ -1,4 +1,4 @@
-"""Where a fixed-grid sampler stops on its way from t = 1 to t_min, and float64 coefficients on that grid."""
+"""Where a fixed-grid sampler stops on its way from `start` to t_min, and float64 coefficients on that grid."""
 
 from __future__ import annotations
 
@@ -12,61 +12,141 @@ import numpy as np
 from jax import Array
 
 from scoresde.sde.base import SDE
-from scoresde.types import is_concrete
+from scoresde.types import check_setting, is_concrete
 
 Times = np.ndarray | Array
 
 
 @runtime_checkable
 class TimeGrid(Protocol):
-    """(sde, num_steps, t_min) → num_steps + 1 decreasing times from 1 to t_min."""
+    """(sde, num_steps, t_min, start) → num_steps + 1 decreasing times from start to t_min.
 
-    def __call__(self, sde: SDE, num_steps: int, t_min: float) -> Times: ...
+    A function of your own may leave `start` out while samplers start at 1.
+    """
+
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """Equal steps in t."""
 
-    def __call__(self, sde: SDE, num_steps: int, t_min: float) -> Times:
-        return np.linspace(1.0, t_min, num_steps + 1)
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+        return np.linspace(start, t_min, num_steps + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic:
+    """Equal steps in the square root of t: DDIM's quadratic subsequence (Song et al. 2021, arXiv:2010.02502, D.2)."""
+
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+        times = np.linspace(np.sqrt(start), np.sqrt(t_min), num_steps + 1) ** 2
+        times[[0, -1]] = start, t_min  # the ends exactly, not to rounding
+        return times
 
 
 @dataclasses.dataclass(frozen=True)
 class UniformLogSNR:
     """Equal steps in log SNR: finer near the data, where the score varies fastest. Needs sigma(t_min) > 0."""
 
-    def __call__(self, sde: SDE, num_steps: int, t_min: float) -> Times:
-        def times(ends):
-            log_snr = sde.log_snr(ends)
-            grid = sde.time_from_log_snr(jnp.linspace(log_snr[0], log_snr[1], num_steps + 1))
-            return grid.at[0].set(ends[0]).at[-1].set(ends[1])  # the ends exactly, not to rounding
-
-        grid = on_grid(sde, times, np.array([1.0, t_min]))
-        if isinstance(grid, np.ndarray) and not np.all(np.isfinite(grid)):
-            raise ValueError(f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3.")
-        return grid
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+        return _in_log_snr(
+            sde, t_min, start, lambda first, last: first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
+        )
 
 
-def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float) -> Times:
-    """The grid's times, checked: num_steps + 1 of them, falling from 1 to t_min.
+@dataclasses.dataclass(frozen=True)
+class Karras:
+    """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, arXiv:2206.00364, Eq. 5). Needs sigma(t_min) > 0.
+
+    EDM's own sigmas, .002 … 80 in 18 levels: 17 steps under VE(.002, 80) with t_min = 0; its last step, to sigma = 0,
+    is `denoise`.
+
+    Raises:
+        ValueError: if rho is not positive.
+    """
+
+    rho: float = 7.0
+    """1: equal steps of sigma / alpha; the larger, the finer near the data; infinity would be UniformLogSNR."""
+
+    def __post_init__(self):
+        check_setting("rho", self.rho, 0.0, inclusive=False)
+
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+        def log_snr(first, last):
+            high, low = (jnp.exp(-0.5 * end / self.rho) for end in (first, last))
+            return -2.0 * self.rho * jnp.log(high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1))
+
+        return _in_log_snr(sde, t_min, start, log_snr)
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenTimes:
+    """Times of your own, any array of them: from the sampler's start down to its t_min, num_steps + 1 of them.
+
+    Raises:
+        ValueError: if they do not fall.
+    """
+
+    times: tuple[float, ...] = (1.0, 0.5, 1e-3)
+    """Falling."""
+
+    def __post_init__(self):
+        times = np.asarray(self.times, np.float64)
+        if times.ndim != 1 or len(times) < 2 or not np.all(np.diff(times) < 0.0):
+            raise ValueError(f"times are {self.times}: wanted at least two, falling, e.g. (1.0, 0.5, 0.1, 1e-3).")
+        object.__setattr__(self, "times", tuple(times.tolist()))  # settings are hashable
+
+    def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+        times = np.asarray(self.times)
+        if len(times) != num_steps + 1 or not np.allclose(times[[0, -1]], [start, t_min], rtol=1e-6, atol=0.0):
+            raise ValueError(
+                f"the grid holds {len(times)} times from {times[0]:g} to {times[-1]:g}, and the sampler wants "
+                f"{num_steps} steps from {start:g} to {t_min:g}: write num_steps={len(times) - 1}, "
+                f"start={times[0]:g}, t_min={times[-1]:g}."
+            )
+        return times
+
+
+AnyGrid = Uniform | UniformLogSNR | Quadratic | Karras | GivenTimes
+"""The grids that settings choose from."""
+
+
+def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., Any]) -> Times:
+    """Times whose log SNRs are log_snrs(that of start, that of t_min)."""
+
+    def times(ends):
+        grid = sde.time_from_log_snr(log_snrs(*sde.log_snr(ends)))
+        return grid.at[0].set(ends[0]).at[-1].set(ends[1])  # the ends exactly, not to rounding
+
+    grid = on_grid(sde, times, np.array([start, t_min]))
+    if isinstance(grid, np.ndarray) and not np.all(np.isfinite(grid)):
+        raise ValueError(f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3.")
+    return grid
+
+
+def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+    """The grid's times, checked: num_steps + 1 of them, falling from start to t_min.
 
     Raises:
         TypeError: if the grid is not callable.
         ValueError: if its times are not such.
     """
     if isinstance(grid, type) or not callable(grid):
-        raise TypeError(f"grid is {grid!r}: wanted a grid such as sd.Uniform(), or a function (sde, num_steps, t_min).")
-    times: Times = grid(sde, num_steps, t_min)
+        raise TypeError(
+            f"grid is {grid!r}: wanted a grid such as sd.Uniform() or sd.GivenTimes(array), or a function (sde, "
+            f"num_steps, t_min, start)."
+        )
+    times: Times = grid(sde, num_steps, t_min, *(() if start == 1.0 else (start,)))
     if np.shape(times) != (num_steps + 1,):
         raise ValueError(
             f"the grid gave times of shape {np.shape(times)}: {num_steps} steps need {num_steps + 1} times."
         )
     if is_concrete(times):
         t = np.asarray(times, np.float64)
-        if not (np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [1.0, t_min], rtol=1e-5, atol=1e-9)):
+        if not (np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [start, t_min], rtol=1e-5, atol=1e-9)):
             raise ValueError(
-                f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from 1 to {t_min:g}."
+                f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from {start:g} to {t_min:g}."
             )
     return times
 

@@ -1,0 +1,120 @@
+"""Adaptive steps: the law on Gaussian data and the mixture, evaluations, and diffrax's solvers on one Brownian path."""
+
+import math
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian import gaussian_score
+from test_sampling import counting
+
+import scoresde as sd
+
+KEY = jax.random.key(0)
+N = 20_000
+M, V, T_MIN = 0.7, 0.25, 1e-2
+
+
+def exact_variance(sde, t):
+    return float(sde.alpha(t) ** 2 * V + sde.variance(t))
+
+
+@pytest.mark.parametrize("first_step", [0.01, 1.0], ids=["cautious", "rejected"])
+def test_mean_and_variance_are_those_of_the_sde(any_sde, first_step):
+    """Within 5 standard errors at a small tolerance, one dimension, where every rejection would show."""
+    sampler = sd.AdaptiveSDE(0.003, 0.003, t_min=T_MIN, first_step=first_step, denoise=False)
+    start = jnp.sqrt(exact_variance(any_sde, 1.0)) * jax.random.normal(jax.random.key(1), (N, 1))
+    start = start + any_sde.alpha(1.0) * M
+    out = sd.sample(KEY, sampler, any_sde, gaussian_score(any_sde, M, V), (N, 1), x1=start)
+    want = exact_variance(any_sde, T_MIN)
+    assert bool(out.success.all())
+    assert abs(float(out.x.mean()) - float(any_sde.alpha(T_MIN)) * M) < 5 * math.sqrt(want / N)
+    assert abs(float(out.x.var()) / want - 1.0) < 5 * math.sqrt(2.0 / N)
+
+
+def test_rejected_steps_keep_their_increments():
+    """With no drift x(t_min) - x1 is the Brownian path itself: normal, of variance 1 - t_min, however often rejected.
+
+    A g that jumps makes the error the noise's: a rule that draws anew after a rejection keeps the quiet paths, and its
+    variance is below the true one by far more than 5 standard errors.
+    """
+
+    @sd.types.pytree_dataclass()
+    class Stairs(sd.SDE):
+        """g^2 = 1 + 0.9 sin(40 t): x = noise alone."""
+
+        def log_alpha(self, t):
+            return jnp.zeros_like(jnp.asarray(t, float))
+
+        def variance(self, t):
+            t = jnp.asarray(t, float)
+            return t + 0.9 * (1.0 - jnp.cos(40.0 * t)) / 40.0
+
+    sde = Stairs()
+    sampler = sd.AdaptiveSDE(1e-9, 0.02, t_min=T_MIN, first_step=0.3, denoise=False)
+    out = sd.sample(KEY, sampler, sde, lambda x, t: jnp.zeros_like(x), (N, 1), x1=jnp.zeros((N, 1)))
+    want = float(sde.variance(1.0) - sde.variance(T_MIN))
+    attempts = np.asarray(out.nfe) / 2
+    assert attempts.mean() > 20
+    assert abs(float(out.x.var()) / want - 1.0) < 5 * math.sqrt(2.0 / N)
+    assert abs(float(jnp.mean(out.x**4)) / (3 * want**2) - 1.0) < 5 * math.sqrt(96.0 / 9.0 / N)
+
+
+@pytest.mark.parametrize("settings", [sd.AdaptiveSDE(), sd.AdaptiveSDE(0.1, 0.1, denoise=False),
+                                      sd.AdaptiveSDE(0.1, 0.1, save_path=True, path_points=4),
+                                      sd.AdaptiveSDE(0.1, 0.1, solver=diffrax.ShARK()),
+                                      sd.AdaptiveSDE(0.1, 0.1, solver=diffrax.SRA1())], ids=repr)  # fmt: skip
+def test_reported_evaluations_are_the_counted_ones(settings, mixture):
+    sde = sd.VP()
+    score, count = counting(mixture.score(sde))
+    out = settings(KEY, sde, score, sde.prior_sample(KEY, (1, 2)))
+    jax.effects_barrier()
+    assert int(out.nfe[0]) == count[0] > 0
+    assert bool(out.success[0])
+
+
+def test_the_path_stops_at_its_times(mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    sampler = sd.AdaptiveSDE(0.05, 0.05, save_path=True, path_points=5, denoise=False)
+    out = sampler(KEY, sde, score, sde.prior_sample(KEY, (3, 2)))
+    np.testing.assert_allclose(out.path.t[0], np.linspace(1.0, 1e-3, 5), rtol=1e-6)
+    np.testing.assert_array_equal(out.path.x[:, -1], out.x)
+    want = sd.denoise(sde, score, out.path.x[:, 2], out.path.t[:, 2])
+    np.testing.assert_allclose(out.path.denoised[:, 2], want, rtol=1e-4, atol=1e-5)
+
+
+def test_diffrax_sees_one_brownian_path_whatever_the_tolerance(mixture):
+    """Strong convergence: the same key at 1e-2 and 1e-4 ends at nearly the same points; another key elsewhere."""
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    run = lambda key, tolerance: sd.AdaptiveSDE(  # noqa: E731
+        tolerance, tolerance, t_min=0.05, solver=diffrax.ShARK(), denoise=False
+    )(key, sde, score, jnp.ones((8, 2))).x  # fmt: skip
+    coarse, fine, other = run(KEY, 1e-2), run(KEY, 1e-4), run(jax.random.key(5), 1e-2)
+    assert float(jnp.median(jnp.abs(coarse - fine))) < 0.03
+    assert float(jnp.median(jnp.abs(coarse - other))) > 0.2
+
+
+def test_diffrax_draws_the_gaussian():
+    """1000 samples of N(.7, .25), 5 standard errors: the diffusion's size and the drift's sign."""
+    sde, n = sd.VP(), 1000
+    sampler = sd.AdaptiveSDE(0.05, 0.05, t_min=T_MIN, solver=diffrax.ShARK(), denoise=False)
+    out = sd.sample(KEY, sampler, sde, gaussian_score(sde, M, V), (n, 1))
+    want = exact_variance(sde, T_MIN)
+    assert abs(float(out.x.mean()) - float(sde.alpha(T_MIN)) * M) < 5 * math.sqrt(want / n)
+    assert abs(float(out.x.var()) / want - 1.0) < 5 * math.sqrt(2.0 / n)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_settings_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match="rtol"):
+        sd.AdaptiveSDE(rtol=0.0)
+    with pytest.raises(ValueError, match="not below start"):
+        sd.AdaptiveSDE(t_min=0.5, start=0.5)
+    for solver in (diffrax.Euler(), diffrax.Dopri5(), diffrax.SlowRK()):
+        with pytest.raises(TypeError, match="additive noise"):
+            sd.AdaptiveSDE(solver=solver)
+    with pytest.warns(UserWarning, match="did not reach"):
+        out = sd.sample(KEY, sd.AdaptiveSDE(max_steps=5), sd.VP(), lambda x, t: -x, (4, 2))
+    assert not out.success.any()
