@@ -17,8 +17,8 @@ from scoresde.model import AnyParameterization, AnySDE
 from scoresde.sampling.choices import AnySampler
 
 LEVELS = 32
-"""From 0.01 to 10, the largest distance between two digits, by factors of 1.25; NCSNv2's rule (Technique 2) asks for 1.36
-at most in 64 dimensions. Its rule for the step (Technique 4) gives 2.1e-5 for 5 steps a level, 8.8e-6 for 20."""
+"""From 0.01 to 10, the largest distance between two digits, by factors of 1.25; NCSNv2's rule (Technique 2) asks for at
+most 1.36 in 64 dimensions. Its rule for the step (Technique 4) gives 2.1e-5 for 5 steps a level, 8.8e-6 for 20."""
 
 
 @dataclasses.dataclass(frozen=True)

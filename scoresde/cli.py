@@ -39,7 +39,7 @@ from scoresde.config import ConfigError, from_dict, load_yaml, to_dict
 from scoresde.files import read_rows, write_atomically
 from scoresde.flags import UsageError, exit_code, parse
 from scoresde.likelihood import ExactDivergence, Hutchinson, bits_per_dim, log_likelihood
-from scoresde.plots import image_grid, scatter_2d
+from scoresde.plots import image_grid, path_gif, scatter_2d
 from scoresde.report import write_report
 from scoresde.sampling.base import sample
 from scoresde.sampling.choices import AnySampler
@@ -49,6 +49,7 @@ from scoresde.train.run import HELD_OUT, Trained, open_run
 from scoresde.types import Cond, check_count, check_setting
 
 PICTURED = 400
+ANIMATED = 36
 """Images that a picture shows, at most."""
 
 
@@ -104,6 +105,8 @@ class Sample(OfModel):
 
     out: str | None = None
     """Where to write, NAME.npz: x, nfe, success; NAME.png is their picture. By default a name in RUN/samples."""
+    gif: bool = False
+    """Animate how the first samples come about, beside the picture: images, or points of the plane."""
     sampler: AnySampler = ProbabilityFlow()
     """How to draw."""
 
@@ -111,6 +114,8 @@ class Sample(OfModel):
         super().__post_init__()
         if self.out is not None and not self.out.endswith(".npz"):
             raise ValueError(f"out = {self.out}: wanted a name that ends in .npz.")
+        if getattr(self.sampler, "start", 1.0) < 1.0:
+            raise ValueError("a sampler that starts below t = 1 needs data to start from: sd.sample(..., x0=data).")
 
     def __call__(self) -> dict[str, Any]:
         trained, classes = self.open()
@@ -120,6 +125,8 @@ class Sample(OfModel):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):  # said before the work
             raise OSError(f"{path.parent} cannot be written: name another place, --out NAME.npz.")
+        if self.gif and not _is_drawn(trained.shape):
+            raise ValueError(f"examples of shape {trained.shape}: a GIF is drawn of images and points of the plane.")
         start = time.perf_counter()
         label: dict[str, Any] = {}
         if classes:
@@ -134,13 +141,25 @@ class Sample(OfModel):
         np.savez_compressed(buffer, x=x, nfe=nfe, success=success, **label)
         write_atomically(path, buffer.getvalue())
         picture = _picture(x, path.with_suffix(".png"), trained)
+        animation = self._animation(trained, label.get("label"), path.with_suffix(".gif")) if self.gif else None
         return about | {
             "samples": str(path),
             "picture": picture and str(picture),
+            **({"animation": str(animation)} if animation else {}),
             "failed": int((~success).sum()),
             "evaluations": _mean(nfe[success])[0],
             "seconds": time.perf_counter() - start,
         }
+
+    def _animation(self, trained: Trained, label: np.ndarray | None, path: Path) -> Path:
+        """The first samples once more, with their paths: example i is the same, whatever the number."""
+        few = min(self.num or 64, ANIMATED)
+        sampler = dataclasses.replace(self.sampler, save_path=True)
+        out = sample(jax.random.key(self.seed), sampler, trained.model.sde, trained.model, (few, *trained.shape),
+                     None if label is None else label[:few], self.batch_size)  # fmt: skip
+        assert out.path is not None
+        path_gif(out.path.t[0], out.path.x, out.path.denoised, path, *_ends(trained))
+        return path
 
     def _name(self, about: dict[str, Any]) -> str:
         """Tells apart what other settings would draw."""
@@ -361,14 +380,24 @@ def _parameters(manifest: Path) -> int:
 
 def _picture(x: np.ndarray, path: Path, trained: Trained) -> Path | None:
     """Draw images and points of the plane; of other examples there is no picture."""
-    if x.ndim == 4 and x.shape[-1] in (1, 3):
-        ends = (trained.prepare.low, trained.prepare.high) if trained.prepare else (-1.0, 1.0)
-        image_grid(x[:PICTURED], path, low=ends[0], high=ends[1])
-    elif x.shape[1:] == (2,):
-        scatter_2d({"samples": x}, path)
-    else:
+    if not _is_drawn(x.shape[1:]):
         return None
+    if x.ndim == 4:
+        low, high = _ends(trained)
+        image_grid(x[:PICTURED], path, low=low, high=high)
+    else:
+        scatter_2d({"samples": x}, path)
     return path
+
+
+def _is_drawn(shape: tuple[int, ...]) -> bool:
+    """Images of one or three channels, or points of the plane."""
+    return shape == (2,) or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
+def _ends(trained: Trained) -> tuple[float, float]:
+    """The data's range."""
+    return (trained.prepare.low, trained.prepare.high) if trained.prepare else (-1.0, 1.0)
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:

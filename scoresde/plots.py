@@ -164,6 +164,53 @@ def densities_2d(densities: Mapping[str, Any], extent: tuple[float, float, float
     return fig
 
 
+def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int = 50) -> list[Image]:
+    """Animate a sampler's path, left the states x and right E[x_0 | x], and save the GIF: 5 seconds, and 2 on its end.
+
+    t: (points,), falling or not; x, denoised: (n, points, *data), data images (h, w, 1 or 3) in [low, high] or points
+    of the plane. States larger than data are shown divided by their root mean square. Some `frames` of the points are
+    shown, evenly chosen, first and last among them.
+
+    Raises:
+        ValueError: if the examples are neither images nor points of the plane.
+    """
+    from PIL import Image, ImageDraw
+
+    t, x, denoised = (np.asarray(a, np.float64) for a in (t, x, denoised))
+    planar = x.shape[2:] == (2,)
+    if not planar and (x.ndim != 5 or x.shape[-1] not in (1, 3)):
+        raise ValueError(f"examples of shape {x.shape[2:]}: a GIF is drawn of images (h, w, 1 or 3) or points (2,).")
+    pictures = []
+    for i in np.unique(np.linspace(0, len(t) - 1, min(frames, len(t))).astype(int)):
+        if planar:
+            size = np.abs(denoised[np.isfinite(denoised)]).max(initial=1.0)
+            scale = max(1.0, np.sqrt(np.nanmean(x[:, i] ** 2)) / size)
+            label = f"x at t = {t[i]:.3f}" + (f", divided by {scale:.1f}" if scale > 1.0 else "")
+            clouds = {label: x[:, i] / scale, "E[x₀ | x]": denoised[:, i]}
+            buffer = io.BytesIO()
+            figure = scatter_2d(clouds)
+            for ax in figure.axes:
+                ax.set(xlim=(-1.6 * size, 1.6 * size), ylim=(-1.6 * size, 1.6 * size))
+            figure.savefig(buffer, format="png", dpi=80)
+            pictures.append(Image.open(buffer).convert("RGB"))
+        else:
+            scale = max(1.0, np.sqrt(np.nanmean(x[:, i] ** 2)) / max(abs(low), abs(high)))
+            both = [image_grid(images, low=low, high=high) for images in (x[:, i] / scale, denoised[:, i])]
+            width, height = both[0].size
+            frame = Image.new("RGB", (2 * width + 8, height + 18), (255, 255, 255))
+            frame.paste(both[0], (0, 18))
+            frame.paste(both[1], (width + 8, 18))
+            draw = ImageDraw.Draw(frame)
+            draw.text((4, 3), f"x at t = {t[i]:.3f}" + (f", / {scale:.1f}" if scale > 1.0 else ""), fill=(0, 0, 0))
+            draw.text((width + 12, 3), "E[x0 | x]", fill=(0, 0, 0))
+            pictures.append(frame)
+    each = max(20, 5000 // len(pictures))
+    durations = [each] * (len(pictures) - 1) + [2000]
+    _save(lambda file, format: pictures[0].save(file, format, save_all=True, append_images=pictures[1:], loop=0,
+                                                duration=durations), path)  # fmt: skip
+    return pictures
+
+
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Name → array (2, n) of steps, in order, and values, for each of `CURVES` that the rows have."""
     pairs = {name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()] for name in CURVES}

@@ -137,7 +137,7 @@ def test_diffrax_solvers_are_counted_or_refused(mixture):
         out = sampler(jax.random.key(0), sde, score, jnp.ones((1, 2)))
         jax.effects_barrier()
         assert int(out.nfe[0]) == count[0], solver
-    with pytest.raises(TypeError, match="explicit adaptive Runge-Kutta"):
+    with pytest.raises(TypeError, match="explicit Runge-Kutta"):
         sd.ProbabilityFlow(solver=diffrax.Kvaerno3())
 
 

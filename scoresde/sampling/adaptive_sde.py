@@ -95,8 +95,8 @@ class AdaptiveSDE:
             states, attempts, success = jax.vmap(one)(keys, x1, cond)
             x, path = states[:, -1], None
             if self.save_path:
-                path = path_of(sde, score, stops, jnp.moveaxis(states, 0, 1), cond)
-                x = path.denoised[:, -1] if self.denoise else x
+                path, last = path_of(sde, score, stops, jnp.moveaxis(states, 0, 1), cond)
+                x = last if self.denoise else x
             elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
         evaluations = 2 if self.solver is None else stages(self.solver)
@@ -198,7 +198,7 @@ def stages(solver: Any) -> int:
     Raises:
         TypeError: if the solver is not a stochastic Runge-Kutta method for additive noise with an error estimate.
     """
-    tableau = getattr(solver, "tableau", None)
+    tableau: Any = getattr(solver, "tableau", None)
     additive = isinstance(solver, diffrax.AbstractSRK) and isinstance(tableau.coeffs_w.a, np.ndarray)  # no matrix
     if not additive or tableau.b_error is None:
         raise TypeError(
@@ -237,6 +237,6 @@ def _diffrax(
         max_steps=settings.max_steps,
         throw=False,
     )
-    states = solution.ys.reshape(len(stops), *shape)
+    states = jnp.asarray(solution.ys).reshape(len(stops), *shape)
     success = (solution.result == diffrax.RESULTS.successful) & jnp.all(jnp.isfinite(states))
     return states, solution.stats["num_steps"], success

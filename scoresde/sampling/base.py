@@ -170,11 +170,11 @@ def _sample_chunk(
     return sampler(key_sampler, sde, score, x1, cond)
 
 
-def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> Path:
-    """A path, with E[x_0 | x] by an evaluation a state. t: (points,), or (points, batch); x: (points, batch, *data)."""
-    t = jnp.broadcast_to(t.reshape(t.shape[0], -1), x.shape[:2])
-    denoised = jax.lax.map(lambda state: denoise(sde, score, *state, cond), (x, t))
-    return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1))
+def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> tuple[Path, Array]:
+    """A path and E[x_0 | x] at its end, by an evaluation a state. t: (points,); x: (points, batch, *data)."""
+    t = jnp.broadcast_to(t[:, None], x.shape[:2])
+    denoised = jax.lax.map(lambda state: denoise(sde, score, state[0], state[1], cond), (x, t))
+    return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1)), denoised[-1]
 
 
 def finish(x: Array, success: Array, nfe: int | Array, path: Path | None) -> Sample:

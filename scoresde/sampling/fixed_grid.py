@@ -129,8 +129,8 @@ def integrate(
         state, states = jax.lax.scan(body, start, (jnp.arange(steps), *rows))
         x, path = state if memory is None else state[0], None
         if states is not None:
-            path = path_of(sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond)
-            x = path.denoised[:, -1] if settings.denoise else x
+            path, last = path_of(sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond)
+            x = last if settings.denoise else x
         elif settings.denoise:
             x = denoise(sde, score, x, jnp.full(batch, times[-1], dtype), cond)
     nfe = steps * evaluations + (steps + 1 if settings.save_path else settings.denoise)

@@ -95,9 +95,9 @@ class ProbabilityFlow:
             solution = jax.vmap(one)(x1, cond)
             x, path = solution.y, None
             if times is not None:
-                path = path_of(sde, score, times, jnp.moveaxis(jnp.asarray(solution.path), 0, 1), cond)
-            if self.denoise:
+                path, last = path_of(sde, score, times, jnp.moveaxis(jnp.asarray(solution.path), 0, 1), cond)
+                x = last if self.denoise else x
+            elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
-        return finish(
-            x, solution.success, solution.nfe + self.denoise + (self.path_points if self.save_path else 0), path
-        )
+        nfe = solution.nfe + (self.path_points if self.save_path else self.denoise)
+        return finish(x, solution.success, nfe, path)
