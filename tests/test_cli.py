@@ -106,9 +106,24 @@ def test_samples_are_those_of_the_library(trained, json_of):
     assert (about["step"], about["ema"], about["seed"], about["num"]) == (40, True, 3, 6)
     assert (about["failed"], about["evaluations"]) == (0, 21)
     assert about["sampler"] == {"kind": "EulerMaruyama", "num_steps": 20, "t_min": 1e-3, "denoise": True,
-                                "grid": {"kind": "Uniform"}, "save_path": False}  # fmt: skip
+                                "start": 1.0, "grid": {"kind": "Uniform"}, "save_path": False}  # fmt: skip
     assert about["samples"] == str(trained / "samples" / "EulerMaruyama_num_steps=20_num=6_seed=3_step=40.npz")
     assert Image.open(about["picture"]).format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["heun", "dpm-solver-pp", "restart"])
+def test_any_sampler_draws_and_its_path_is_animated(trained, json_of, name):
+    about = json_of("sample", trained, "--num", "40", f"sampler:{name}", "--gif")
+    with Image.open(about["animation"]) as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames > 10
+    assert about["failed"] == 0
+
+
+def test_a_start_below_one_wants_data(trained, call):
+    code, _, said = call("sample", trained, "sampler:ddim", "--sampler.start", "0.5")
+    assert code != 0
+    assert "x0=data" in said
 
 
 def test_weights_are_those_asked_for(trained, json_of):
@@ -129,7 +144,8 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
     code, said, _ = call("sample", "--sampler.num-steps", "9", "sampler:predictor-corrector", trained, *DRAW,
                          "--out", out, "--sampler.t-min", "1e-2", "sampler.corrector:no-corrector")  # fmt: skip
     assert code == 0
-    assert "sampler          PredictorCorrector(predictor=ReverseDiffusionPredictor(), corrector=NoCorrector()" in said
+    assert "sampler          PredictorCorrector(" in said
+    assert "predictor=ReverseDiffusionPredictor(), corrector=NoCorrector()" in said
     model = sd.load(trained)
     sampler = sd.PredictorCorrector(corrector=sd.NoCorrector(), num_steps=9, t_min=1e-2)
     with np.load(out) as stored:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import sys
 import time
 import types
@@ -50,7 +51,10 @@ labels = st.one_of(st.builds(sd.Scaled, positive), st.builds(sd.Index, st.intege
 parameterizations = st.one_of(
     st.builds(sd.EDM, positive), *(st.builds(kind, labels) for kind in (sd.Noise, sd.Score, sd.Data, sd.Velocity))
 )
-grids = st.sampled_from([sd.Uniform(), sd.UniformLogSNR()])
+grids = st.one_of(
+    st.sampled_from([sd.Uniform(), sd.UniformLogSNR(), sd.Quadratic(), sd.GivenTimes((1.0, 0.3, 0.01))]),
+    st.builds(sd.Karras, positive),
+)
 samplers = st.one_of(
     st.builds(sd.EulerMaruyama, st.integers(1, 999), t_min=st.floats(0, 0.5), grid=grids),
     st.builds(sd.ProbabilityFlow, rtol=st.floats(1e-9, 1e-2), variable=st.sampled_from([sd.InTime(), sd.InLogSNR()])),
@@ -61,8 +65,20 @@ samplers = st.one_of(
         grid=grids,
         corrector_first=st.booleans(),
     ),
-    st.builds(sd.Ancestral, st.integers(1, 999), st.sampled_from(["posterior", "beta"]), st.none() | st.floats(0, 0.5)),
+    st.builds(
+        sd.Ancestral, st.integers(1, 99), st.sampled_from(["posterior", "beta"]), t_min=st.none() | st.floats(0, 0.5)
+    ),
     st.builds(sd.AnnealedLangevin, st.integers(1, 99), st.integers(1, 99), positive),
+    st.builds(sd.Exponential, st.integers(400, 999), st.integers(1, 3), st.floats(0, 1), st.booleans(), grid=grids),
+    st.builds(sd.DDIM, st.floats(0, 1), st.integers(1, 999), start=st.floats(0.5, 1.0), denoise=st.booleans()),
+    st.builds(sd.DPMSolverPP, st.integers(1, 3), grid=grids),
+    st.builds(sd.UniPC, st.integers(1, 3), save_path=st.booleans()),
+    st.builds(sd.Heun, st.integers(1, 99), st.floats(0, 50), churn_max=st.sampled_from([50.0, math.inf])),
+    st.builds(
+        lambda interval: sd.Restart(9, (interval, sd.Interval(0.1, 2.0))),
+        st.builds(sd.Interval, repeats=st.integers(1, 9)),
+    ),
+    st.builds(sd.AdaptiveSDE, positive, positive, power=st.floats(0.5, 1.0)),
 )
 training = st.builds(
     sd.Training,
@@ -213,6 +229,14 @@ def test_differences_name_their_places():
         ("sampler:annealed-langevin --sampler.t-min 0.1", Experiment(sampler=sd.AnnealedLangevin(t_min=0.1))),
         ("parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
          Experiment(parameterization=sd.Noise(sd.Index(300)))),
+        ("sampler:dpm-solver-pp --sampler.order 3 sampler.grid:karras --sampler.grid.rho 5",
+         Experiment(sampler=sd.DPMSolverPP(3, grid=sd.Karras(5.0)))),
+        ("sampler:heun --sampler.churn 6 --sampler.num-steps 30", Experiment(sampler=sd.Heun(30, 6.0))),
+        ("sampler:ddim --sampler.eta 0.5", Experiment(sampler=sd.DDIM(0.5))),
+        ("sampler:uni-pc sampler.grid:given-times --sampler.grid.times 1 0.5 0.001",
+         Experiment(sampler=sd.UniPC(grid=sd.GivenTimes((1.0, 0.5, 0.001))))),
+        ("sampler:adaptive-sde --sampler.rtol 0.1", Experiment(sampler=sd.AdaptiveSDE(0.1))),
+        ("sampler:restart", Experiment(sampler=sd.Restart())),
         ("training.times:level-times --training.times.num-steps 300",
          Experiment(training=sd.Training(times=sd.LevelTimes(300)))),
         ("--name=sde:ve", Experiment(name="sde:ve")),
@@ -255,7 +279,7 @@ def test_the_order_of_flags_and_choices_does_not_matter():
     [
         ("sde:vpp", r"sde:vpp is no choice: wanted one of sde:{vp, sub-vp, ve}"),
         ("sde.grid:uniform", r"no choice here. There are:\n  sde:{vp, sub-vp, ve}\n"),
-        ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, uniform-log-snr}"),
+        ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, "),
         ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
         ("sampler:predictor-corrector sampler.predictor:no-predictor sampler.corrector:no-corrector", "nothing would"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoresde import plots
-from scoresde.plots import FAILED, GAP, image_grid, scatter_2d, training_curve
+from scoresde.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, training_curve
 
 
 def test_grid_shows_every_pixel_at_its_place(tmp_path):
@@ -161,3 +161,24 @@ plots.training_curve([{"step": 0, "loss": 1.0}])
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program, plots.__file__], check=True)
+
+
+def test_a_gif_shows_the_path_of_images_and_of_points(tmp_path):
+    """First, last and evenly chosen frames; x on the left, what it lets expect on the right, at the size of a grid."""
+    from PIL import Image
+
+    t = np.linspace(1.0, 0.0, 9)
+    x = np.linspace(-1.0, 1.0, 9)[None, :, None, None, None] * np.ones((4, 9, 8, 8, 1))
+    frames = path_gif(t, x, -x, tmp_path / "images.gif", frames=5)
+    assert len(frames) == 5
+    grid = image_grid(x[:, -1])
+    assert frames[0].size == (2 * grid.width + 8, grid.height + 18)
+    last = np.asarray(frames[-1])
+    np.testing.assert_array_equal(last[18:, : grid.width], np.asarray(grid))
+    np.testing.assert_array_equal(last[18:, grid.width + 8 :], np.asarray(image_grid(-x[:, -1])))
+    with Image.open(tmp_path / "images.gif") as gif:
+        assert (gif.format, gif.n_frames) == ("GIF", 5)
+    points = np.random.default_rng(0).normal(size=(50, 9, 2))
+    assert len(path_gif(t, 100 * points, points, tmp_path / "points.gif", frames=3)) == 3
+    with pytest.raises(ValueError, match="images"):
+        path_gif(t, points[:, :, :1], points[:, :, :1], tmp_path / "no.gif")

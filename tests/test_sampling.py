@@ -1,6 +1,7 @@
 """Samplers against exact draws, closed-form recursions, a counting callback, and themselves in other chunks."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from scoresde.evaluation import sliced_wasserstein
 from scoresde.types import right_pad
 
 N = 20_000
+IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +221,95 @@ def test_denoise_is_used_where_offered(mixture):
     np.testing.assert_allclose(sd.denoise(sde, lambda x, t: exact(x, t), x, t), tweedie, rtol=1e-6)
 
 
+# --- Other starts ---
+
+
+def test_data_noised_part_way_come_back_as_data(sampler, mixture, exact_distances):
+    """x0 noised to t = 0.3 and sampled from there: again draws of the mixture, and near where they were."""
+    if not hasattr(sampler, "start"):
+        pytest.skip("starts at 1")
+    sde, (draw, floor) = sd.VP(), exact_distances
+    x0, sampler = mixture.sample(jax.random.key(200), N), dataclasses.replace(sampler, start=0.3)
+    out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (N, 2), x0=x0)
+    assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
+    moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
+    spread = float(jnp.mean(jnp.sum((x0 - x0.mean(axis=0)) ** 2, axis=1)))
+    assert 0.1 * spread < moved < 1.6 * spread  # 2: as far as two independent draws
+
+
+def test_less_noise_edits_less(mixture):
+    sde, x0, moved = sd.VP(), mixture.sample(jax.random.key(1), 500), []
+    for start in (0.05, 0.2, 0.8):
+        sampler = sd.DPMSolverPP(num_steps=20, eta=1.0, start=start)
+        x = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (500, 2), x0=x0, batch_size=128).x
+        moved.append(float(jnp.mean((x - x0) ** 2)))
+    assert moved[0] < 0.5 * moved[1] < 0.25 * moved[2]
+
+
+def test_states_of_ones_own_are_where_sampling_begins(mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    x1, sampler = 0.5 * jnp.ones((7, 2)) * jnp.arange(7.0)[:, None], sd.UniPC(2, 8, start=0.6)
+    direct = sampler(KEY, sde, score, x1).x
+    np.testing.assert_allclose(sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1).x, direct, rtol=1e-4, atol=1e-5)
+    chunked = sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1, batch_size=3).x
+    np.testing.assert_allclose(chunked, direct, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give x1, states of that time, or x0"),
+        ({"x1": jnp.ones((4, 2)), "x0": jnp.ones((4, 2))}, "not both"),
+        ({"x1": jnp.ones((5, 2))}, r"x1 has shape \(5, 2\)"),
+        ({"x0": jnp.ones((4, 3))}, r"x0 has shape \(4, 3\)"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sd.sample(KEY, sd.DDIM(start=0.5), sd.VP(), IDENTITY, (4, 2), **options)
+
+
+# --- Paths ---
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [sd.EulerMaruyama(5), sd.Heun(5), sd.UniPC(2, 5), sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 1),)),
+     sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, path_points=4), sd.Ancestral(5)],
+    ids=lambda s: type(s).__name__,
+)  # fmt: skip
+def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
+    """E[x_0 | x] of every state, and the sample is the last of them; without a path, the same sample."""
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    x1 = sde.prior_sample(jax.random.key(1), (3, 2))
+    out = dataclasses.replace(settings, save_path=True)(KEY, sde, score, x1)
+    for i in range(out.path.t.shape[1]):
+        want = sd.denoise(sde, score, out.path.x[:, i], out.path.t[:, i])
+        np.testing.assert_allclose(out.path.denoised[:, i], want, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(out.x, out.path.denoised[:, -1])
+    np.testing.assert_allclose(settings(KEY, sde, score, x1).x, out.x, atol=1e-3)
+
+
+def test_any_controller_of_diffrax_steps_the_flow(mixture):
+    """200 given Euler steps are what a loop of them makes; nonsense is refused."""
+    import diffrax
+
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    x1, ts = sde.prior_sample(KEY, (2, 2)), jnp.linspace(1.0, 1e-3, 201)
+    sampler = sd.ProbabilityFlow(diffrax.Euler(), controller=diffrax.StepTo(ts[::-1]), denoise=False)
+    x, flow = x1, sde.probability_flow(score)
+    for t, s in itertools.pairwise(ts):
+        x = x + (s - t) * flow(x, t)
+    out = sampler(KEY, sde, score, x1)
+    np.testing.assert_allclose(out.x, x, atol=1e-4)
+    assert out.nfe.tolist() == [200, 200]
+    with pytest.raises(TypeError, match=r"diffrax\.StepTo"):
+        sd.ProbabilityFlow(diffrax.Euler())
+    with pytest.raises(TypeError, match="controller is 3"):
+        sd.ProbabilityFlow(controller=3)
+
+
 def test_path_holds_every_state_and_is_off_by_default(mixture):
     sde, score = sd.VP(), mixture.score(sd.VP())
     x1 = sde.prior_sample(jax.random.key(1), (3, 2))
@@ -275,9 +366,6 @@ def draw(*shape, **options):
 
 def integrate(key, sde, score, x1):
     return sd.EulerMaruyama(2)(key, sde, score, x1)
-
-
-IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""The reverse-time SDE with adaptive steps, each example its own, on Brownian paths that rejections do not bend."""
+"""The reverse-time SDE with adaptive steps, each example its own, on Brownian paths that the steps do not bend."""
 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffrax
@@ -16,10 +17,10 @@ from jaxtyping import Float
 from scoresde.calls import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
 from scoresde.sde.base import SDE, check_sde, denoise, reverse_drift
-from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting
+from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, normal_like, right_pad
 
-PIECES = 8
-"""Rejected intervals that an example remembers; with as many, a step is accepted as it is."""
+LEVELS = 20
+"""Halvings of [t_min, start]; a step of the last level is accepted as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,9 @@ class AdaptiveSDE:
         E = |(x' - x'') / delta| / sqrt(D),   delta = max(atol, rtol max(|x'|, |x'_prev|))
         accept x'' if E <= 1;   h ← safety h E^{-power}
 
-    Unlike the paper's, a rejected step keeps its Brownian increment: the shorter one is drawn by the bridge within it
-    and the rest is kept for later (Rackauckas & Nie 2017, "rejection sampling with memory"). Drawing anew would prefer
-    quiet paths. Evaluations, per example: 2 an attempted step, one more with `denoise`.
+    Unlike the paper's, steps are halves of halves of [t_min, start], and dw is that interval's increment, drawn by
+    Brownian bridges from one path for each key (as in Rackauckas & Nie 2017). Drawing anew after a rejection prefers
+    quiet paths and biases the law. Evaluations, per example: 2 an attempted step, one more with `denoise`.
 
     Raises:
         ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
@@ -61,7 +62,7 @@ class AdaptiveSDE:
     max_steps: int = 10_000
     """Attempted steps after which an example counts as failed."""
     save_path: bool = False
-    """Keep `path_points` states, evenly spaced in t, and their E[x_0 | x]; steps end there."""
+    """Keep `path_points` states, each the first at or past evenly spaced times, and their E[x_0 | x]."""
     path_points: int = 101
 
     def __post_init__(self):
@@ -85,17 +86,16 @@ class AdaptiveSDE:
         x1, keys = check_sampler_input(key, sde, x1, cond)
         points = self.path_points if self.save_path else 2
         stops = jnp.linspace(self.start, self.t_min, points, dtype=x1.dtype)
-
-        def one(key, x, cond):
-            cond = jax.tree.map(lambda leaf: leaf[None], cond)
-            drift = lambda x, t: reverse_drift(sde, score, x[None], t, cond, weight=1.0)[0]  # noqa: E731
-            return (_pair if self.solver is None else _diffrax)(self, key, sde, drift, x, stops)
-
+        drift = lambda x, t, cond: reverse_drift(sde, score, x, t, cond, weight=1.0)  # noqa: E731
         with full_precision():
-            states, attempts, success = jax.vmap(one)(keys, x1, cond)
-            x, path = states[:, -1], None
+            if self.solver is None:
+                times, states, attempts, success = _pair(self, keys, sde, partial(drift, cond=cond), x1, stops)
+            else:
+                states, attempts, success = jax.vmap(partial(_diffrax, self, sde, drift, stops))(keys, x1, cond)
+                times, states = stops, jnp.moveaxis(states, 0, 1)
+            x, path = states[-1], None
             if self.save_path:
-                path, last = path_of(sde, score, stops, jnp.moveaxis(states, 0, 1), cond)
+                path, last = path_of(sde, score, times, states, cond)
                 x = last if self.denoise else x
             elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
@@ -104,89 +104,114 @@ class AdaptiveSDE:
         return finish(x, success, nfe, path)
 
 
-# --- The paper's pair, for one example ---
+# --- The paper's pair ---
 
 
 class _Walk(NamedTuple):
-    """One example on its way: the step to attempt, and the Brownian path's known pieces ahead, nearest last."""
+    """Examples on their way: states, steps to attempt, and the pieces of their Brownian paths ahead, nearest last.
 
-    t: Array
-    x: Array
+    A piece is a dyadic interval, node n of a binary tree: n = 1 is all of [start, t_min], its halves are 2n and 2n + 1.
+    """
+
+    t: Array  # (batch,)
+    x: Array  # (batch, *data)
     before: Array
     step: Array
-    stop: Array
-    states: Array
-    lengths: Array
-    increments: Array
+    times: Array  # (points, batch)
+    states: Array  # (points, batch, *data)
+    nodes: Array  # (LEVELS + 1, batch)
+    increments: Array  # (LEVELS + 1, batch, *data)
     pieces: Array
     attempts: Array
 
 
-def _pair(
-    settings: AdaptiveSDE, key: Array, sde: SDE, drift: Any, x: Array, stops: Array
-) -> tuple[Array, Array, Array]:
-    """States at the stops, attempted steps, success. A while loop; under vmap it runs until the slowest is done."""
-    dtype, last = x.dtype, len(stops) - 1
-    least = 4.0 * jnp.finfo(dtype).eps  # a step that t would not feel
+def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, stops: Array) -> tuple[Array, ...]:
+    """Times and states at which the stops were reached, attempted steps, success: (points, batch), …, (batch,).
 
-    def goes_on(walk):
-        return (walk.stop <= last) & (walk.attempts < settings.max_steps) & jnp.all(jnp.isfinite(walk.x))
+    The batch in one while loop, in which finished examples rest. A path is a function of its key alone, so that
+    rounding, which may turn a decision, moves the result by the tolerance and no more.
+    """
+    batch, dtype, span = jnp.arange(x.shape[0]), x.dtype, settings.start - settings.t_min
+    pad = lambda a: right_pad(a, x)  # noqa: E731
 
-    def attempt(walk):
-        z = jax.random.normal(jax.random.fold_in(key, walk.attempts), x.shape, dtype)
+    def normal(nodes):
+        return normal_like(jax.vmap(jax.random.fold_in)(keys, nodes), x)
+
+    def active(walk):
+        finite = jnp.all(jnp.isfinite(walk.x), axis=tuple(range(1, x.ndim)))
+        return (walk.pieces > 0) & (walk.attempts < settings.max_steps) & finite
+
+    def nearest(walk):  # the piece ahead: its place, node, level and length
         top = jnp.maximum(walk.pieces - 1, 0)
-        ahead = jnp.where(walk.pieces > 0, walk.lengths[top], jnp.inf)  # nothing is known beyond the pieces
-        room = walk.t - stops[walk.stop]
-        h = jnp.minimum(jnp.minimum(jnp.maximum(walk.step, least), room), ahead)
-        whole, known = h >= ahead, walk.pieces > 0
-        # The increment over h: the piece itself, a bridge within it, or new.
-        length, increment = jnp.where(known, walk.lengths[top], h), walk.increments[top]
-        share = h / length
-        bridge = share * increment + jnp.sqrt(h * (1.0 - share)) * z
-        dw = jnp.where(known, jnp.where(whole, increment, bridge), jnp.sqrt(h) * z)
-        # What is left of the piece stays on top, unless it was used whole.
-        lengths = walk.lengths.at[top].set(jnp.where(known, length - h, walk.lengths[top]))
-        increments = walk.increments.at[top].set(jnp.where(known, increment - dw, increment))
-        pieces = walk.pieces - (known & whole)
+        node = walk.nodes[top, batch]
+        level = 31 - jax.lax.clz(node)
+        return top, node, level, span * jnp.exp2(-level.astype(dtype))
 
-        t_next = jnp.where(h >= room, stops[walk.stop], walk.t - h)
-        euler = walk.x - h * drift(walk.x, walk.t) + sde.diffusion(walk.t) * dw
-        second = walk.x - h * drift(euler, t_next) + sde.diffusion(t_next) * dw
-        improved = 0.5 * (euler + second)
-        scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
-        error = jnp.sqrt(jnp.mean(((euler - improved) / scale) ** 2))
-        accepted = (error <= 1.0) | (pieces >= PIECES) | (h <= least) | ~jnp.isfinite(error)
-        factor = settings.safety * jnp.maximum(error, 1e-6) ** -settings.power
-        arrived = accepted & (h >= room)
+    def too_long(walk):
+        _, _, level, length = nearest(walk)
+        return active(walk) & (length > walk.step) & (level < LEVELS)
 
-        pushed = jnp.minimum(pieces, PIECES - 1)  # a rejected step's increment is remembered
-        return _Walk(
-            t=jnp.where(accepted, t_next, walk.t),
-            x=jnp.where(accepted, improved, walk.x),
-            before=jnp.where(accepted, euler, walk.before),
-            step=jnp.where(jnp.isfinite(factor), h * jnp.where(accepted, factor, jnp.minimum(factor, 0.9)), h),
-            stop=walk.stop + arrived,
-            states=walk.states.at[walk.stop].set(jnp.where(arrived, improved, walk.states[walk.stop])),
-            lengths=jnp.where(accepted, lengths, lengths.at[pushed].set(h)),
-            increments=jnp.where(accepted, increments, increments.at[pushed].set(dw)),
-            pieces=jnp.where(accepted, pieces, pieces + 1),
-            attempts=walk.attempts + 1,
+    def halve(walk):  # the Brownian bridge: half the increment, and an independent normal of variance length / 4
+        halved, (top, node, _, length) = too_long(walk), nearest(walk)
+        whole, above = walk.increments[top, batch], jnp.minimum(top + 1, LEVELS)
+        left = 0.5 * whole + pad(0.5 * jnp.sqrt(length)) * normal(node)
+
+        def put(stack, place, value):
+            return stack.at[place, batch].set(
+                jnp.where(pad(halved) if value.ndim > 1 else halved, value, stack[place, batch])
+            )
+
+        return walk._replace(
+            nodes=put(put(walk.nodes, top, 2 * node + 1), above, 2 * node),
+            increments=put(put(walk.increments, top, whole - left), above, left),
+            pieces=walk.pieces + halved,
         )
 
+    def attempt(walk):
+        walk = jax.lax.while_loop(lambda walk: jnp.any(too_long(walk)), halve, walk)
+        top, node, level, h = nearest(walk)
+        dw = walk.increments[top, batch]
+        ends = (node + 1 - 2**level) / jnp.exp2(level.astype(dtype))  # in units of the span, exactly
+        t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends.astype(dtype))
+
+        slope, g, g_next = drift(walk.x, walk.t), sde.diffusion(walk.t), sde.diffusion(t_next)
+        euler = walk.x - pad(h) * slope + pad(g) * dw
+        gap = 0.5 * (pad(h) * (slope - drift(euler, t_next)) + pad(g_next - g) * dw)  # x'' - x', without cancellation
+        scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
+        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
+        passed = (error <= 1.0) | (level >= LEVELS) | ~jnp.isfinite(error)
+        wanted = settings.safety * h * jnp.maximum(error, 1e-6) ** -settings.power
+        moving = active(walk)
+        accepted = moving & passed
+        reached = accepted & (stops[:, None] < walk.t) & (stops[:, None] >= t_next)
+        state = euler + gap
+        return walk._replace(
+            t=jnp.where(accepted, t_next, walk.t),
+            x=jnp.where(pad(accepted), state, walk.x),
+            before=jnp.where(pad(accepted), euler, walk.before),
+            step=jnp.where(accepted, wanted, jnp.where(moving, jnp.minimum(wanted, 0.5 * h), walk.step)),
+            times=jnp.where(reached, t_next, walk.times),
+            states=jnp.where(reached.reshape(*reached.shape, *(1,) * (x.ndim - 1)), state, walk.states),
+            pieces=walk.pieces - accepted,
+            attempts=walk.attempts + moving,
+        )
+
+    zeros, ones = jnp.zeros(x.shape[0], int), jnp.ones(x.shape[0], dtype)
+    root = jnp.sqrt(jnp.asarray(span, dtype)) * normal(zeros)
     walk = _Walk(
-        t=stops[0],
+        t=settings.start * ones,
         x=x,
         before=x,
-        step=jnp.asarray(settings.first_step, dtype),
-        stop=jnp.asarray(1),
-        states=jnp.zeros((len(stops), *x.shape), dtype).at[0].set(x),
-        lengths=jnp.zeros(PIECES, dtype),
-        increments=jnp.zeros((PIECES, *x.shape), dtype),
-        pieces=jnp.asarray(0),
-        attempts=jnp.asarray(0),
+        step=settings.first_step * ones,
+        times=jnp.broadcast_to(stops[:, None], (len(stops), x.shape[0])),
+        states=jnp.broadcast_to(x, (len(stops), *x.shape)),
+        nodes=jnp.ones((LEVELS + 1, x.shape[0]), int),
+        increments=jnp.zeros((LEVELS + 1, *x.shape), dtype).at[0].set(root),
+        pieces=zeros + 1,
+        attempts=zeros,
     )
-    walk = jax.lax.while_loop(goes_on, attempt, walk)
-    return walk.states, walk.attempts, (walk.stop > last) & jnp.all(jnp.isfinite(walk.x))
+    walk = jax.lax.while_loop(lambda walk: jnp.any(active(walk)), attempt, walk)
+    return walk.times, walk.states, walk.attempts, walk.pieces == 0
 
 
 # --- diffrax's solvers ---
@@ -210,10 +235,12 @@ def stages(solver: Any) -> int:
 
 
 def _diffrax(
-    settings: AdaptiveSDE, key: Array, sde: SDE, drift: Any, x: Array, stops: Array
+    settings: AdaptiveSDE, sde: SDE, drift: Any, stops: Array, key: Array, x: Array, cond: Cond
 ) -> tuple[Array, Array, Array]:
-    """In u = start - t, which rises; the diffusion is g times the identity. Solvers for additive noise want dw and its
-    time integral over a step, no more."""
+    """One example, in u = start - t, which rises; the diffusion is g times the identity. Solvers for additive noise
+    want dw and its time integral over a step, no more.
+    """
+    cond = jax.tree.map(lambda leaf: leaf[None], cond)
     shape, span = x.shape, settings.start - settings.t_min
     brownian = diffrax.VirtualBrownianTree(
         0.0, span, tol=1e-6 * span, shape=(x.size,), key=key, levy_area=diffrax.SpaceTimeLevyArea
@@ -221,7 +248,7 @@ def _diffrax(
     time = lambda u: jnp.clip(settings.start - u, settings.t_min, settings.start).astype(x.dtype)  # noqa: E731
     solution = diffrax.diffeqsolve(
         diffrax.MultiTerm(
-            diffrax.ODETerm(lambda u, y, args: -drift(y.reshape(shape), time(u)).reshape(-1)),
+            diffrax.ODETerm(lambda u, y, args: -drift(y.reshape(1, *shape), time(u), cond).reshape(-1)),
             diffrax.ControlTerm(
                 lambda u, y, args: lineax.DiagonalLinearOperator(jnp.full(x.size, sde.diffusion(time(u)), x.dtype)),
                 brownian,

@@ -171,8 +171,8 @@ def _sample_chunk(
 
 
 def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> tuple[Path, Array]:
-    """A path and E[x_0 | x] at its end, by an evaluation a state. t: (points,); x: (points, batch, *data)."""
-    t = jnp.broadcast_to(t[:, None], x.shape[:2])
+    """A path, and E[x_0 | x] at its end; an evaluation a state. t: (points, ...); x: (points, batch, *data)."""
+    t = jnp.broadcast_to(t.reshape(t.shape[0], -1), x.shape[:2])
     denoised = jax.lax.map(lambda state: denoise(sde, score, state[0], state[1], cond), (x, t))
     return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1)), denoised[-1]
 
