@@ -143,7 +143,7 @@ def solve(
         solver,
         t0=u0,
         t1=u1,
-        dt0=(u1 - u0) * 1e-2,  # given, so that diffrax spends no evaluations to guess it
+        dt0=None if isinstance(controller, diffrax.StepTo) else (u1 - u0) * 1e-2,  # a guess would cost evaluations
         y0=y0,
         stepsize_controller=controller
         or diffrax.PIDController(

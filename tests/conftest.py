@@ -49,7 +49,7 @@ SAMPLERS = {
     "exponential": sd.Exponential(num_steps=80, order=2, eta=1.0, corrector=True),
     "heun": sd.Heun(num_steps=60, churn=10.0),
     "restart": sd.Restart(num_steps=40, intervals=(sd.Interval(0.3, 1.0, 10, 2),)),
-    "adaptive_sde": sd.AdaptiveSDE(rtol=0.01, atol=0.01),
+    "adaptive_sde": sd.AdaptiveSDE(rtol=0.05, atol=0.05),
     "probability_flow": sd.ProbabilityFlow(),
     "own": own_sampler.Midpoint(),
 }
