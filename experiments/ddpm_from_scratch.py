@@ -3,7 +3,7 @@
     python experiments/ddpm_from_scratch.py --steps 1500
 
 Hardware: 2 CPU cores, about 5 minutes. To expect: ddpm_from_scratch.png, 64 digits, and bits/dim of held-out digits
-through the SDE that the chain discretises: EXPECT
+through the SDE that the chain discretises: 1.95 ± .03.
 
 What the library gives: the tables and kernels of the chain (sd.DDPM), a U-Net, the digits; and at the end the
 likelihood, which a chain alone does not have. Everything else is here: objective, training, moving average, sampling.

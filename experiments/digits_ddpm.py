@@ -2,7 +2,8 @@
 
     python experiments/digits_ddpm.py                   # --help lists every setting; the same command resumes
 
-Hardware: 2 CPU cores, about 8 minutes. To expect (seed 0): EXPECT
+Hardware: 2 CPU cores, about 10 minutes. To expect (seed 0): 1.929 ± .014 bits/dim (from the lowest level on), Fréchet
+distance .50, 89 % recognised, after 300 evaluations; the report's last table has fewer steps and other samplers.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
     python experiments/digits_ncsn.py                   # --help lists every setting; the same command resumes
 
-Hardware: 2 CPU cores, about 8 minutes. To expect (seed 0): EXPECT
+Hardware: 2 CPU cores, about 15 minutes. To expect (seed 0): 1.887 ± .014 bits/dim, Fréchet distance 1.08 and 82 %
+recognised by annealed Langevin dynamics (161 evaluations); .73 by predictor-corrector, .66 by 100 ancestral steps, in
+the report's last table.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
         if planar:
             size = np.abs(denoised[np.isfinite(denoised)]).max(initial=1.0)
             scale = max(1.0, np.sqrt(np.nanmean(x[:, i] ** 2)) / size)
-            label = f"x at t = {t[i]:.3f}" + (f", divided by {scale:.1f}" if scale > 1.0 else "")
+            label = f"x at t = {t[i]:.3f}" + (f", divided by {scale:.1f}" if scale > 1.05 else "")
             clouds = {label: x[:, i] / scale, "E[x₀ | x]": denoised[:, i]}
             buffer = io.BytesIO()
             figure = scatter_2d(clouds)
@@ -201,7 +201,7 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
             frame.paste(both[0], (0, 18))
             frame.paste(both[1], (width + 8, 18))
             draw = ImageDraw.Draw(frame)
-            draw.text((4, 3), f"x at t = {t[i]:.3f}" + (f", / {scale:.1f}" if scale > 1.0 else ""), fill=(0, 0, 0))
+            draw.text((4, 3), f"x at t = {t[i]:.3f}" + (f", / {scale:.1f}" if scale > 1.05 else ""), fill=(0, 0, 0))
             draw.text((width + 12, 3), "E[x0 | x]", fill=(0, 0, 0))
             pictures.append(frame)
     each = max(20, 5000 // len(pictures))

@@ -13,10 +13,12 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.data.arrays import digits
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 import bench  # noqa: E402
+import sampler_quality  # noqa: E402
 import start_up  # noqa: E402
 import train_step  # noqa: E402
 
@@ -48,6 +50,31 @@ def test_sampler_overhead():
     assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 2
     assert result["figures"]["Euler-Maruyama, evaluations"] == 6
     assert result["figures"]["predictor-corrector, evaluations"] == 11
+
+
+def test_sampler_quality_spends_the_evaluations_it_says():
+    """Each sampler's settings for 20 evaluations, counted; one fewer where a step takes two."""
+    sde = sd.VP()
+    for name, rule in sampler_quality.RULES.items():
+        out = rule(20)(jax.random.key(0), sde, lambda x, t: -x, jnp.ones((1, 2)))
+        assert out.nfe in ((19,) if name in ("Heun", "Heun, churn", "Restart", "predictor-corrector") else (20,)), name
+    assert [n for n in (5, 20) if sampler_quality.possible(sampler_quality.RULES["Restart"], n)] == [20]
+
+
+@pytest.mark.slow
+def test_sampler_quality(tmp_path):
+    """A table, a picture and a line of JSON from a network of a few steps; about 3 minutes."""
+    data = digits()
+    net = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM(0.6))
+    prepare = sd.UniformDequantization(levels=data.levels)
+    training = sd.Training(steps=4, batch_size=32)
+    sd.fit(jax.random.key(0), model, data.train, prepare=prepare, training=training, run=tmp_path / "run")
+    command = [sys.executable, str(FOLDER / "sampler_quality.py"), "--quick", str(tmp_path / "run")]
+    out = subprocess.run([*command, "--picture", str(tmp_path / "q.png")], check=True, capture_output=True, text=True)
+    figures = json.loads(out.stdout.splitlines()[-1])["figures"]
+    assert all(f"{name}, 5 evaluations" in figures for name in ("ancestral", "DDIM", "UniPC-3"))
+    assert (tmp_path / "q.png").stat().st_size > 10_000
 
 
 def test_likelihood():
