@@ -14,8 +14,10 @@ evaluation  distances between samples and data (evaluation.py)
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scoresde.bound import Bound, variational_bound
 from scoresde.dequantization import UniformDequantization
 from scoresde.discrete import DDPM, NCSN
+from scoresde.latent import decode, encode, interpolate
 from scoresde.likelihood import (
     ExactDivergence,
     Gaussian,
@@ -30,7 +32,9 @@ from scoresde.loss import (
     LevelTimes,
     LikelihoodWeighting,
     LogNormalSigma,
+    LogSNRTime,
     LowDiscrepancyTime,
+    TimeMixture,
     UniformTime,
     VarianceWeighting,
     dsm_loss,
@@ -109,6 +113,7 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "BatchNorms",
+    "Bound",
     "CheckpointError",
     "Checkpoints",
     "ConfigError",
@@ -136,6 +141,7 @@ __all__ = [
     "Likelihood",
     "LikelihoodWeighting",
     "LogNormalSigma",
+    "LogSNRTime",
     "LowDiscrepancyTime",
     "MLPConfig",
     "NoCorrector",
@@ -158,6 +164,7 @@ __all__ = [
     "Sigma",
     "SubVP",
     "TabulatedVP",
+    "TimeMixture",
     "Training",
     "TrainingDiverged",
     "UNet",
@@ -171,11 +178,15 @@ __all__ = [
     "Velocity",
     "bits_per_dim",
     "convert",
+    "decode",
     "denoise",
     "dsm_loss",
+    "encode",
     "fit",
+    "interpolate",
     "load",
     "log_likelihood",
     "sample",
     "use_cpu_cores",
+    "variational_bound",
 ]

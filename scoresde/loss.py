@@ -146,6 +146,60 @@ class LogNormalSigma:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogSNRTime:
+    """log SNR ~ U[log SNR(1), log SNR(t_min)]: importance sampling of the likelihood weighting (Song et al. 2021b).
+
+        1/2 ∫ g^2 |s - grad log q|^2 dt over [t_min, 1] = total_mass / 2 E|sigma s + noise|^2
+
+    So with the plain `VarianceWeighting` this trains for likelihood, with the weight's variance gone; `total_mass` is
+    the integral of g^2 / sigma^2. For VE it is `UniformTime`. Closed-form inverses for VP, sub-VP and VE.
+
+    Raises:
+        ValueError: if t_min lies outside (0, 1).
+    """
+
+    t_min: float = 1e-5
+
+    def __post_init__(self):
+        check_training_t_min(self.t_min)
+
+    def total_mass(self, sde: SDE) -> Float[Array, ""]:
+        """log SNR(t_min) - log SNR(1) = ∫ g^2 / sigma^2 dt."""
+        return sde.log_snr(jnp.asarray(self.t_min)) - sde.log_snr(jnp.asarray(1.0))
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n times, one in each n-th of the range of log SNR, each uniform in it."""
+        u = jnp.mod(jax.random.uniform(as_typed_key(key)) + jnp.arange(n) / n, 1.0)
+        t = sde.time_from_log_snr(sde.log_snr(jnp.asarray(1.0)) + self.total_mass(sde) * u)
+        return jnp.clip(t, self.t_min, 1.0)  # the ends, to rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeMixture:
+    """Each time from `first` with probability `share`, else from `second`.
+
+    Raises:
+        ValueError: if share lies outside [0, 1].
+    """
+
+    first: UniformTime | LowDiscrepancyTime | LogSNRTime = LowDiscrepancyTime()
+    second: UniformTime | LowDiscrepancyTime | LogSNRTime = LogSNRTime()
+    share: float = 0.5
+    """The probability of `first`."""
+
+    def __post_init__(self):
+        check_setting("share", self.share, 0.0)
+        if self.share > 1.0:
+            raise ValueError(f"share = {self.share}: a probability lies in [0, 1].")
+
+    def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
+        """n times; which part each comes from is drawn independently."""
+        key_choice, key_first, key_second = jax.random.split(as_typed_key(key), 3)
+        chosen = jax.random.uniform(key_choice, (n,)) < self.share
+        return jnp.where(chosen, self.first.sample(key_first, sde, n), self.second.sample(key_second, sde, n))
+
+
+@dataclasses.dataclass(frozen=True)
 class LevelTimes:
     """One of N noise levels, each as likely: with `VarianceWeighting` the L_simple of DDPM, or SMLD's objective.
 
@@ -165,6 +219,10 @@ class LevelTimes:
         """n independent levels' times."""
         i = jax.random.randint(as_typed_key(key), (n,), 0, self.num_steps)
         return jnp.asarray(sde.level_times(self.num_steps))[i]
+
+
+AnyTimes = LowDiscrepancyTime | UniformTime | LogSNRTime | TimeMixture | LogNormalSigma | LevelTimes
+"""The time distributions that settings choose from."""
 
 
 # --- The loss ---

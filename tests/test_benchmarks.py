@@ -45,11 +45,12 @@ def run(script, *flags):
 
 
 def test_sampler_overhead():
-    """Both goals are there, and the evaluations are those of 5 steps with the last denoising."""
+    """Every fixed-grid sampler has its goal, and the evaluations are those of 5 steps with the last denoising."""
     result = run("sampler_overhead")
-    assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 2
+    assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 7
     assert result["figures"]["Euler-Maruyama, evaluations"] == 6
     assert result["figures"]["predictor-corrector, evaluations"] == 11
+    assert result["figures"]["UniPC-3, evaluations"] == 6
 
 
 def test_sampler_quality_spends_the_evaluations_it_says():

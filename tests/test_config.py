@@ -86,7 +86,14 @@ training = st.builds(
     learning_rate=st.floats(1e-8, 1.0),
     weighting=st.sampled_from([sd.VarianceWeighting(), sd.LikelihoodWeighting(), sd.EDMWeighting(0.3)]),
     times=st.sampled_from(
-        [sd.UniformTime(1e-4), sd.LowDiscrepancyTime(), sd.LogNormalSigma(mean=-2.0), sd.LevelTimes(30)]
+        [
+            sd.UniformTime(1e-4),
+            sd.LowDiscrepancyTime(),
+            sd.LogNormalSigma(mean=-2.0),
+            sd.LevelTimes(30),
+            sd.TimeMixture(),
+            sd.LogSNRTime(),
+        ]
     ),
 )
 
@@ -312,7 +319,7 @@ def test_help_lists_the_choices_and_the_options_of_the_chosen(capsys):
     assert exit.value.code == 0
     out = capsys.readouterr().out
     assert "sde:{vp, sub-vp, ve}" in out
-    assert "training.times:{low-discrepancy-time, uniform-time, log-normal-sigma, level-times}" in out
+    assert "training.times:{low-discrepancy-time, uniform-time, log-snr-time" in out
     assert "--sde.sigma-max" in out
     assert "--sde.beta-max" not in out
 

@@ -13,12 +13,10 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from scoresde.loss import (
+    AnyTimes,
     EDMWeighting,
-    LevelTimes,
     LikelihoodWeighting,
-    LogNormalSigma,
     LowDiscrepancyTime,
-    UniformTime,
     VarianceWeighting,
     dsm_loss,
 )
@@ -55,7 +53,7 @@ class Training:
     """Decay of the parameters' moving average, after its warm-up."""
     weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
     """Weight of the loss over time."""
-    times: LowDiscrepancyTime | UniformTime | LogNormalSigma | LevelTimes = LowDiscrepancyTime()
+    times: AnyTimes = LowDiscrepancyTime()
     """Where training times are drawn."""
     log_every: int = 25
     """Steps between rows of metrics."""

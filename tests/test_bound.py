@@ -1,0 +1,143 @@
+"""The variational bound against the exact density: above it everywhere, tight for the exact score on average."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ring
+from gaussian import gaussian_score
+
+import scoresde as sd
+from scoresde.sde.base import SDE
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ring().sample(jax.random.key(1), 400)
+
+
+def test_it_is_tight_for_the_exact_score_on_average(any_sde, data):
+    """Mean over data of bound - (-log p_0): zero within 5 standard errors, but for the truncation at t_min = 1e-4."""
+    mixture = ring()
+    out = sd.variational_bound(KEY, any_sde, mixture.score(any_sde), data, num_times=200, t_min=1e-4)
+    gap = np.asarray(out.nll + mixture.log_prob(any_sde, data, 0.0))
+    # the prior stands for p_1: KL(p_1 || prior), below 1e-3 for VP, and for VE |x|^2 / 2 sigma_max^2 of data
+    assert abs(gap.mean()) < 5 * gap.std(ddof=1) / np.sqrt(len(gap)) + 5e-3
+    np.testing.assert_allclose(out.nll, out.prior + out.diffusion + out.reconstruction, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [lambda s: 0.7 * s, lambda s: s + 0.5], ids=["scaled", "shifted"])
+def test_it_is_above_the_exact_one_for_wrong_scores(any_sde, data, wrong):
+    """Data's entropy is the least that any model reaches: -log p of a wrong score is above it, and so is its bound."""
+    mixture = ring()
+    exact = mixture.score(any_sde)
+    out = sd.variational_bound(KEY, any_sde, lambda x, t: wrong(exact(x, t)), data, num_times=100, t_min=1e-4)
+    gap = np.asarray(out.nll + mixture.log_prob(any_sde, data, 0.0))
+    assert gap.mean() > 5 * gap.std(ddof=1) / np.sqrt(len(gap))
+
+
+def test_it_is_above_the_models_own_density_at_every_point():
+    """A Gaussian model of data that are elsewhere: -log p is known at every x, and the bound is never below it."""
+    sde, variance = sd.VP(), 0.3
+    x = jnp.linspace(-3.0, 3.0, 40)[:, None]
+    out = sd.variational_bound(KEY, sde, gaussian_score(sde, 0.0, variance), x, num_times=400, t_min=1e-3)
+    exact = 0.5 * (x[:, 0] ** 2 / variance + np.log(2 * np.pi * variance))
+    assert np.all(np.asarray(out.nll) > np.asarray(exact - 5 * out.stderr - 5e-3))
+
+
+def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
+    """N(0, v) data, exact score, one dimension: every expectation is an integral that NumPy can do."""
+    v, t_min, x0 = 0.25, 1e-3, jnp.full((2000, 1), 0.6)
+    out = sd.variational_bound(KEY, any_sde, gaussian_score(any_sde, 0.0, v), x0, num_times=60, t_min=t_min)
+    first, last = (float(any_sde.log_snr(jnp.asarray(t))) for t in (t_min, 1.0))
+    grid = np.linspace(first, last, 4001)
+    t = np.array(any_sde.time_from_log_snr(jnp.asarray(grid)))
+    t[[0, -1]] = t_min, 1.0
+    alpha, sigma = np.asarray(any_sde.alpha(t)), np.asarray(any_sde.sigma(t))
+    total = alpha**2 * v + sigma**2
+    # sigma s + noise = -sigma (alpha x0 + sigma z) / total + z
+    mean_square = (sigma * alpha * 0.6 / total) ** 2 + (1 - sigma**2 / total) ** 2
+    diffusion = 0.5 * np.trapezoid(mean_square, -grid)
+    a, s = alpha[0], sigma[0]
+    # x0 - D = x0 - alpha v (alpha x0 + sigma z) / total
+    error = (0.6 * (1 - a * a * v / total[0])) ** 2 + (a * v * s / total[0]) ** 2
+    reconstruction = 0.5 * (error / (s / a) ** 2 + np.log(2 * np.pi * (s / a) ** 2))
+    prior_std = float(any_sde.prior_std())
+    ratio = (sigma[-1] / prior_std) ** 2
+    prior = 0.5 * ((alpha[-1] * 0.6 / prior_std) ** 2 + ratio - 1 - np.log(ratio))
+    np.testing.assert_allclose(out.prior, prior, atol=1e-9)
+    for value, want in ((out.diffusion, diffusion), (out.reconstruction, reconstruction)):
+        value = np.asarray(value)
+        assert abs(value.mean() - want) < 5 * value.std(ddof=1) / np.sqrt(len(value))
+    assert np.mean(out.stderr) > 0.9 * np.std(np.asarray(out.nll), ddof=1)  # strata: rather too large
+
+
+def test_examples_are_independent_of_chunks_and_take_their_conditions(mixture):
+    sde = sd.VP()
+
+    def score(x, t, cond):
+        return mixture.score(sde)(x - cond, t)
+
+    x, cond = mixture.sample(KEY, 7), jnp.arange(14.0).reshape(7, 2)
+    whole = sd.variational_bound(KEY, sde, score, x, cond, num_times=5)
+    parts = sd.variational_bound(KEY, sde, score, x, cond, num_times=5, batch_size=3)
+    np.testing.assert_allclose(parts.nll, whole.nll, rtol=1e-4)
+    few = sd.variational_bound(KEY, sde, score, x[:4], cond[:4], num_times=5)
+    np.testing.assert_allclose(few.nll, whole.nll[:4], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"num_times": 1}, "num_times"), ({"t_min": 0.0}, "t_min"), ({"t_min": 1.0}, "t_min")],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sd.variational_bound(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2)), **options)
+
+
+# --- Times for likelihood ---
+
+
+@pytest.mark.parametrize(("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)])
+def test_total_masses_are_those_of_reference(sde: SDE, mass, x64):
+    times = sd.LogSNRTime(1e-5)
+    assert float(times.total_mass(sde)) == pytest.approx(mass, abs=1e-4)
+    grid = np.exp(np.linspace(np.log(1e-5), 0.0, 200_001))
+    weight = np.asarray(sde.squared_diffusion(grid) / sde.variance(grid))
+    assert np.trapezoid(weight * grid, np.log(grid)) == pytest.approx(mass, rel=1e-5)
+
+
+def test_importance_sampled_and_uniform_time_estimate_one_loss(any_sde, mixture):
+    """∫ g^2 |s - grad log q|^2 dt over [1e-2, 1], both ways, within 4 standard errors; the former varies less."""
+    n, t_min, score = 20_000, 1e-2, mixture.score(any_sde)
+    x0 = mixture.sample(jax.random.key(1), n)
+    estimates = []
+    for times, weighting, factor in (
+        (sd.LogSNRTime(t_min), sd.VarianceWeighting(), float(sd.LogSNRTime(t_min).total_mass(any_sde))),
+        (sd.UniformTime(t_min), sd.LikelihoodWeighting(), 1.0 - t_min),
+    ):
+        t = jax.random.permutation(jax.random.key(2), times.sample(jax.random.key(3), any_sde, n))
+        loss = factor * np.asarray(sd.dsm_loss(jax.random.key(4), any_sde, score, x0, t, weighting))
+        estimates.append((loss.mean(), loss.std(ddof=1) / np.sqrt(n)))
+    (a, ea), (b, eb) = estimates
+    assert abs(a - b) < 4 * np.hypot(ea, eb)
+    assert ea < 1.05 * eb
+
+
+def test_log_snr_times_are_uniform_in_log_snr(any_sde):
+    times = sd.LogSNRTime(1e-3).sample(KEY, any_sde, 1000)
+    ends = any_sde.log_snr(jnp.asarray([1.0, 1e-3]))
+    u = np.sort(np.asarray((any_sde.log_snr(times) - ends[0]) / (ends[1] - ends[0])))
+    np.testing.assert_allclose(u, (np.arange(1000) + 0.5) / 1000, atol=2e-3)
+
+
+def test_a_mixture_of_times_has_its_shares():
+    times = sd.TimeMixture(sd.UniformTime(0.9), sd.UniformTime(1e-5), share=0.25)
+    t = np.asarray(times.sample(KEY, sd.VP(), 20_000))
+    want = 0.25 + 0.75 * 0.1
+    assert abs(np.mean(t > 0.9) - want) < 5 * np.sqrt(want * (1 - want) / 20_000)
+    with pytest.raises(ValueError, match="share"):
+        sd.TimeMixture(share=1.5)

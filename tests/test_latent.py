@@ -1,0 +1,62 @@
+"""Codes: there and back, the exact map on Gaussian data, and what lies between two."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gaussian import gaussian_score
+
+import scoresde as sd
+
+KEY = jax.random.key(0)
+
+
+def test_decode_brings_back_what_was_encoded(any_sde, mixture, x64):
+    """Within 1e-5, in the plane."""
+    x0 = mixture.sample(KEY, 20)
+    code = sd.encode(any_sde, mixture.score(any_sde), x0, rtol=1e-9, atol=1e-9)
+    back = sd.decode(any_sde, mixture.score(any_sde), code.x, rtol=1e-9, atol=1e-9)
+    assert bool(code.success.all())
+    np.testing.assert_allclose(back.x, x0, atol=1e-5)
+
+
+def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
+    """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)), and the likelihood's latent."""
+    m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)
+    x0 = m + 0.5 * jax.random.normal(KEY, (6, 2))
+    alpha, sigma2 = any_sde.alpha(jnp.asarray([t_min, 1.0])), any_sde.variance(jnp.asarray([t_min, 1.0]))
+    total = alpha**2 * v + sigma2
+    want = alpha[1] * m + (x0 - alpha[0] * m) * jnp.sqrt(total[1] / total[0])
+    code = sd.encode(any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4)
+    np.testing.assert_allclose(code.x, want, atol=1e-6 * float(any_sde.prior_std()))
+    likelihood = sd.log_likelihood(KEY, any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(likelihood.latent, code.x, atol=1e-6 * float(any_sde.prior_std()))
+    assert np.mean(code.nfe) < 1.2 * np.mean(likelihood.nfe)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_interpolation_keeps_the_length_and_turns_evenly():
+    a, b = jnp.asarray([[3.0, 0.0], [1.0, 1.0]]), jnp.asarray([[0.0, 3.0], [1.0, 1.0]])
+    way = sd.interpolate(a, b, 7)
+    assert way.shape == (2, 7, 2)
+    np.testing.assert_allclose(jnp.linalg.norm(way[0], axis=1), 3.0, rtol=1e-5)
+    np.testing.assert_allclose(jnp.arctan2(way[0, :, 1], way[0, :, 0]), np.linspace(0, np.pi / 2, 7), atol=1e-5)
+    np.testing.assert_allclose(way[1], 1.0, rtol=1e-6)  # a point and itself
+    with pytest.raises(ValueError, match="same shape"):
+        sd.interpolate(a, b[:1], 3)
+    with pytest.raises(ValueError, match="num"):
+        sd.interpolate(a, b, 1)
+
+
+def test_conditions_and_failures_stay_with_their_examples(mixture):
+    sde, exact = sd.VP(), mixture.score(sd.VP())
+
+    def score(x, t, cond):
+        return jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))
+
+    x0, bad = mixture.sample(KEY, 5), jnp.zeros(5).at[3].set(1.0)
+    code = sd.encode(sde, score, x0, bad)
+    np.testing.assert_array_equal(code.success, bad == 0)
+    assert bool(jnp.isnan(code.x[3]).all())
+    with pytest.raises(ValueError, match="infinite log SNR"):
+        sd.encode(sde, exact, x0, t_min=0.0)
