@@ -42,7 +42,7 @@ RULES: dict[str, Callable[[int], Any]] = {  # evaluations → settings that spen
     "UniPC-3": lambda n: sd.UniPC(3, n - 1),
     "Heun": lambda n: sd.Heun((n - 1) // 2),
     "Heun, churn": lambda n: sd.Heun((n - 1) // 2, churn=0.2 * (n + 1) / 2),
-    "Restart": lambda n: sd.Restart((n - 1) // 2 - 6, (sd.Interval(0.1, 1.0, 3, 2),)),
+    "Restart": lambda n: sd.Restart((n - 1) // 2 - 6 if n >= 50 else 0, (sd.Interval(0.1, 1.0, 3, 2),)),
 }
 LONG = ("ancestral", "Euler-Maruyama", "predictor-corrector")
 ADAPTIVE = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import io
 import json
 import math
@@ -158,7 +159,7 @@ class Sample(OfModel):
         out = sample(jax.random.key(self.seed), sampler, trained.model.sde, trained.model, (few, *trained.shape),
                      None if label is None else label[:few], self.batch_size)  # fmt: skip
         assert out.path is not None
-        path_gif(out.path.t[0], out.path.x, out.path.denoised, path, *_ends(trained))
+        path_gif(np.median(out.path.t, axis=0), out.path.x, out.path.denoised, path, *_ends(trained))
         return path
 
     def _name(self, about: dict[str, Any]) -> str:
@@ -166,7 +167,11 @@ class Sample(OfModel):
         usual = {*_flat(to_dict(type(self.sampler)()))}
         settings = [entry for entry in _flat(to_dict(self.sampler)) if entry not in usual]
         draws = [f"{name}={about[name]}" for name in ("label", "num", "seed", "step") if about[name] is not None]
-        return "_".join((type(self.sampler).__name__, *settings, *draws, *(() if self.ema else ("raw",))))
+        name = "_".join((type(self.sampler).__name__, *settings, *draws, *(() if self.ema else ("raw",))))
+        if len(name) <= 150 and not set(name) & set(" '[]{}"):
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]  # long or odd settings: a file's name has its limits
+        return "_".join((type(self.sampler).__name__, digest, *draws, *(() if self.ema else ("raw",))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,14 +39,14 @@ x: (batch, *data), t: (batch,). It may also offer `denoise(x, t, cond)`, E[x0 | 
 # The shape aliases are written out where they are used (`Float[Array, " batch *data"]`), so a signature reads alone.
 
 
-def call_score(score: Callable[..., Array], x: Array, t: Array, cond: Cond = None) -> Array:
-    """score(x, t), or score(x, t, cond) where there is a condition; the result must have the shape of x."""
+def call_score(score: Callable[..., Array], x: Array, t: Array, cond: Cond = None, name: str = "the score") -> Array:
+    """score(x, t), or score(x, t, cond) where there is a condition; its shape must be x's; cast to its dtype."""
     value = score(x, t) if cond is None else score(x, t, cond)
     shape = jnp.shape(value)
     if shape != x.shape:
         raise ValueError(
-            f"the score returned shape {shape} for x of shape {x.shape}: a score is a gradient with "
-            f"respect to x and has its shape. Return one value per entry of x, e.g. out.reshape(x.shape)."
+            f"{name} returned shape {shape} for x of shape {x.shape}: a score is a gradient with respect to x, and "
+            f"E[x_0 | x] is data: both have its shape. Return one value per entry of x, e.g. out.reshape(x.shape)."
         )
     return value.astype(x.dtype)
 

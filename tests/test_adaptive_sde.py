@@ -135,3 +135,18 @@ def test_bad_settings_are_refused_with_the_reason():
     with pytest.warns(UserWarning, match="did not reach"):
         out = sd.sample(KEY, sd.AdaptiveSDE(max_steps=5), sd.VP(), lambda x, t: -x, (4, 2))
     assert not out.success.any()
+
+
+def test_it_runs_in_float64(x64):
+    sde, score = sd.VP(), gaussian_score(sd.VP(), M, V)
+    out = sd.sample(KEY, sd.AdaptiveSDE(0.1, 0.1), sde, score, (200, 2))
+    assert out.x.dtype == jnp.float64
+    assert bool(out.success.all())
+    assert abs(float(out.x.mean()) - M) < 5 * math.sqrt(V / 400)
+
+
+def test_what_was_not_reached_is_nan_in_the_path():
+    sampler = sd.AdaptiveSDE(0.5, max_steps=5, save_path=True, path_points=4)
+    out = sampler(KEY, sd.VP(), gaussian_score(sd.VP(), M, V), jnp.ones((2, 2)))
+    assert not out.success.any()
+    assert bool(jnp.isnan(out.path.x[:, -1]).all())

@@ -514,3 +514,11 @@ def test_help_names_every_command_and_sampler(call):
     _, out, _ = call("sample", "sampler:euler-maruyama", "--help")
     assert "--sampler.num-steps" in out
     assert call("--version")[1] == f"scoresde {sd.__version__}\n"
+
+
+def test_long_or_odd_settings_still_give_a_files_name(trained, json_of):
+    times = [str(t) for t in np.geomspace(1.0, 1e-3, 41).round(6)]
+    about = json_of("sample", trained, *DRAW, "sampler:ddim", "sampler.grid:given-times", "--sampler.num-steps", "40",
+                    "--sampler.grid.times", *times)  # fmt: skip
+    name = about["samples"].rsplit("/", 1)[1]
+    assert len(name) < 100 and not set(name) & set(" '[]{}")

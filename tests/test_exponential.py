@@ -352,3 +352,88 @@ def test_ring_is_drawn_in_twenty_evaluations():
         x = sd.sample(KEY, sampler, sde, mixture.score(sde), (500, 2), x1=x1).x
         error[name] = float(jnp.median(jnp.linalg.norm(x - exact, axis=1)))
     assert error["2M"] < 0.5 * error["DDIM"]
+
+
+# --- What a sceptic found ---
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_one_long_step_is_finite(eta):
+    """Where e^{-2h} rounds away: in float32 traces, and from t_min = 1e-5."""
+    for sde in (sd.SubVP(), sd.DDPM.linear(1000).to_sde(exact=True)):
+        out = sd.sample(KEY, sd.DDIM(eta, 1, t_min=1e-5), sde, gaussian_score(sde, M, V), (4, 2))
+        assert bool(jnp.isfinite(out.x).all())
+    run = jax.jit(lambda b: sd.DDIM(eta, 1, t_min=1e-5)(KEY, sd.VP(beta_max=b), gaussian_score(sd.VP(), M, V),
+                                                        jnp.ones((2, 2))).x)  # fmt: skip
+    assert bool(jnp.isfinite(run(20.0)).all())
+
+
+def test_settings_that_are_arrays_are_numbers_to_sample(mixture):
+    """VP(beta_max=array) and a table of DDPM have float64 coefficients under `sample`, and serve every sampler."""
+    score = mixture.score(sd.VP())
+    for sampler in (sd.UniPC(3, 30), sd.Restart(10, (sd.Interval(0.1, 1.0, 2, 1),))):
+        plain = sd.sample(KEY, sampler, sd.VP(), score, (4, 2)).x
+        for value in (jnp.asarray(20.0), np.float64(20.0)):
+            np.testing.assert_array_equal(sd.sample(KEY, sampler, sd.VP(beta_max=value), score, (4, 2)).x, plain)
+    model = sd.DDPM.cosine(50).model(lambda x, i: 0.1 * x)
+    out = sd.sample(KEY, sd.Restart(8, (sd.Interval(0.1, 1.0, 2, 1),)), model.sde, model, (2, 2))
+    assert bool(out.success.all())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    draw = lambda grid, **settings: sd.sample(KEY, sd.DDIM(0.0, 4, grid=grid, **settings), sde, score, (2, 2)).x  # noqa: E731
+    want = draw(sd.Uniform())
+    for grid in (
+        lambda sde, n, t_min: jnp.linspace(1.0, t_min, n + 1),
+        lambda sde, n, t_min, start: np.linspace(start, t_min, n + 1),
+        lambda sde, n, t_min: [1.0, *np.linspace(1.0, t_min, n + 1)[1:]],
+    ):
+        np.testing.assert_allclose(draw(grid), want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="falling from 1"):
+        draw(lambda sde, n, t_min: jnp.linspace(t_min, 1.0, n + 1))
+    with pytest.raises(TypeError, match="add `start`"):
+        sd.DDIM(0.0, 4, start=0.5, grid=lambda sde, n, t_min: np.linspace(0.5, t_min, n + 1))(
+            KEY, sde, score, jnp.ones((2, 2))
+        )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_settings_that_cannot_be_constants_are_refused(mixture):
+    sde, score = sd.VP(), mixture.score(sd.VP())
+    with pytest.raises(TypeError, match="cannot be hashed"):
+        sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2))
+    assert sd.Restart(8, [sd.Interval()]).intervals == sd.Restart(8, sd.Interval()).intervals == (sd.Interval(),)
+    assert isinstance(sd.GivenTimes(np.linspace(1.0, 0.1, 4)).times, tuple)
+    with pytest.raises(ValueError, match="num_steps=5"):
+        sd.Ancestral(4, t_min=1e-3, grid=sd.GivenTimes(np.geomspace(1.0, 1e-3, 5)))(KEY, sde, score, jnp.ones((2, 2)))
+    for sampler in (sd.ProbabilityFlow, sd.AdaptiveSDE):
+        with pytest.raises(TypeError, match="t_min is None"):
+            sampler(t_min=None)
+    with pytest.raises(ValueError, match="infinite log SNR"):
+        sd.AnnealedLangevin(4, 2, t_min=0.0)(KEY, sde, score, jnp.ones((2, 2)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_offered_denoiser_keeps_shape_and_dtype(mixture, x64):
+    sde = sd.VP()
+
+    class Offers:
+        def __call__(self, x, t):
+            return -x
+
+        def denoise(self, x, t):
+            return x[:, 0]
+
+    with pytest.raises(ValueError, match="the score's denoise returned shape"):
+        sd.DDIM(0.0, 2)(KEY, sde, Offers(), jnp.ones((2, 3)))
+    out = sd.DDIM(1.0, 3)(KEY, sde, mixture.score(sde), jnp.ones((2, 2), jnp.float32))
+    assert out.x.dtype == jnp.float32
+
+
+def test_gradients_are_finite_where_a_step_adds_no_noise(mixture):
+    x1, score = jnp.ones((2, 2)), mixture.score(sd.VP())
+    for sampler in (sd.Heun(4, churn=2.0, churn_min=1.0), sd.Ancestral(4, t_min=0.0)):
+        run = jax.jit(lambda b, s=sampler: s(KEY, sd.VP(beta_max=b), score, x1).x.sum())
+        assert bool(jnp.isfinite(jax.grad(run)(20.0)))

@@ -33,7 +33,8 @@ class AdaptiveSDE:
 
     Unlike the paper's, steps are halves of halves of [t_min, start], and dw is that interval's increment, drawn by
     Brownian bridges from one path for each key (as in Rackauckas & Nie 2017). Drawing anew after a rejection prefers
-    quiet paths and biases the law. Evaluations, per example: 2 an attempted step, one more with `denoise`.
+    quiet paths and biases the law. Evaluations, per example: 2 an attempted step, one more with `denoise`. There is no
+    reverse-mode derivative through its loop.
 
     Raises:
         ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
@@ -178,13 +179,15 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         euler = walk.x - pad(h) * slope + pad(g) * dw
         gap = 0.5 * (pad(h) * (slope - drift(euler, t_next)) + pad(g_next - g) * dw)  # x'' - x', without cancellation
         scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
-        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
-        passed = (error <= 1.0) | (level >= LEVELS) | ~jnp.isfinite(error)
-        wanted = settings.safety * h * jnp.maximum(error, 1e-6) ** -settings.power
+        state = euler + gap
+        finite = jnp.all(jnp.isfinite(state), axis=tuple(range(1, x.ndim)))  # NaN is taken, and ends the example
+        square = jnp.mean((gap / scale).astype(jnp.float32) ** 2, axis=tuple(range(1, x.ndim)))
+        error = jnp.sqrt(square).astype(dtype)
+        passed = (error <= 1.0) | (level >= LEVELS) | ~finite
+        wanted = settings.safety * h * jnp.maximum(error, 1e-4) ** -settings.power
         moving = active(walk)
         accepted = moving & passed
         reached = accepted & (stops[:, None] < walk.t) & (stops[:, None] >= t_next)
-        state = euler + gap
         return walk._replace(
             t=jnp.where(accepted, t_next, walk.t),
             x=jnp.where(pad(accepted), state, walk.x),
@@ -196,7 +199,7 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
             attempts=walk.attempts + moving,
         )
 
-    zeros, ones = jnp.zeros(x.shape[0], int), jnp.ones(x.shape[0], dtype)
+    zeros, ones = jnp.zeros(x.shape[0], jnp.int32), jnp.ones(x.shape[0], dtype)
     root = jnp.sqrt(jnp.asarray(span, dtype)) * normal(zeros)
     walk = _Walk(
         t=settings.start * ones,
@@ -204,8 +207,8 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         before=x,
         step=settings.first_step * ones,
         times=jnp.broadcast_to(stops[:, None], (len(stops), x.shape[0])),
-        states=jnp.broadcast_to(x, (len(stops), *x.shape)),
-        nodes=jnp.ones((LEVELS + 1, x.shape[0]), int),
+        states=jnp.full((len(stops), *x.shape), jnp.nan, dtype).at[0].set(x),
+        nodes=jnp.ones((LEVELS + 1, x.shape[0]), jnp.int32),  # 31 - clz of 32 bits is the level
         increments=jnp.zeros((LEVELS + 1, *x.shape), dtype).at[0].set(root),
         pieces=zeros + 1,
         attempts=zeros,
@@ -257,7 +260,7 @@ def _diffrax(
         settings.solver,
         t0=0.0,
         t1=span,
-        dt0=settings.first_step * span,
+        dt0=min(settings.first_step, span),
         y0=x.reshape(-1),
         stepsize_controller=diffrax.PIDController(rtol=settings.rtol, atol=settings.atol, dtmin=1e-6 * span),
         saveat=diffrax.SaveAt(ts=jnp.minimum(settings.start - stops, span)),

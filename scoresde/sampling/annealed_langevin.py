@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, integrate, level_times
+from scoresde.sampling.fixed_grid import GridSettings, check_log_snr, integrate, level_times
 from scoresde.sampling.langevin import langevin_step
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, check_setting, fold_in_examples, normal_like
@@ -54,6 +54,7 @@ class AnnealedLangevin(GridSettings):
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
+        check_log_snr(self, sde)
         levels = level_times(self, sde)
         xp = np if isinstance(levels, np.ndarray) else jnp
         times = xp.concatenate([xp.full(1, self.start), levels])  # step i corrects at times[i + 1], the first at start

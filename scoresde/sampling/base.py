@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from scoresde.calls import as_argument, in_chunks
-from scoresde.sde.base import SDE, check_sde, denoise
+from scoresde.sde.base import SDE, check_sde, denoise, plain_settings
 from scoresde.types import (
     Cond,
     Key,
@@ -67,15 +67,14 @@ def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
     return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
 
 
-def check_times(t_min: float | None, start: float = 1.0) -> None:
-    """0 <= t_min < start <= 1; t_min None is the sampler's to choose."""
+def check_times(t_min: float, start: float = 1.0) -> None:
+    """0 <= t_min < start <= 1."""
     check_setting("start", start, 0.0, inclusive=False)
     if start > 1.0:
         raise ValueError(f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it.")
-    if t_min is not None:
-        check_setting("t_min", t_min, 0.0, 1.0)
-        if not t_min < start:
-            raise ValueError(f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min.")
+    check_setting("t_min", t_min, 0.0, 1.0)
+    if not t_min < start:
+        raise ValueError(f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min.")
 
 
 def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Array, Array]:
@@ -117,7 +116,14 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
-    start = getattr(sampler, "start", 1.0)
+    sde, start = plain_settings(sde), getattr(sampler, "start", 1.0)
+    try:
+        hash(sampler)
+    except TypeError as error:
+        raise TypeError(
+            f"{sampler} cannot be hashed ({error}): settings are numbers, strings and tuples, constants of a compiled "
+            f"program. Write 0.5 for jnp.asarray(0.5), (a, b) for [a, b]."
+        ) from error
     _check_begin(x1, x0, shape, start)
     out = in_chunks(
         lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:], start),

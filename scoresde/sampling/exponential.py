@@ -124,8 +124,8 @@ class DDIM(LogSNRSettings):
         """
         check_log_snr(self, sde)
 
-        def eta(h):  # of the exponential integrator: e^{-2 eta h} = 1 - eta_D^2 (1 - e^{-2h})
-            return -jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h)) / (2.0 * h)
+        def eta(h):  # of the exponential integrator: e^{-2 eta h} = 1 - eta_D^2 + eta_D^2 e^{-2h}
+            return -jnp.logaddexp(jnp.log1p(-(self.eta**2)), 2.0 * jnp.log(self.eta) - 2.0 * h) / (2.0 * h)
 
         return exponential(self, key, sde, score, x1, cond, 1, eta, self.eta > 0.0)
 

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from scoresde.calls import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
-from scoresde.sampling.time_grid import AnyGrid, Times, Uniform, grid_times, on_grid
+from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, grid_times, on_grid
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, fold_in_examples
 
@@ -40,7 +40,7 @@ class GridSettings:
 
     def __post_init__(self):
         check_count("num_steps", getattr(self, "num_steps", None))
-        check_times(self.t_min, self.start)
+        check_times(0.0 if self.t_min is None else self.t_min, self.start)
 
 
 @runtime_checkable
@@ -75,6 +75,11 @@ def level_times(settings: FixedGrid, sde: SDE) -> Times:
     """num_steps times, falling from start to the lowest: the levels of a discretisation, by default the SDE's own."""
     if settings.num_steps == 1:
         return np.array([settings.start])
+    if isinstance(settings.grid, GivenTimes) and len(settings.grid.times) != settings.num_steps:
+        raise ValueError(
+            f"the grid holds {len(settings.grid.times)} times and the sampler has {settings.num_steps} levels, a time "
+            f"each: write num_steps={len(settings.grid.times)}."
+        )
     return grid_times(settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start)
 
 

@@ -35,9 +35,9 @@ class Heun(KarrasSettings):
         d  = (y^ - D(y^, v^)) / v^,   y' = y^ + (v_{i+1} - v^) d              [churn_min, churn_max], else 0
         d' = (y' - D(y', v_{i+1})) / v_{i+1},   y_{i+1} = y^ + (v_{i+1} - v^) (d + d') / 2
 
-    N = num_steps + 1 levels: the last step, from the lowest to data, is `denoise`. Churn raises no level above
-    the one of t = 1. Order 2. Evaluations: 2 num_steps, one more with `denoise`: EDM's 35 for its 18 levels, num_steps
-    = 17.
+    N = num_steps + 1 levels: the last step, from the lowest to data, is `denoise`, never churned. Churn
+    raises no level above the one of t = 1. Order 2. Evaluations: 2 num_steps, one more with `denoise`: EDM's 35 for its
+    18 levels, num_steps = 17.
 
     Raises:
         ValueError: if churn, noise_scale or a bound is negative, num_steps < 1, or not 0 <= t_min < start <= 1, or
@@ -129,6 +129,9 @@ class Restart(KarrasSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(self.intervals, (list, Interval)):
+            own = (self.intervals,) if isinstance(self.intervals, Interval) else tuple(self.intervals)
+            object.__setattr__(self, "intervals", own)  # settings are hashable
         if not self.intervals or not all(isinstance(interval, Interval) for interval in self.intervals):
             raise ValueError(f"intervals are {self.intervals}: wanted some, e.g. (sd.Interval(0.06, 0.3),).")
 
@@ -157,10 +160,12 @@ def restart_times(settings: Restart, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
     detours: dict[int, list[Interval]] = {}
     for interval in settings.intervals:
         place = int(np.argmin(np.abs(levels - interval.low)))
-        if not levels[place] < interval.high <= levels[0] * (1.0 + 1e-6):
+        near = 0.5 < levels[place] / interval.low < 2.0
+        if not (near and levels[place] < interval.high <= levels[0] * (1.0 + 1e-6)):
             raise ValueError(
                 f"{interval} does not fit the grid, whose sigma / alpha falls from {levels[0]:.3g} to {levels[-1]:.3g} "
-                f"(the level nearest its low is {levels[place]:.3g}): wanted low and high within it, low below high."
+                f"(the level nearest its low is {levels[place]:.3g}): wanted low and high within it, low below high, "
+                f"and a level within a factor of two of low: take more steps."
             )
         detours.setdefault(place, []).append(interval)
     for place in range(1, len(times)):

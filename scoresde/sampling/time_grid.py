@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ Times = np.ndarray | Array
 class TimeGrid(Protocol):
     """(sde, num_steps, t_min, start) → num_steps + 1 decreasing times from start to t_min.
 
-    A function of your own may leave `start` out while samplers start at 1.
+    A function of your own with three arguments serves samplers that start at 1.
     """
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times: ...
@@ -137,7 +138,12 @@ def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float,
             f"grid is {grid!r}: wanted a grid such as sd.Uniform() or sd.GivenTimes(array), or a function (sde, "
             f"num_steps, t_min, start)."
         )
-    times: Times = grid(sde, num_steps, t_min, *(() if start == 1.0 else (start,)))
+    arguments = (sde, num_steps, t_min, start)
+    if len(inspect.signature(grid).parameters) < 4:
+        if start != 1.0:
+            raise TypeError(f"the grid takes (sde, num_steps, t_min), and sampling starts at {start:g}: add `start`.")
+        arguments = arguments[:3]
+    times: Times = on_grid(sde, lambda: _as_times(grid(*arguments)))
     if np.shape(times) != (num_steps + 1,):
         raise ValueError(
             f"the grid gave times of shape {np.shape(times)}: {num_steps} steps need {num_steps + 1} times."
@@ -149,6 +155,10 @@ def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float,
                 f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from {start:g} to {t_min:g}."
             )
     return times
+
+
+def _as_times(times: Any) -> Times:
+    return times if hasattr(times, "shape") else np.asarray(times, np.float64)
 
 
 def on_grid(sde: SDE, function: Callable[..., Any], *times: Times) -> Any:

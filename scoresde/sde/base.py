@@ -55,6 +55,21 @@ def check_sde(sde: Any) -> None:
         raise TypeError(f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(), and after it the score.")
 
 
+def plain_settings(sde: Any) -> Any:
+    """The SDE with Python numbers where it has arrays of a single known number: such settings are constants under jit.
+
+    Grids and coefficients are then computed on the host in float64, as for settings written as numbers.
+    """
+    plain = lambda leaf: float(leaf) if is_concrete(leaf) and np.ndim(leaf) == 0 else leaf  # noqa: E731
+    return jax.tree.map(plain, sde)
+
+
+def sqrt_or_zero(variance: Array) -> Array:
+    """sqrt(variance), with derivative 0 where the variance is 0."""
+    positive = variance > 0.0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), jnp.where(variance == 0.0, 0.0, jnp.nan))
+
+
 class SDE:
     """Linear SDE dx = f(t) x dt + g(t) dw with marginals x_t = alpha(t) x_0 + sigma(t) noise, noise ~ N(0, I).
 
@@ -83,7 +98,7 @@ class SDE:
 
     def sigma(self, t: Time) -> Array:
         """Noise scale sigma(t), the standard deviation of p(x_t | x_0)."""
-        return jnp.sqrt(self.variance(as_time(t)))
+        return sqrt_or_zero(self.variance(as_time(t)))
 
     def log_snr(self, t: Time) -> Array:
         """2 log(alpha / sigma)."""
@@ -171,7 +186,7 @@ class SDE:
         s, t = self._ordered(s, t)
         coefficient = jnp.exp(increment(self.log_alpha, s, t))
         variance = -self.variance(t) * jnp.expm1(increment(self.log_snr, s, t))
-        return coefficient, jnp.sqrt(variance)
+        return coefficient, sqrt_or_zero(variance)
 
     @staticmethod
     def _ordered(s: Time, t: Time) -> tuple[Array, Array]:
@@ -258,7 +273,7 @@ def denoise(
     t = jnp.broadcast_to(as_time(t), x.shape[:1])
     offered = getattr(score, "denoise", None)
     if offered is not None:
-        return offered(x, t) if cond is None else offered(x, t, cond)
+        return call_score(offered, x, t, cond, name="the score's denoise")
     return (x + right_pad(sde.variance(t), x) * call_score(score, x, t, cond)) / right_pad(sde.alpha(t), x)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, as_float, as_time
+from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
 from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
@@ -60,7 +60,7 @@ class VE(SDE):
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
         s, t = self._ordered(s, t)
-        return jnp.ones_like(t), self.sigma(s) * jnp.sqrt(jnp.expm1(2.0 * (t - s) * self.log_ratio))
+        return jnp.ones_like(t), self.sigma(s) * sqrt_or_zero(jnp.expm1(2.0 * (t - s) * self.log_ratio))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         return (-0.5 * as_float(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scoresde.sde.base import SDE, as_float, as_time
+from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
 from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
 
 
@@ -87,7 +87,7 @@ class VariancePreserving(NoiseRate):
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
         between = self.integrated_beta_between(*self._ordered(s, t))
-        return jnp.exp(-0.5 * between), jnp.sqrt(-jnp.expm1(-between))
+        return jnp.exp(-0.5 * between), sqrt_or_zero(-jnp.expm1(-between))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         return self.time_from_integrated_beta(jax.nn.softplus(-as_float(log_snr)))  # log SNR = -log(e^B - 1)
@@ -122,17 +122,18 @@ class TabulatedVP(VariancePreserving):
         ValueError: if the table does not rise from 0.
     """
 
-    table: Array | np.ndarray
+    table: Array | np.ndarray | tuple[float, ...]
     """B at t = 0, 1/N, … 1: (N + 1,), rising from 0."""
 
     def __post_init__(self):
-        if is_concrete(self.table):
+        if is_concrete(*jax.tree.leaves(self.table)):
             table = np.asarray(self.table)
             if table.ndim != 1 or len(table) < 2 or table[0] != 0.0 or not np.all(np.diff(table) > 0.0):
                 raise ValueError(
                     f"table is {table}: wanted B(t) at equal steps of t, (N + 1,), rising from 0, e.g. "
                     f"DDPM.cosine(100).to_sde()."
                 )
+            object.__setattr__(self, "table", tuple(table.tolist()))  # numbers: constants under jit
 
     def _cell(self, t: Array) -> tuple[Array, Array, Array]:
         """Of t: B at the cell's lower end, beta in it, and t past that end."""
@@ -193,7 +194,7 @@ class SubVP(LinearBeta):
         s, t = self._ordered(s, t)
         between = self.integrated_beta_between(s, t)
         total = self.integrated_beta(s) + self.integrated_beta(t)
-        return jnp.exp(-0.5 * between), jnp.sqrt(jnp.expm1(-between) * jnp.expm1(-total))
+        return jnp.exp(-0.5 * between), sqrt_or_zero(jnp.expm1(-between) * jnp.expm1(-total))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         # log SNR = -2 log(2 sinh(B / 2))
