@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from scoresde.bound import Bound, variational_bound
-from scoresde.dequantization import UniformDequantization
+from scoresde.dequantization import TruncatedNormalDequantization, UniformDequantization, discrete_bits_per_dim
 from scoresde.discrete import DDPM, NCSN
 from scoresde.latent import decode, encode, interpolate
 from scoresde.likelihood import (
@@ -167,6 +167,7 @@ __all__ = [
     "TimeMixture",
     "Training",
     "TrainingDiverged",
+    "TruncatedNormalDequantization",
     "UNet",
     "UNetConfig",
     "UniPC",
@@ -180,6 +181,7 @@ __all__ = [
     "convert",
     "decode",
     "denoise",
+    "discrete_bits_per_dim",
     "dsm_loss",
     "encode",
     "fit",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.types import Key, check_count, example_keys, is_concrete
+from scoresde.sde.base import SDE
+from scoresde.types import Key, check_count, check_setting, data_dim, example_keys, is_concrete, sum_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +43,118 @@ class UniformDequantization:
         Raises:
             ValueError: if a known value of k lies outside 0 … levels - 1, or is not whole.
         """
-        if is_concrete(k) and k.size:
-            low, high = jnp.min(k), jnp.max(k)
-            if not (low >= 0 and high <= self.levels - 1 and jnp.all(k == jnp.round(k))):
-                raise ValueError(
-                    f"k holds {low} … {high}: wanted whole numbers 0 … {self.levels - 1}. Real-valued data need no "
-                    f"dequantisation; other integers: UniformDequantization(levels=...)."
-                )
+        check_levels(k, self.levels)
         keys = example_keys(key, k.shape[0])
         u = jax.vmap(lambda key: jax.random.uniform(key, k.shape[1:]))(keys)
         return self.low + (self.high - self.low) * (k + u) / self.levels
+
+    @property
+    def entropy(self) -> float:
+        """Of x given k, in nats per dimension: log of a bin's width."""
+        return math.log((self.high - self.low) / self.levels)
+
+    def log_prob(self, x: Float[Array, " batch *data"], k: Real[Array, " batch *data"]) -> Float[Array, " batch"]:
+        """log q(x | k) in nats, one per example."""
+        return jnp.full(x.shape[:1], -data_dim(x) * self.entropy)
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedNormalDequantization:
+    """z = alpha x_c + sigma u, u ~ N(0, 1) truncated to [-tau, tau]: the SDE's own noise at t_min, cut to the bin.
+
+        x_c = low + (high - low) (k + 1/2) / levels,   tau = alpha (high - low) / (2 levels sigma)
+
+    alpha and sigma at t_min (Zheng et al. 2023, arXiv:2305.03935, i-DODE, Sec. 4.3; no training). z is a state of time
+    t_min: hand it to `log_likelihood(..., t_min=t_min)`, which takes its x0 as such. The bins are those of alpha x, so
+
+        -log P(k) <= -E log p_{t_min}(z) - D H,   bits/dim = -(log p + D H) / (D ln 2), with no other offset
+
+    Raises:
+        ValueError: if levels < 2, low >= high, or t_min lies outside (0, 1).
+    """
+
+    sde: SDE
+    t_min: float = 1e-5
+    """Where the likelihood starts."""
+    levels: int = 256
+    """Number of values a pixel takes."""
+    low: float = -1.0
+    """Lower end of the lowest value's bin."""
+    high: float = 1.0
+    """Upper end of the highest value's."""
+
+    def __post_init__(self):
+        check_count("levels", self.levels, 2)
+        check_setting("t_min", self.t_min, 0.0, 1.0, inclusive=self.sde.noisy_at_zero)
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}.")
+
+    @property
+    def _scales(self) -> tuple[Array, Array, Array]:
+        alpha, sigma = self.sde.alpha(self.t_min), self.sde.sigma(self.t_min)
+        return alpha, sigma, alpha * (self.high - self.low) / (2.0 * self.levels * sigma)
+
+    def _centre(self, k: Array) -> Array:
+        return self.low + (self.high - self.low) * (k + 0.5) / self.levels
+
+    def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """One draw; example i's noise depends on (key, i) alone.
+
+        Raises:
+            ValueError: if a known value of k lies outside 0 … levels - 1, or is not whole.
+        """
+        check_levels(k, self.levels)
+        alpha, sigma, tau = self._scales
+        keys = example_keys(key, k.shape[0])
+        u = jax.vmap(lambda key: jax.random.truncated_normal(key, -tau, tau, k.shape[1:]))(keys)
+        return alpha * self._centre(k) + sigma * u
+
+    @property
+    def entropy(self) -> Float[Array, ""]:
+        """H of z given k, in nats per dimension: log(sigma Z sqrt(2 pi e)) - tau phi(tau) / Z, Z = 2 Phi(tau) - 1."""
+        _, sigma, tau = self._scales
+        mass = jax.scipy.special.erf(tau / math.sqrt(2.0))
+        density = jnp.exp(-0.5 * tau**2) / math.sqrt(2.0 * math.pi)
+        return jnp.log(sigma * mass) + 0.5 * math.log(2.0 * math.pi * math.e) - tau * density / mass
+
+    def log_prob(self, z: Float[Array, " batch *data"], k: Real[Array, " batch *data"]) -> Float[Array, " batch"]:
+        """log q(z | k) in nats, one per example; -inf outside the bin."""
+        alpha, sigma, tau = self._scales
+        u = (z - alpha * self._centre(k)) / sigma
+        mass = jax.scipy.special.erf(tau / math.sqrt(2.0))
+        inside = jnp.abs(u) <= tau * (1.0 + 1e-4)  # to rounding
+        density = -0.5 * u**2 - 0.5 * math.log(2.0 * math.pi) - jnp.log(sigma * mass)
+        return sum_data(jnp.where(inside, density, -jnp.inf))
+
+
+def discrete_bits_per_dim(
+    log_prob: Float[Array, " draws batch"], log_q: Float[Array, " draws batch"], dim: int
+) -> Float[Array, " batch"]:
+    """Bits per dimension of integers k, -log2[1/K sum_i p(z_i) / q(z_i | k)] / D, from K draws of a dequantisation.
+
+    In expectation an upper bound, the tighter the more draws (Burda et al. 2016, arXiv:1509.00519). K = 1 is the plain
+    bound -(log p - log q), of the same mean as -(log p + D H). log_prob: nats of each draw; log_q: `log_prob` of the
+    dequantisation; dim: D.
+
+    Raises:
+        ValueError: if dim is not a whole number, or the shapes differ.
+    """
+    check_count("dim", dim)
+    if jnp.shape(log_prob) != jnp.shape(log_q) or jnp.ndim(log_prob) != 2:
+        raise ValueError(
+            f"log_prob has shape {jnp.shape(log_prob)}, log_q {jnp.shape(log_q)}: wanted (draws, batch) both; for one "
+            f"draw log_prob[None]."
+        )
+    mean = jax.scipy.special.logsumexp(log_prob - log_q, axis=0) - math.log(log_prob.shape[0])
+    return -mean / (dim * math.log(2.0))
+
+
+def check_levels(k: Array, levels: int) -> None:
+    """k holds whole numbers 0 … levels - 1, where that can be read now."""
+    if is_concrete(k) and k.size:
+        low, high = jnp.min(k), jnp.max(k)
+        if not (low >= 0 and high <= levels - 1 and jnp.all(k == jnp.round(k))):
+            raise ValueError(
+                f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
+                f"dequantisation; other integers: UniformDequantization(levels=...)."
+            )
