@@ -101,7 +101,17 @@ class Hutchinson:
 
 @dataclasses.dataclass(frozen=True)
 class ExactDivergence:
-    """tr J = sum_i e_i^T J e_i: one forward-mode product per data dimension, no sampling error."""
+    """tr J = sum_i e_i^T J e_i: one forward-mode product per data dimension, no sampling error.
+
+    Raises:
+        ValueError: if block_size < 1.
+    """
+
+    block_size: int = 256
+    """Products at a time: memory grows with it, and each block evaluates the score anew."""
+
+    def __post_init__(self):
+        check_count("block_size", self.block_size)
 
     def probes(self, key: Key, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]:
         """The D unit vectors, (D, *data)."""
@@ -208,10 +218,12 @@ def _solve_chunk(
             def score_at(x):
                 return call_score(score, x[None], t[None], c)[0]
 
-            # One forward-mode product per probe; the score itself is computed once for all.
-            s, ds = jax.vmap(lambda v: jax.jvp(score_at, (x,), (v,)), out_axes=(None, 0))(probes)
+            def products(probes):  # one forward-mode product per probe; the score itself is computed once for all
+                s, ds = jax.vmap(lambda v: jax.jvp(score_at, (x,), (v,)), out_axes=(None, 0))(probes)
+                return s, jnp.sum((probes * ds).reshape(len(probes), -1), axis=1)
+
             f, half_g2 = sde.drift_rate(t), 0.5 * sde.squared_diffusion(t)
-            terms = jnp.sum((probes * ds).reshape(len(probes), -1), axis=1)
+            s, terms = _in_blocks(products, probes, getattr(divergence, "block_size", None))
             return f * x - half_g2 * s, -half_g2 * terms
 
         solution = solve(
@@ -242,6 +254,16 @@ def _solve_chunk(
 
     with full_precision():
         return jax.vmap(one)(*rows)
+
+
+def _in_blocks(products: Callable[[Array], tuple[Array, Array]], probes: Array, block: int | None) -> tuple:
+    """The score and v^T (ds/dx) v of every probe, `block` probes at a time."""
+    count = len(probes)
+    if block is None or count <= block:
+        return products(probes)
+    padded = jnp.concatenate([probes, jnp.zeros((-count % block, *probes.shape[1:]), probes.dtype)])
+    s, terms = jax.lax.map(products, padded.reshape(-1, block, *probes.shape[1:]))
+    return s[0], terms.reshape(-1)[:count]
 
 
 def bits_per_dim(

@@ -48,7 +48,6 @@ SAMPLERS = {
     "predictor_corrector": sd.PredictorCorrector(num_steps=200, grid=sd.UniformLogSNR()),
     "exponential": sd.Exponential(num_steps=80, order=2, eta=1.0, corrector=True),
     "heun": sd.Heun(num_steps=60, churn=10.0),
-    "restart": sd.Restart(num_steps=40, intervals=(sd.Interval(0.3, 1.0, 10, 2),)),
     "adaptive_sde": sd.AdaptiveSDE(rtol=0.05, atol=0.05),
     "probability_flow": sd.ProbabilityFlow(),
     "own": own_sampler.Midpoint(),

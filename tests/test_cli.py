@@ -111,9 +111,8 @@ def test_samples_are_those_of_the_library(trained, json_of):
     assert Image.open(about["picture"]).format == "PNG"
 
 
-@pytest.mark.parametrize("name", ["heun", "dpm-solver-pp", "restart"])
-def test_any_sampler_draws_and_its_path_is_animated(trained, json_of, name):
-    about = json_of("sample", trained, "--num", "40", f"sampler:{name}", "--gif")
+def test_another_sampler_draws_and_its_path_is_animated(trained, json_of):
+    about = json_of("sample", trained, "--num", "40", "sampler:heun", "--gif")
     with Image.open(about["animation"]) as gif:
         assert gif.format == "GIF"
         assert gif.n_frames > 10

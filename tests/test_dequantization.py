@@ -25,7 +25,7 @@ def both(levels):
     }
 
 
-@pytest.mark.parametrize(("kind", "levels"), itertools.product(["uniform", "truncated normal"], [8, 16, 256]))
+@pytest.mark.parametrize(("kind", "levels"), [*itertools.product(["uniform", "truncated normal"], [8, 16, 256])])
 def test_draws_fill_the_bins_as_the_density_says(kind, levels, x64):
     """log_prob integrates to one over the bin, entropy is its integral, and 20 000 draws have its mean and spread."""
     dequantize, k = both(levels)[kind], 3

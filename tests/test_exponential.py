@@ -127,11 +127,19 @@ def recursion(sde, times, order, eta, corrector=False, weights="exact"):
     return states
 
 
-@pytest.mark.parametrize("grid", [sd.UniformLogSNR(), sd.Uniform()], ids=["log_snr", "uniform"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}-{s.weights}")
-@pytest.mark.filterwarnings("ignore:order")
-def test_every_step_is_the_formulas(any_sde, solver, grid, x64):
+def test_every_step_is_the_formulas(any_sde, solver, x64):
     """Given the same noise, the state after each of 12 coarse steps is the formula's, weights by another quadrature."""
+    check_steps(any_sde, solver, sd.UniformLogSNR())
+
+
+@pytest.mark.parametrize("solver", SOLVERS[2::3], ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}-{s.weights}")
+@pytest.mark.filterwarnings("ignore:order")
+def test_every_step_is_the_formulas_on_unequal_steps(solver, x64):
+    check_steps(sd.VP(), solver, sd.Uniform())
+
+
+def check_steps(any_sde, solver, grid):
     solver = dataclasses.replace(solver, num_steps=12, t_min=T_MIN, grid=grid, denoise=False, save_path=True)
     times = np.asarray(grid(any_sde, 12, T_MIN), np.float64)
     x1 = any_sde.prior_sample(jax.random.key(1), (3, 2))
@@ -147,7 +155,9 @@ def test_every_step_is_the_formulas(any_sde, solver, grid, x64):
             np.testing.assert_allclose(out.path.x[:, i], state.at(x1, noises), atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if s.eta > 0], ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}")
+@pytest.mark.parametrize(
+    "solver", [s for s in SOLVERS if s.eta > 0][1::2], ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}"
+)
 def test_mean_and_variance_are_the_recursions(any_sde, solver):
     """20 000 samples after 15 coarse steps in float32: within 5 standard errors, bias of the steps included."""
     solver = dataclasses.replace(solver, num_steps=15, t_min=T_MIN, denoise=False)
@@ -335,7 +345,7 @@ def test_the_warning_is_deserved():
 def test_learnt_schedules_differentiate_through_every_solver(mixture):
     """Coefficients move into the trace when settings are traced: the gradient is the finite difference's."""
     x1, score = jnp.ones((2, 2)), mixture.score(sd.VP())
-    for sampler in (sd.UniPC(2, 4), sd.DPMSolverPP(2, 4, eta=1.0), sd.Heun(4)):
+    for sampler in (sd.Exponential(3, order=2, eta=0.5, corrector=True), sd.Heun(3)):
         run = jax.jit(lambda b, s=sampler: jnp.sum(s(KEY, sd.VP(beta_max=b), score, x1).x))
         gradient = float(jax.grad(run)(10.0))
         assert gradient == pytest.approx((float(run(10.1)) - float(run(9.9))) / 0.2, rel=0.05)
@@ -400,10 +410,10 @@ def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_settings_that_cannot_be_constants_are_refused(mixture):
+def test_settings_of_other_kinds_serve_or_are_refused(mixture):
     sde, score = sd.VP(), mixture.score(sd.VP())
-    with pytest.raises(TypeError, match="cannot be hashed"):
-        sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2))
+    half = sd.sample(KEY, sd.DDIM(eta=0.5), sde, score, (2, 2)).x
+    np.testing.assert_allclose(sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2)).x, half, rtol=1e-5)
     assert sd.Restart(8, [sd.Interval()]).intervals == sd.Restart(8, sd.Interval()).intervals == (sd.Interval(),)
     assert isinstance(sd.GivenTimes(np.linspace(1.0, 0.1, 4)).times, tuple)
     with pytest.raises(ValueError, match="num_steps=5"):

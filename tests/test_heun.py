@@ -99,7 +99,7 @@ def recursion(sde, times, jumps, noise_scale=1.0):
     return x
 
 
-INTERVALS = (sd.Interval(0.3, 1.0, 2, 2), sd.Interval(0.15, 0.5, 3, 1))
+INTERVALS = (sd.Interval(0.3, 1.0, 2, 2), sd.Interval(0.1, 0.5, 3, 1))
 
 
 def settings_and_law(name, sde):

@@ -235,3 +235,17 @@ def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
 def test_integer_images_are_refused_with_the_line_to_write(unchecked):
     with pytest.raises(TypeError, match="UniformDequantization"):
         sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2), jnp.int32))
+
+
+def test_exact_divergence_in_blocks_is_the_same(mixture):
+    """Blocks of 1, 2 and 3 of 2 and of 5 dimensions, the last one padded."""
+    sde = sd.VP()
+    five = sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
+    for exact, x0 in ((mixture, mixture.sample(KEY, 3)), (five, five.sample(KEY, 3))):
+        score = exact.score(sde)
+        whole = sd.log_likelihood(KEY, sde, score, x0, divergence=sd.ExactDivergence())
+        for size in (1, 3):
+            blocks = sd.log_likelihood(KEY, sde, score, x0, divergence=sd.ExactDivergence(block_size=size))
+            np.testing.assert_allclose(blocks.log_prob, whole.log_prob, atol=1e-3)
+    with pytest.raises(ValueError, match="block_size"):
+        sd.ExactDivergence(block_size=0)

@@ -14,7 +14,7 @@ import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
 from scoresde.types import right_pad
 
-N = 20_000
+N, DRAWS = 20_000, 8000
 IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 
 
@@ -22,20 +22,20 @@ IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 def exact_distances():
     """Sliced Wasserstein distances between repeated pairs of exact draws: the floor a perfect sampler has."""
     mixture = ring()
-    draws = [mixture.sample(jax.random.key(100 + i), N) for i in range(12)]
+    draws = [mixture.sample(jax.random.key(100 + i), DRAWS) for i in range(12)]
     return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
 
 
 def test_samples_are_the_mixtures(sampler, any_sde, mixture, exact_distances):
     """Within the mean + 5 standard deviations of the floor; shares of components within 5 standard errors."""
     draw, floor = exact_distances
-    out = sd.sample(jax.random.key(0), sampler, any_sde, mixture.score(any_sde), (N, 2))
+    out = sd.sample(jax.random.key(0), sampler, any_sde, mixture.score(any_sde), (DRAWS, 2))
     assert bool(out.success.all())
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     nearest = jnp.argmin(jnp.sum((out.x[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
     reference = jnp.argmin(jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
-    shares, expected = (np.bincount(np.asarray(a), minlength=5) / N for a in (nearest, reference))
-    assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / N))
+    shares, expected = (np.bincount(np.asarray(a), minlength=5) / DRAWS for a in (nearest, reference))
+    assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / DRAWS))
 
 
 @pytest.mark.parametrize("grid", [sd.Uniform(), sd.UniformLogSNR()], ids=["uniform", "log_snr"])
@@ -229,8 +229,8 @@ def test_data_noised_part_way_come_back_as_data(sampler, mixture, exact_distance
     if not hasattr(sampler, "start"):
         pytest.skip("starts at 1")
     sde, (draw, floor) = sd.VP(), exact_distances
-    x0, sampler = mixture.sample(jax.random.key(200), N), dataclasses.replace(sampler, start=0.3)
-    out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (N, 2), x0=x0)
+    x0, sampler = mixture.sample(jax.random.key(200), DRAWS), dataclasses.replace(sampler, start=0.3)
+    out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (DRAWS, 2), x0=x0)
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
     spread = float(jnp.mean(jnp.sum((x0 - x0.mean(axis=0)) ** 2, axis=1)))
@@ -304,6 +304,7 @@ def test_any_controller_of_diffrax_steps_the_flow(mixture):
     out = sampler(KEY, sde, score, x1)
     np.testing.assert_allclose(out.x, x, atol=1e-4)
     assert out.nfe.tolist() == [200, 200]
+    assert sd.sample(KEY, sampler, sde, score, (2, 2)).nfe.tolist() == [200, 200]  # though it holds an array
     with pytest.raises(TypeError, match=r"diffrax\.StepTo"):
         sd.ProbabilityFlow(diffrax.Euler())
     with pytest.raises(TypeError, match="controller is 3"):

@@ -34,7 +34,7 @@ class AdaptiveSDE:
     Unlike the paper's, steps are halves of halves of [t_min, start], and dw is that interval's increment, drawn by
     Brownian bridges from one path for each key (as in Rackauckas & Nie 2017). Drawing anew after a rejection prefers
     quiet paths and biases the law. Evaluations, per example: 2 an attempted step, one more with `denoise`. There is no
-    reverse-mode derivative through its loop.
+    reverse-mode derivative through its loop. Memory: 21 increments an example beside its state.
 
     Raises:
         ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.calls import as_argument, in_chunks
+from scoresde.calls import ByIdentity, as_argument, in_chunks
 from scoresde.sde.base import SDE, check_sde, denoise, plain_settings
 from scoresde.types import (
     Cond,
@@ -119,11 +119,8 @@ def sample(
     sde, start = plain_settings(sde), getattr(sampler, "start", 1.0)
     try:
         hash(sampler)
-    except TypeError as error:
-        raise TypeError(
-            f"{sampler} cannot be hashed ({error}): settings are numbers, strings and tuples, constants of a compiled "
-            f"program. Write 0.5 for jnp.asarray(0.5), (a, b) for [a, b]."
-        ) from error
+    except TypeError:  # a setting is an array, a diffrax controller holds one: the object itself is the constant
+        sampler = cast(Sampler, ByIdentity(sampler))
     _check_begin(x1, x0, shape, start)
     out = in_chunks(
         lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:], start),

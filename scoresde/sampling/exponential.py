@@ -85,7 +85,7 @@ class Exponential(LogSNRSettings):
             cond,
             self.order,
             lambda h: self.eta,
-            self.eta > 0.0,
+            float(self.eta) > 0.0,
             self.corrector,
             self.weights,
         )
@@ -127,7 +127,7 @@ class DDIM(LogSNRSettings):
         def eta(h):  # of the exponential integrator: e^{-2 eta h} = 1 - eta_D^2 + eta_D^2 e^{-2h}
             return -jnp.logaddexp(jnp.log1p(-(self.eta**2)), 2.0 * jnp.log(self.eta) - 2.0 * h) / (2.0 * h)
 
-        return exponential(self, key, sde, score, x1, cond, 1, eta, self.eta > 0.0)
+        return exponential(self, key, sde, score, x1, cond, 1, eta, float(self.eta) > 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
