@@ -38,7 +38,8 @@ from scipy.integrate import solve_ivp
 
 import scoresde as sd
 from scoresde.data.toy import ring
-from scoresde.likelihood import PROBES, Divergence
+from scoresde.divergence import Divergence
+from scoresde.likelihood import PROBES
 from scoresde.types import example_keys
 
 T_MIN, TOLERANCE = 1e-5, 1e-5

@@ -17,16 +17,10 @@ from typing import TYPE_CHECKING, Any
 from scoresde.bound import Bound, variational_bound
 from scoresde.dequantization import TruncatedNormalDequantization, UniformDequantization, discrete_bits_per_dim
 from scoresde.discrete import DDPM, NCSN
+from scoresde.divergence import ExactDivergence, Gaussian, Hutchinson, HutchPlusPlus, Rademacher
+from scoresde.gaps import Gaps, gaps
 from scoresde.latent import decode, encode, interpolate
-from scoresde.likelihood import (
-    ExactDivergence,
-    Gaussian,
-    Hutchinson,
-    Likelihood,
-    Rademacher,
-    bits_per_dim,
-    log_likelihood,
-)
+from scoresde.likelihood import Likelihood, LikelihoodSettings, bits_per_dim, log_likelihood
 from scoresde.loss import (
     EDMWeighting,
     LevelTimes,
@@ -125,10 +119,12 @@ __all__ = [
     "ExactDivergence",
     "Exponential",
     "Fit",
+    "Gaps",
     "Gaussian",
     "GaussianMixture",
     "GivenTimes",
     "Heun",
+    "HutchPlusPlus",
     "Hutchinson",
     "InLogSNR",
     "InTime",
@@ -139,6 +135,7 @@ __all__ = [
     "LangevinCorrector",
     "LevelTimes",
     "Likelihood",
+    "LikelihoodSettings",
     "LikelihoodWeighting",
     "LogNormalSigma",
     "LogSNRTime",
@@ -185,6 +182,7 @@ __all__ = [
     "dsm_loss",
     "encode",
     "fit",
+    "gaps",
     "interpolate",
     "load",
     "log_likelihood",

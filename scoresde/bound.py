@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.calls import as_argument, full_precision, in_chunks
+from scoresde.dequantization import check_real_valued
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
     Cond,
@@ -75,6 +76,7 @@ def variational_bound(
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
     check_count("num_times", num_times, 2)
+    check_real_valued(x0, "x0")
     check_setting("t_min", t_min, 0.0, 1.0, inclusive=sde.noisy_at_zero)
     prior, diffusion, reconstruction, stderr = in_chunks(
         lambda shared, rows: _bound_chunk(shared, rows, num_times, t_min),
@@ -113,8 +115,5 @@ def _bound_chunk(
 
     with full_precision():
         _, (diffusion, reconstruction) = jax.lax.scan(draw, None, jnp.arange(num_times))
-    at, sigma = sde.marginal_prob(x0, jnp.ones(batch, x0.dtype))
-    ratio = (sigma / sde.prior_std()) ** 2
-    prior = 0.5 * (sum_data(at**2) / sde.prior_std() ** 2 + dim * (ratio - 1.0 - jnp.log(ratio)))
     stderr = jnp.std(diffusion + reconstruction, axis=0, ddof=1) / np.sqrt(num_times)
-    return prior, diffusion.mean(axis=0), reconstruction.mean(axis=0), stderr
+    return sde.prior_kl(x0), diffusion.mean(axis=0), reconstruction.mean(axis=0), stderr

@@ -37,9 +37,10 @@ import numpy as np
 
 from scoresde.checkpoint import MANIFEST, CheckpointError, Checkpoints
 from scoresde.config import ConfigError, from_dict, load_yaml, to_dict
+from scoresde.divergence import ExactDivergence, Hutchinson
 from scoresde.files import read_rows, write_atomically
 from scoresde.flags import UsageError, exit_code, parse
-from scoresde.likelihood import ExactDivergence, Hutchinson, bits_per_dim, log_likelihood
+from scoresde.likelihood import bits_per_dim, log_likelihood
 from scoresde.plots import image_grid, path_gif, scatter_2d
 from scoresde.report import write_report
 from scoresde.sampling.base import sample

@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
@@ -158,3 +159,29 @@ def check_levels(k: Array, levels: int) -> None:
                 f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
                 f"dequantisation; other integers: UniformDequantization(levels=...)."
             )
+
+
+def check_real_valued(x: Array, name: str) -> None:
+    """x is finite, and not integers in disguise, where that can be read now: raw pixels 0 … 255 as float32, say.
+
+    Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance.
+
+    Raises:
+        ValueError: if it holds NaN or infinity, or 64 entries and more, all whole, of more than two values.
+    """
+    if not is_concrete(x):
+        return
+    values = np.asarray(x)
+    if not np.all(np.isfinite(values)):
+        rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        raise ValueError(
+            f"{name} holds NaN or infinity in {len(rows)} of {len(values)} examples, the first in row {rows[0]}: drop "
+            f"them, {name}[np.isfinite({name}).reshape(len({name}), -1).all(axis=1)]."
+        )
+    if values.size >= 64 and np.array_equal(values, np.round(values)) and len(np.unique(values)) > 2:
+        low, high = values.min(), values.max()
+        levels = 256 if low >= 0 and 17 <= high <= 255 else int(high - min(low, 0)) + 1
+        raise ValueError(
+            f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. Write "
+            f"sd.UniformDequantization(levels={levels})(key, {name}), which also scales to [-1, 1]."
+        )

@@ -14,7 +14,7 @@ from scoresde.calls import as_argument, full_precision, in_chunks
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
 from scoresde.sampling.base import Sample, check_times, finish
 from scoresde.sde.base import SDE, check_sde, reverse_drift
-from scoresde.types import Cond, ScoreFn, check_batch, check_cond, check_count, right_pad, sum_data
+from scoresde.types import Cond, ScoreFn, check_batch, check_cond, check_count, check_setting, right_pad, sum_data
 
 
 def encode(
@@ -47,12 +47,18 @@ def decode(
     atol: float = 1e-5,
     t_min: float = 1e-5,
     *,
+    temperature: float = 1.0,
     solver: Any = None,
     variable: InTime | InLogSNR = InLogSNR(),
     batch_size: int | None = None,
 ) -> Sample:
-    """x at t_min from the code x_1, without a last denoising: `decode(encode(x0).x)` is x0 to the tolerance."""
-    return _flow(sde, score, x1, cond, (1.0, t_min), rtol, atol, solver, variable, batch_size)
+    """x at t_min from the code x_1, without a last denoising: `decode(encode(x0).x)` is x0 to the tolerance.
+
+    temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018): draws of the prior scaled
+    below 1 lead to likelier, less various data. Raises as `log_likelihood`, and ValueError if temperature < 0.
+    """
+    check_setting("temperature", temperature, 0.0)
+    return _flow(sde, score, temperature * x1, cond, (1.0, t_min), rtol, atol, solver, variable, batch_size)
 
 
 def interpolate(

@@ -215,6 +215,13 @@ class SDE:
         normalizer = data_dim(x) * (0.5 * math.log(2.0 * math.pi) + jnp.log(std))
         return -0.5 * sum_data((x / std) ** 2) - normalizer
 
+    def prior_kl(self, x0: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
+        """KL(q(x_1 | x_0) || prior) in nats, one per example: what x_1 still knows of x_0 (L_T of Ho et al. 2020)."""
+        mean, std = self.marginal_prob(x0, jnp.ones(x0.shape[:1], x0.dtype))
+        prior_std = self.prior_std()
+        ratio = (std / prior_std) ** 2
+        return 0.5 * (sum_data(mean**2) / prior_std**2 + data_dim(x0) * (ratio - 1.0 - jnp.log(ratio)))
+
     # --- Backwards in time ---
 
     def reverse(self, score: ScoreFn) -> ReverseSDE:

@@ -1,0 +1,60 @@
+"""What a likelihood leaves out: exact against the mixture, bounds on the right side and of the right size."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ring
+from gaussian import gaussian_score
+
+import scoresde as sd
+
+KEY = jax.random.key(0)
+
+
+def test_with_the_law_known_the_gaps_close_exactly(any_sde, x64):
+    """log_prob - prior - truncation is log p_0, in nats, to the solver's tolerance."""
+    mixture = ring()
+    x0, t_min = mixture.sample(KEY, 12), 1e-3
+    out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x0, divergence=sd.ExactDivergence(), rtol=1e-9,
+                            atol=1e-9, t_min=t_min)  # fmt: skip
+    found = sd.gaps(KEY, any_sde, mixture.score(any_sde), x0, out, log_prob=partial(mixture.log_prob, any_sde))
+    assert found.exact
+    want = mixture.log_prob(any_sde, x0, 0.0)
+    np.testing.assert_allclose(out.log_prob - found.prior - found.truncation, want, atol=1e-6)
+    assert float(jnp.abs(found.truncation).max()) > 1e-5  # not nothing
+
+
+def test_the_prior_is_bounded_by_what_x1_still_knows(any_sde):
+    """Gaussian data: KL(p_1 || pi) in closed form lies below the mean of `prior_kl`, which is its own closed form."""
+    m, v, n = 0.7, 0.25, 4000
+    x0 = m + np.sqrt(v) * jax.random.normal(KEY, (n, 1))
+    bound = any_sde.prior_kl(x0)
+    a, s, p = (float(f) for f in (any_sde.alpha(1.0), any_sde.sigma(1.0), any_sde.prior_std()))
+    total = a**2 * v + s**2
+    kl = 0.5 * ((a * m) ** 2 / p**2 + total / p**2 - 1 - np.log(total / p**2))
+    want = 0.5 * (a**2 * (m**2 + v) / p**2 + s**2 / p**2 - 1 - np.log(s**2 / p**2))
+    assert float(bound.mean()) == pytest.approx(want, rel=5 * np.sqrt(2 / n) * 1.5, abs=1e-6)
+    assert kl <= want + 1e-9
+
+
+def test_the_truncation_bound_is_below_log_p0_and_near_it(any_sde):
+    """Exact score and end: on average over data of known entropy, log_prob - truncation lies below log p_0, by little.
+
+    Gaussian data: the cost of a Gaussian last step is about D t-step's signal-to-noise small: here below 0.1 nats.
+    """
+    m, v, n, t_min = 0.3, 0.25, 2000, 1e-3
+    x0 = m + np.sqrt(v) * jax.random.normal(jax.random.key(1), (n, 2))
+    score = gaussian_score(any_sde, m, v)
+    out = sd.log_likelihood(KEY, any_sde, score, x0, divergence=sd.ExactDivergence(), t_min=t_min)
+    found = sd.gaps(jax.random.key(2), any_sde, score, x0, out)
+    assert not found.exact
+    exact = np.asarray(-0.5 * jnp.sum((x0 - m) ** 2, axis=1) / v - np.log(2 * np.pi * v))
+    low = np.asarray(out.log_prob - found.truncation + 0.0)
+    gap = exact - low
+    error = gap.std(ddof=1) / np.sqrt(n)
+    prior = float(any_sde.prior_kl(x0).mean())
+    assert gap.mean() > -4 * error - 2e-3
+    assert gap.mean() < 0.1 + prior + 4 * error
