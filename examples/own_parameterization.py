@@ -2,8 +2,8 @@
 
     python examples/own_parameterization.py
 
-This very class is in the fixtures of tests/test_score.py, where it is converted to and from every other; add yours to
-`PARAMETERIZATIONS` there.
+This very class is in the fixtures of tests/conftest.py, and is converted to and from every other in
+tests/test_score.py; add yours to `PARAMETERIZATIONS` there.
 """
 
 import dataclasses

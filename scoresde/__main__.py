@@ -1,8 +1,6 @@
 """`python -m scoresde`: the command line, cli.py."""
 
-import sys
-
-from scoresde.cli import main
+from scoresde.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

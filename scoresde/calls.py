@@ -108,9 +108,9 @@ def in_chunks(
 ) -> PyTree:
     """`function(shared, rows)` in chunks of `batch_size` examples, each cut over the local devices.
 
-    rows: leaves (batch, ...). Chunks are padded to one size that the devices divide, so one shape is compiled. Every
-    leaf of the result with a leading axis is cut and joined along it; others are the last chunk's. progress: the bar's
-    label, or None for no bar.
+    rows: leaves (batch, ...). Chunks are of one size that the devices divide, so one shape is compiled, and as equal as
+    can be: the last one is padded with a few copies of the last example. Every leaf of the result with a leading axis
+    is cut and joined along it; others are the last chunk's. progress: the bar's label, or None for no bar.
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
@@ -118,6 +118,7 @@ def in_chunks(
     devices = jax.local_device_count()
     arrays = jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows))
     spreads = devices > 1 and is_concrete(*arrays, jnp.zeros(()))  # zeros: a tracer where all this is being traced
+    chunk = -(-batch // -(-batch // chunk))  # 65 examples in chunks of at most 64: 33 and 32
     size = -(-chunk // devices) * devices if spreads and chunk >= devices else chunk
     if size == batch and not spreads:
         return function(shared, rows)

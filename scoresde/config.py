@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import textwrap
 import types
 import typing
@@ -167,11 +168,20 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem="merge keys (<<) are not for settings", problem_mark=key.start_mark)
             if key.value in lines:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands in line {lines[key.value]} too: keep one",
                                            problem_mark=key.start_mark)  # fmt: skip
             lines[key.value] = key.start_mark.line + 1
         return node
+
+
+_Loader.yaml_implicit_resolvers = {  # numbers in base 10 only: YAML 1.1 reads 010 as 8 and 1:30 as 90
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 
 
 def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:

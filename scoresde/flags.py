@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import os
 import re
+import shutil
 import sys
 import textwrap
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 
@@ -20,20 +21,33 @@ from scoresde.types import Scalar
 T = TypeVar("T")
 
 
+MENDABLE = (ValueError, TypeError, OSError, ArithmeticError, jax.errors.JaxRuntimeError)
+"""Errors of input: wrong values and files, numbers too large, more memory than there is."""
+
+
 class UsageError(ValueError):
     """A command line that cannot be understood; commands end with exit code 2."""
 
 
-def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> None:
+def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> NoReturn:
     """Read the command line into `kind`, run main on it and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     interrupted = "interrupted; the same command goes on from the last checkpoint."
-    sys.exit(exit_code(lambda flags: main(parse(kind, flags, description=description)), sys.argv[1:], interrupted))
+    leave(exit_code(lambda flags: main(parse(kind, flags, description=description)), sys.argv[1:], interrupted))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; after an interruption at once, as XLA's threads at work make Python's own way out crash."""
+    if code == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str) -> int:
     """Run an action on the command line's arguments and say what went wrong, if anything.
 
-    A ValueError, TypeError or OSError is what a user can mend: it prints as one paragraph. `--debug`, anywhere, shows
+    What a user can mend, `MENDABLE`, prints as one paragraph. `--debug`, anywhere, shows
     the traceback instead.
     """
     try:
@@ -44,7 +58,7 @@ def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str
     except BrokenPipeError:  # whoever read our output, `head` say, is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError) as error:
+    except MENDABLE as error:
         if "--debug" in arguments:
             raise
         wrong_use = isinstance(error, UsageError)
@@ -63,9 +77,10 @@ def parse(
     description: str | None = None,
     defaults: Mapping[str, Any] = {},
     hidden: Collection[str] = (),
+    footer: str = "",
 ) -> T:
     """Flags into settings; fields without a default are positional. `defaults` go before the class's own, the flags of
-    `hidden` fields do not exist.
+    `hidden` fields do not exist. footer: the last line of the description.
 
     `sde:ve`, anywhere among the flags, puts a VE where a union field's default stood, `sampler.grid:uniform-log-snr`
     likewise one level down, whatever the order; flags such as `--sde.sigma-max 10` set the fields of what is there.
@@ -81,20 +96,35 @@ def parse(
     values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     try:
         values, flags = _choose(kind, values | dict(defaults), arguments)
-        text = inspect.cleandoc(description or kind.__doc__ or "")
+        text = _wrapped(inspect.cleandoc(description or kind.__doc__ or ""))
         if unions := _unions(kind, values):
             text += f"\n\nChoices, anywhere among the options:\n{_listing(unions)}"
+        text += f"\n\n{_wrapped(footer)}" if footer else ""
+        if {"-h", "--help"} & {*flags}:  # tyro would join its lines
+            print(f"{text}\n")
         settings = tyro.cli(
             _with_defaults(kind, values, dict.fromkeys(hidden, conf.Suppress)),
             prog=prog,
             args=flags,
-            description=text,
+            description="",
             registry=_registry(),
             config=(conf.AvoidSubcommands, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName),
         )
         return kind(**vars(settings))
     except (ValueError, TypeError) as error:  # of a choice, or of settings that do not go together
         raise UsageError(str(error)) from error
+
+
+def _width() -> int:
+    """Columns of text in the terminal."""
+    return min(shutil.get_terminal_size().columns, 100) - 4
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs filled to the terminal's width; indented lines, commands, as they are."""
+    paragraphs = re.split(r"\n\s*\n", text)
+    fill = lambda p: p if p.startswith(" ") else textwrap.fill(" ".join(p.split()), _width())  # noqa: E731
+    return "\n\n".join(map(fill, paragraphs))
 
 
 def _with_defaults(kind: Any, values: Mapping[str, Any], marks: Mapping[str, Any]) -> Any:
@@ -152,7 +182,7 @@ def _unions(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 def _listing(unions: Mapping[str, Sequence[type]]) -> str:
     lines = (f"{place.replace('_', '-')}:{{{', '.join(map(_name, members))}}}" for place, members in unions.items())
-    return "\n".join(textwrap.fill(line, 96, initial_indent="  ", subsequent_indent="      ",
+    return "\n".join(textwrap.fill(line, _width(), initial_indent="  ", subsequent_indent="      ",
                                    break_on_hyphens=False, break_long_words=False) for line in lines)  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import json
 import re
 from collections.abc import Sequence
 from html import escape
@@ -13,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from scoresde.files import read_rows, write_atomically
+from scoresde.files import read_results, read_rows, write_atomically
 from scoresde.plots import curves, training_curve
 
 EARLIER = 6  # pictures of earlier samples on the page; of more, as many, evenly spaced
@@ -36,7 +35,8 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     notes: list[str] = []
     rows, faults = read_rows(run / "metrics.jsonl")
     notes += [f"Line {number} of metrics.jsonl is not a row with a step: left out." for number in faults]
-    results = _read_results(run / "results.json", notes)
+    results, wrong = read_results(run / "results.json")
+    notes += wrong
     sections = (
         ("Results", _headline(results.get("headline") or [])),
         ("Samples", _samples(run / "samples")),
@@ -52,14 +52,6 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     page = PAGE.format(title=_text(title or run.absolute().name), style=STYLE, body=body)
     write_atomically(path, page.encode())
     return path
-
-
-def _read_results(path: Path, notes: list[str]) -> dict:
-    try:
-        return json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        notes.append(f"results.json is not JSON: left out ({error}).")
-        return {}
 
 
 def _status(results: dict, rows: list[dict]) -> str:

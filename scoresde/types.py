@@ -209,6 +209,19 @@ def check_batch(x: Array, name: str = "x") -> None:
         )
 
 
+def check_numbers(array: np.ndarray, name: str) -> None:
+    """Finite whole or real numbers, one example a row.
+
+    Raises:
+        ValueError: if they are of another type, or one is NaN or infinite.
+    """
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32).")
+    if not np.all(np.isfinite(array)):
+        bad = int(np.sum(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
+        raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(array)} examples: drop or mend them first.")
+
+
 def check_cond(cond: Cond, batch: int) -> None:
     """Every leaf of a condition has the leading batch axis."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(cond):

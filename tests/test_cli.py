@@ -5,9 +5,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +20,12 @@ from flax import nnx
 from PIL import Image
 
 import scoresde as sd
-from scoresde import cli
+from scoresde import cli, commands, likelihood_set
 from scoresde.model import ModelSettings
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.run import describe, open_run
 from scoresde.train.state import Skeleton, init_state
+from scoresde.types import example_keys
 
 LEVELS = sd.UniformDequantization(levels=17)
 DRAW = ["--num", "6", "--seed", "3"]  # one shape and one sampler, so that most tests share a compilation
@@ -156,7 +160,7 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
 
 def test_the_run_s_own_sampler_takes_flags(trained, monkeypatch, json_of):
     """--sampler.num-steps without naming the sampler; other settings have other names, so nothing is overwritten."""
-    monkeypatch.setattr(cli, "sample", fake_samples(np.zeros((6, 2), np.float32)))
+    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((6, 2), np.float32)))
     files = {json_of("sample", trained, *DRAW, *flags)["samples"] for flags in (
         [], ["--sampler.num-steps", "30"], ["sampler.grid:uniform-log-snr"], ["sampler:predictor-corrector"],
         ["sampler:predictor-corrector", "sampler.predictor:no-predictor"], ["--seed", "4"], ["--no-ema"],
@@ -180,11 +184,11 @@ def fake_samples(x, failed=(), cond=None):
 
 def test_failed_samples_are_counted_and_not_averaged_in(trained, tmp_path, monkeypatch, call, json_of):
     x = np.where(np.arange(6)[:, None] == 2, np.nan, 0.5 * np.ones((6, 2), np.float32))
-    monkeypatch.setattr(cli, "sample", fake_samples(x, [2]))
+    monkeypatch.setattr(commands, "sample", fake_samples(x, [2]))
     about = json_of("sample", trained, *DRAW, "--out", tmp_path / "x.npz")
     assert (about["failed"], about["evaluations"]) == (1, 10)
     assert np.load(tmp_path / "x.npz")["success"].tolist() == [True, True, False, True, True, True]
-    monkeypatch.setattr(cli, "sample", fake_samples(x, range(6)))
+    monkeypatch.setattr(commands, "sample", fake_samples(x, range(6)))
     code, out, err = call("sample", trained, *DRAW, "--json")
     assert (code, out) == (1, "")
     assert "all 6 samples failed" in err
@@ -194,11 +198,11 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     """Every class in turn, or one; a label that is none is refused."""
     settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1, num_classes=3), sd.EDM())
     run = untrained(tmp_path / "labels", settings, (5,))
-    monkeypatch.setattr(cli, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0]))
+    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0]))
     about = json_of("sample", run, "--num", "4")
     assert about["picture"] is None  # neither images nor points of the plane
     assert np.load(about["samples"])["label"].tolist() == [0, 1, 2, 0]
-    monkeypatch.setattr(cli, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4))
+    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4))
     assert json_of("sample", run, "--num", "4", "--label", "2")["label"] == 2
     code, _, err = call("sample", run, "--num", "4", "--label", "3")
     assert code == 1
@@ -214,7 +218,7 @@ def test_images_are_drawn_in_the_range_of_their_data(trained, tmp_path):
     prepare = sd.UniformDequantization(low=0.0, high=1.0)
     run = dataclasses.replace(open_run(trained), prepare=prepare)
     x = np.stack([np.zeros((8, 8, 1)), np.ones((8, 8, 1))])
-    picture = np.asarray(Image.open(cli._picture(x, tmp_path / "x.png", run)))
+    picture = np.asarray(Image.open(commands._picture(x, tmp_path / "x.png", run)))
     assert picture[20, 20].max() == 0
     assert picture[20, 70].min() == 255
 
@@ -229,7 +233,8 @@ def test_likelihoods_are_those_of_the_library(trained, json_of, call):
     run = open_run(trained)
     held_out = run.held_out()
     assert held_out is not None
-    key_dequantize, key_probes = jax.random.split(jax.random.key(5))
+    keys = example_keys(jax.random.fold_in(jax.random.key(5), 0), 8)
+    key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     x = LEVELS(key_dequantize, jnp.asarray(held_out[0][:8]))
     direct = sd.log_likelihood(key_probes, run.model.sde, run.model, x, divergence=sd.Hutchinson(2), rtol=1e-3,
                                atol=1e-3, t_min=1e-4)  # fmt: skip
@@ -238,6 +243,8 @@ def test_likelihoods_are_those_of_the_library(trained, json_of, call):
     assert about["nats_stderr"] == pytest.approx(log_prob.std(ddof=1) / np.sqrt(8), rel=1e-4)
     assert about["bits_per_dim"] == pytest.approx(-log_prob.mean() / (2 * np.log(2)) + np.log2(17 / 2), rel=1e-5)
     assert about["bits_per_dim_stderr"] == pytest.approx(about["nats_stderr"] / (2 * np.log(2)), rel=1e-4)
+    probes = np.sqrt(np.mean(np.asarray(direct.stderr) ** 2) / 8) / (2 * np.log(2))
+    assert about["error_split"] == {"examples": None, "dequantization": None, "probes": pytest.approx(probes, rel=1e-4)}
     assert about["evaluations"] == pytest.approx(np.mean(direct.nfe))
     assert (about["examples"], about["failed"], about["step"], about["ema"]) == (8, 0, 40, True)
     assert (about["t_min"], about["tolerance"], about["seed"], about["shape"]) == (1e-4, 1e-3, 5, [2])
@@ -250,20 +257,71 @@ def test_likelihoods_are_those_of_the_library(trained, json_of, call):
     assert "UniformDequantization(levels=17, low=-1, high=1)" in out
 
 
-def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json_of):
-    """A failed example is counted and left out; one example alone has no standard error."""
-    np.save(tmp_path / "x.npy", np.full((3, 2), 8))
-    seen = {}
+def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, json_of):
+    """Its bits are -(log p + D H) / D ln 2 at its own draws; three repeats and four probes tell the sources apart."""
+    flags = ["--num", "10", "--split", "test", "--probes", "4", "--repeats", "3", "--tolerance", "1e-3", "--t-min",
+             "1e-3", "--dequantization", "truncated-normal"]  # fmt: skip
+    about = json_of("likelihood", trained, *flags)
+    assert about["dequantization"]["kind"] == "TruncatedNormalDequantization"
+    assert (about["dequantization"]["levels"], about["t_min"]) == (17, 1e-3)
+    run = open_run(trained)
+    held_out = run.held_out()
+    assert held_out is not None
+    own = sd.TruncatedNormalDequantization(run.model.sde, 1e-3, 17)
+    lines = [json.loads(line) for line in Path(about["rows"]).read_text().splitlines()][1:]
+    assert sorted((line["repeat"], line["start"], len(line["nats"])) for line in lines) == [
+        (r, 0, 10) for r in range(3)
+    ]
+    nats = np.array([line["nats"] for line in lines])
+    assert about["bits_per_dim"] == pytest.approx(-(nats.mean() + 2 * float(own.entropy)) / (2 * np.log(2)), rel=1e-5)
+    parts = about["error_split"]
+    assert sum(part**2 for part in parts.values()) == pytest.approx(about["bits_per_dim_stderr"] ** 2, rel=1e-6)
+    assert parts["examples"] > 0 < parts["dequantization"]
 
-    def log_likelihood(key, sde, score, x, cond, divergence, rtol, atol, t_min, batch_size, progress):
+
+def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, json_of, call):
+    """Killed after the second of four chunks, within a line: the same command does the other chunks, and no more."""
+    flags = ["--num", "7", "--batch-size", "4", "--repeats", "2", "--tolerance", "1e-2", "--seed", "9"]
+    whole, calls, real = json_of("likelihood", trained, *flags), [], likelihood_set.log_likelihood
+    rows = Path(whole["rows"])
+    content = rows.read_text().splitlines(keepends=True)
+    assert len(content) == 5
+    rows.write_text("".join([*content[:3], content[3][:20]]))
+    monkeypatch.setattr(likelihood_set, "log_likelihood", lambda *a, **k: calls.append(len(a[3])) or real(*a, **k))
+    again = json_of("likelihood", trained, *flags)
+    assert calls == [4, 3]
+    assert again | {"seconds": 0} == whole | {"seconds": 0}
+    assert sorted(rows.read_text().splitlines(keepends=True)) == sorted(content)
+    other = json_of("likelihood", trained, *flags[:-1], "10")
+    assert other["rows"] != whole["rows"]
+    rows.write_text("".join([content[0], "no JSON\n", content[1]]))
+    code, _, err = call("likelihood", trained, *flags)
+    assert code == 1
+    assert "line 2 cannot be read" in err
+
+
+def fake_likelihood(log_prob):
+    """log_likelihood that finds these values, NaN for a failure."""
+
+    def log_likelihood(key, sde, score, x, cond, divergence, *rest, batch_size):
+        values = jnp.asarray(log_prob[: len(x)], jnp.float32)
         seen.update(x=np.asarray(x), divergence=divergence)
-        success = jnp.arange(len(x)) != 1
-        log_prob = jnp.where(success, jnp.arange(float(len(x))), jnp.nan)
-        return sd.Likelihood(log_prob, log_prob, x, jnp.where(success, 10, 99), success)
+        good = jnp.isfinite(values)
+        return sd.Likelihood(values, values * jnp.nan, x, jnp.where(good, 10, 99), good, None)
 
-    monkeypatch.setattr(cli, "log_likelihood", log_likelihood)
+    seen = {}
+    return log_likelihood, seen
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json_of):
+    """A failed example is counted, named and left out; one example alone has no standard error."""
+    np.save(tmp_path / "x.npy", np.full((3, 2), 8))
+    fake, seen = fake_likelihood([0.0, np.nan, 2.0])
+    monkeypatch.setattr(likelihood_set, "log_likelihood", fake)
     about = json_of("likelihood", trained, "--data", tmp_path / "x.npy", "--exact")
     assert (about["failed"], about["examples"], about["nats"], about["nats_stderr"]) == (1, 3, 1.0, 1.0)
+    assert about["failed_examples"] == [1]
     assert about["evaluations"] == 10
     assert about["data"] == str(tmp_path / "x.npy")
     assert seen["divergence"] == sd.ExactDivergence()
@@ -272,14 +330,24 @@ def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json
     assert (about["nats"], about["nats_stderr"], about["bits_per_dim_stderr"]) == (0.0, None, None)
 
 
-def test_real_valued_data_have_a_density(tmp_path, monkeypatch, json_of):
+@pytest.mark.usefixtures("unchecked")
+def test_real_valued_data_have_a_density(tmp_path, monkeypatch, json_of, call):
     run = untrained(tmp_path / "real", ModelSettings(sd.VP(), sd.MLPConfig(width=8), sd.EDM()), (2,))
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))
-    one = lambda key, sde, score, x, *_, **__: sd.Likelihood(-jnp.ones(4), jnp.ones(4), x, jnp.ones(4, int), jnp.ones(4, bool))  # noqa: E731, E501  # fmt: skip
-    monkeypatch.setattr(cli, "log_likelihood", one)
+    monkeypatch.setattr(likelihood_set, "log_likelihood", fake_likelihood([-1.0] * 4)[0])
     about = json_of("likelihood", run, "--data", tmp_path / "x.npy")
     assert about["bits_per_dim"] == pytest.approx(1 / (2 * np.log(2)))
     assert "real-valued" in about["dequantization"]
+    code, _, err = call("likelihood", run, "--data", tmp_path / "x.npy", "--dequantization", "truncated-normal")
+    assert code == 1
+    assert "nothing to dequantise" in err
+
+
+def test_the_runs_own_tolerance_and_t_min_are_the_defaults(copy, call, json_of):
+    (copy / "config.yaml").write_text("likelihood_t_min: 1.0e-2\nlikelihood_tolerance: 1e-2\n")
+    about = json_of("likelihood", copy, "--num", "2")
+    assert (about["t_min"], about["tolerance"]) == (1e-2, 1e-2)
+    assert json_of("likelihood", copy, "--num", "2", "--t-min", "1e-3")["t_min"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -288,6 +356,8 @@ def test_real_valued_data_have_a_density(tmp_path, monkeypatch, json_of):
         (np.zeros((3, 4)), r"x.npy holds \(3, 4\): wanted one array of shape \(n, 2\)"),
         (np.zeros((0, 2)), r"holds \(0, 2\)"),
         (np.full((3, 2), 0.5), "wanted whole numbers 0 … 16"),
+        (np.full((3, 2), 8 + 1j), "x.npy has dtype complex128"),
+        (np.array([["a", "b"]]), "x.npy has dtype <U1"),
         (b"no array", "not an array that NumPy can read"),
         (b"", "not an array that NumPy can read"),
         (None, "No such file"),
@@ -431,7 +501,7 @@ def test_an_unreadable_sampler_is_said_unless_one_is_chosen(copy, call, monkeypa
     assert code == 1
     assert "kind is 'Mine': wanted one of ProbabilityFlow, EulerMaruyama" in err
     assert "config.yaml: sampler" in err
-    monkeypatch.setattr(cli, "sample", fake_samples(np.zeros((6, 2), np.float32)))
+    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((6, 2), np.float32)))
     assert call("sample", copy, "sampler:euler-maruyama", *DRAW)[0] == 0
 
 
@@ -456,7 +526,7 @@ def test_interruption_and_debug(trained, monkeypatch, call):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "sample", stop)
+    monkeypatch.setattr(commands, "sample", stop)
     code, out, err = call("sample", trained, "--json")
     assert (code, out) == (130, "")
     assert "interrupted" in err
@@ -490,6 +560,21 @@ def test_a_reader_that_is_gone_is_no_error(trained):
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 0
+
+
+def test_an_interrupted_command_ends_with_130(trained):
+    """Ctrl-C while XLA compiles or runs: Python's own way out would crash (exit code -11)."""
+    command = [sys.executable, "-m", "scoresde", "sample", str(trained), "--num", "100000", "--batch-size", "50000",
+               "sampler:euler-maruyama", "--sampler.num-steps", "5000"]  # fmt: skip
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.read(8) == "sampling"[:8] or process.poll() is None
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted." in err
+    assert "Traceback" not in err
 
 
 # --- Help ---

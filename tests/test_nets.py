@@ -142,13 +142,23 @@ def test_labels_act_on_their_own_example(config, shape, unchecked):
         plain(x, t, jnp.asarray([0, 1, 0]))
 
 
+def test_an_mlp_reads_any_shape_as_a_vector():
+    """The same weights on (2, 3, 1) and on the vector of its six entries."""
+    image, vector = (sd.MLPConfig(width=8, depth=1).build(shape, rngs=nnx.Rngs(0)) for shape in ((2, 3, 1), (6,)))
+    for net in (image, vector):
+        net.output.kernel[...] = jnp.ones_like(net.output.kernel) * jnp.arange(6.0)
+    x, t = jax.random.normal(jax.random.key(0), (4, 2, 3, 1)), jnp.full(4, 0.3)
+    np.testing.assert_allclose(image(x, t).reshape(4, 6), vector(x.reshape(4, 6), t), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"build\(\(3, 2, 1\)"):
+        image(x.reshape(4, 3, 2, 1), t)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: sd.UNetConfig().build((8,), rngs=nnx.Rngs(0)), "height, width, channels"),
         (lambda: sd.UNetConfig().build((2, 2, 2, 2, 1), rngs=nnx.Rngs(0)), "signals"),
         (lambda: SMALL.build((4, 1), rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 1)), jnp.ones(2)), r"build\(\(4, 4, 1\)"),
-        (lambda: sd.MLPConfig().build((8, 8), rngs=nnx.Rngs(0)), "takes vectors"),
         (lambda: sd.UNetConfig(channels=10), "multiple of 4"),
         (lambda: sd.UNetConfig(attention_levels=(2,)), "levels are 0"),
         (lambda: sd.UNetConfig(dropout=1.0), "dropout"),

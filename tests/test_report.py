@@ -144,6 +144,19 @@ def test_what_cannot_be_read_is_said(run):
     assert headings(run) == ["Samples", "Training", "Settings"]
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "5", '{"tables": [5]}', '{"headline": 5}', '{"headline": [["a"]]}', '{"step": "x"}']
+)
+def test_what_no_run_writes_is_left_out(run, content):
+    (run / "results.json").write_text(content)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "loss": "abc"}\n{"step": 10, "loss": 1.0}\n')
+    text = " ".join(read(run).text)
+    assert "results.json" in text
+    assert "is not a row" in text
+    assert "left out" in text
+
+
 def test_everything_is_escaped(tmp_path):
     evil = "<script>alert('1' & \"2\")</script>"
     png = tmp_path / "samples" / "<b>.png"

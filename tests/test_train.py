@@ -149,6 +149,30 @@ def test_conditions_are_learnt_per_example():
     np.testing.assert_allclose(guess, [[-1, -1], [1, 1]], atol=0.4)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("cond", "message"),
+    [
+        (None, "the network has 2 classes and the data no labels"),
+        ({"y": np.zeros(12, int)}, "cond is a dict: wanted one integer label an example"),
+        (np.zeros(12), r"cond is float64 \(12,\)"),
+        (np.array(["a"] * 12), "cond is <U1"),
+        ([0] * 11 + [2], "cond holds 0 … 2"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_training(cond, message):
+    with pytest.raises(ValueError, match=message):
+        sd.fit(KEY, mlp(num_classes=2), np.full((12, 2), 0.5), cond=cond, validation=0.0, training=SMALL)
+
+
+def test_integers_where_reals_are_wanted_are_refused_before_training(mixture):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 2))
+    with pytest.raises(ValueError, match=r"data holds whole numbers .*UniformDequantization\(levels=256\)"):
+        sd.fit(KEY, mlp(), pixels.astype(np.float32), training=SMALL)
+    with pytest.raises(ValueError, match="wanted integers both, or reals both"):
+        sd.fit(KEY, mlp(), data(mixture), validation=pixels, training=SMALL)
+
+
 # --- What is not finite ---
 
 

@@ -1,8 +1,9 @@
-"""A residual multilayer perceptron for vectors."""
+"""A residual multilayer perceptron, for vectors and whatever is read as one."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 from flax import nnx
@@ -36,40 +37,33 @@ class MLPConfig:
             check_count("num_classes", self.num_classes)
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
-        """The network for examples of this shape, (d,)."""
+        """The network for examples of this shape."""
         net = MLP(self, shape, rngs=rngs)
         net.eval()  # no dropout; training switches it on for its own copy
         return net
 
 
 class MLP(nnx.Module):
-    """x (batch, d), t (batch,) → (batch, d); the output layer starts at zero.
-
-    Raises:
-        ValueError: if shape is not (d,).
-    """
+    """x (batch, *data), t (batch,) → (batch, *data), x read as a vector; the output layer starts at zero."""
 
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
-        if len(shape) != 1:
-            raise ValueError(
-                f"shape is {shape}: an MLP takes vectors, (d,). Signals, images and volumes: UNetConfig()."
-            )
         self.config, self.shape, width = config, tuple(shape), config.width
+        dim = math.prod(shape)
         self.time = TimeEmbedding(width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs)
-        self.input = linear(shape[0], width, rngs=rngs)
+        self.input = linear(dim, width, rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.output = linear(width, shape[0], kernel_init=zeros, rngs=rngs)
+        self.output = linear(width, dim, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, " batch d"], t: Float[Array, " batch"], cond: Array | None = None
-    ) -> Float[Array, " batch d"]:
+        self, x: Float[Array, " batch *data"], t: Float[Array, " batch"], cond: Array | None = None
+    ) -> Float[Array, " batch *data"]:
         check_shape(x, x.shape[1:] == self.shape, self.shape, "MLPConfig")
         embedding = self.time(t, cond)
-        h = self.input(x)
+        h = self.input(x.reshape(len(x), -1))
         for block in self.blocks:
             h = block(h, embedding)
-        return self.output(jax.nn.silu(self.norm(h)))
+        return self.output(jax.nn.silu(self.norm(h))).reshape(x.shape)
 
 
 class MLPBlock(nnx.Module):

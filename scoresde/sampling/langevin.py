@@ -122,9 +122,9 @@ class NoiseLevel:
 class BatchNorms:
     """eps = 2 a (snr mean|z| / mean|score|)^2, means over the batch: the rule of Song et al. 2021 (App. G, and code).
 
-    For parity: examples depend on their neighbours through it. Dividing by an example's own |score| would not do:
-    eps then depends on x, which biases the law (8 dimensions, snr .4: variance 2.07 sigma^2). On N(0, sigma^2 I) and a
-    large batch the stationary variance is sigma^2 (1 + snr^2) for a = 1.
+    For parity: examples depend on their neighbours in a chunk through it. Dividing by an example's own |score| would
+    not do: eps then depends on x, which biases the law (8 dimensions, snr .4: variance 2.07 sigma^2). On N(0, sigma^2
+    I) and a large batch the stationary variance is sigma^2 (1 + snr^2) for a = 1.
 
     Raises:
         ValueError: if snr does not lie in (0, 1).

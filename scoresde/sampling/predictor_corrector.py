@@ -88,7 +88,7 @@ class PredictorCorrector(GridSettings):
     num_steps: int = 1000
     """Steps from start to t_min."""
     corrector_first: bool = True
-    """Correct at t_i before predicting, rather than at t_{i+1} after it."""
+    """Correct at t_i before predicting, rather than at t_{i+1} after it, as without a predictor in any case."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 import signal
@@ -22,13 +21,15 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from scoresde.config import differences, save_yaml, to_dict
+from scoresde.dequantization import check_real_valued
+from scoresde.files import fingerprint
 from scoresde.model import is_own_network
 from scoresde.score import ScoreModel
 from scoresde.sharding import data_mesh, replicate, shard_batch
 from scoresde.train.run import RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
-from scoresde.types import Cond, as_typed_key, check_cond, check_setting
+from scoresde.types import Cond, as_typed_key, check_cond, check_numbers, check_setting
 
 Callback = Callable[[int, ScoreModel], dict[str, Any] | None]
 """(step, EMA model) → metrics to log, called after every validation: pictures, reports, evaluations."""
@@ -80,6 +81,8 @@ def fit(
     """
     key = as_typed_key(key)
     data = _check_data(data, "data")
+    if prepare is None:
+        check_real_valued(data, "data")
     key_split, key_loop = jax.random.split(key)
     train, held_out = _hold_out(key_split, (data, cond), validation, validation_cond)
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
@@ -88,7 +91,7 @@ def fit(
     _check_labels(model, (train, held_out))
     about = {
         **describe(model, loop.shape, prepare),
-        "data": _fingerprint((train, held_out)),
+        "data": fingerprint((train, held_out)),
         "training": _decisive(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train[0]),
@@ -301,17 +304,14 @@ def _check_data(data: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None]."
         )
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32).")
-    if not np.all(np.isfinite(array)):
-        bad = int(np.sum(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(array)} examples: drop or mend them first.")
+    check_numbers(array, name)
     return array
 
 
 def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, validation_cond: Cond) -> tuple[Any, Any]:
     """(train, held out or None), each (x, cond): given examples, or a random fraction that depends on the key alone."""
     x, cond = data
+    cond, validation_cond = (np.asarray(c) if isinstance(c, (list, tuple)) else c for c in (cond, validation_cond))
     check_cond(cond, len(x))
     cond = jax.tree.map(np.asarray, cond)
     if not isinstance(validation, (int, float)):
@@ -322,6 +322,8 @@ def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, valida
         held_out = _check_data(validation, "validation")
         if held_out.shape[1:] != x.shape[1:]:
             raise ValueError(f"validation has examples of shape {held_out.shape[1:]}, data of {x.shape[1:]}.")
+        if np.issubdtype(held_out.dtype, np.integer) != np.issubdtype(x.dtype, np.integer):
+            raise ValueError(f"validation holds {held_out.dtype}, data {x.dtype}: wanted integers both, or reals both.")
         check_cond(validation_cond, len(held_out))
         return (x, cond), (held_out, jax.tree.map(np.asarray, validation_cond))
     check_setting("validation", validation, 0.0, 1.0)
@@ -338,19 +340,17 @@ def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, valida
     return _take((x, cond), np.sort(order[count:])), _take((x, cond), np.sort(order[:count]))
 
 
-def _fingerprint(tree: PyTree) -> str:
-    """SHA-256 of the data: a run goes on with its own only."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _check_labels(model: ScoreModel, data: PyTree) -> None:
     """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
     classes = getattr(getattr(model.net, "config", None), "num_classes", None)
-    for _, cond in (part for part in data if part is not None):
-        if classes is not None and cond is not None and not np.all((cond >= 0) & (cond < classes)):
+    for x, cond in (part for part in data if part is not None and classes is not None):
+        if cond is None:
+            raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
+                             f"without num_classes.")  # fmt: skip
+        if not (isinstance(cond, np.ndarray) and cond.shape == x.shape[:1] and np.issubdtype(cond.dtype, np.integer)):
+            found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
+            raise ValueError(f"cond is {found}: wanted one integer label an example, {x.shape[:1]}.")
+        if not np.all((cond >= 0) & (cond < classes)):
             raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
 
 

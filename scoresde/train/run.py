@@ -111,7 +111,9 @@ class Trained:
             return None
         with np.load(self.path / HELD_OUT, allow_pickle=False) as stored:
             leaves = dict(stored)
-        x = leaves.pop("x")
+        x = leaves.pop("x", None)
+        if x is None:
+            return None
         if not leaves:
             return x, None
         if set(leaves) == {"cond"}:

@@ -1,0 +1,191 @@
+"""Likelihoods of a whole set of examples: streamed to a file, resumed from it, their error split by its sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from scoresde.dequantization import TruncatedNormalDequantization, UniformDequantization
+from scoresde.divergence import AnyDivergence
+from scoresde.likelihood import log_likelihood
+from scoresde.sde.base import SDE
+from scoresde.types import Cond, Key, ScoreFn, check_count, example_keys
+
+Dequantization = UniformDequantization | TruncatedNormalDequantization
+
+
+@dataclasses.dataclass(frozen=True)
+class SetLikelihood:
+    """Of every example, once in every repeat; NaN where a solve failed."""
+
+    nats: Float[np.ndarray, "examples repeats"]
+    """log p."""
+    stderr: Float[np.ndarray, "examples repeats"]
+    """Its standard error over probes: NaN of one probe, 0 of the exact divergence."""
+    nfe: Int[np.ndarray, "examples repeats"]
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Examples of which a repeat failed: to be named, and left out of every mean."""
+        return np.flatnonzero(~np.isfinite(self.nats).all(axis=1))
+
+    def bits_per_dim(self, dim: int, dequantization: Dequantization | None) -> SetLikelihood:
+        """The same in bits per dimension, -(log p + D H) / (D ln 2), H the dequantisation's entropy, 0 without one."""
+        entropy = 0.0 if dequantization is None else float(dequantization.entropy)
+        scale = dim * math.log(2.0)
+        return SetLikelihood(-(self.nats + dim * entropy) / scale, self.stderr / scale, self.nfe)
+
+
+def likelihood_of_set(
+    key: Key,
+    sde: SDE,
+    score: ScoreFn,
+    x: np.ndarray,
+    cond: Cond = None,
+    *,
+    dequantization: Dequantization | None,
+    path: Path,
+    about: dict[str, Any],
+    divergence: AnyDivergence,
+    tolerance: float,
+    t_min: float,
+    repeats: int = 1,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> SetLikelihood:
+    """`log_likelihood` of every row of x exactly once in every repeat, the remainder of a batch included.
+
+    Each chunk is a line of the file at `path` as soon as it is done; a file with the same `about` in its first line is
+    gone on with. Example i of repeat r depends on (key, r, i) alone: dequantisation and probes are drawn anew in each.
+
+    Raises:
+        ValueError: if the file holds something else, or the examples do not fit the dequantisation.
+    """
+    check_count("repeats", repeats)
+    n, shape = len(x), (len(x), repeats)
+    found = {name: np.full(shape, np.nan) for name in ("nats", "stderr", "nfe")}
+    done = _read(path, about, found)
+    starts = [(repeat, start) for repeat in range(repeats) for start in range(0, n, batch_size)]
+    bar = tqdm(total=n * repeats, desc="likelihood", unit="example", disable=not progress, smoothing=0.0)
+    with bar, path.open("a") as file:
+        for repeat, start in starts:
+            rows = np.arange(start, min(start + batch_size, n))
+            if (repeat, start) not in done:
+                keys = example_keys(jax.random.fold_in(key, repeat), n)[rows]
+                key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+                k = jnp.asarray(x[rows])
+                data = k.astype(jnp.float32) if dequantization is None else dequantization(key_dequantize, k)
+                out = log_likelihood(
+                    key_probes, sde, score, data, jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond),
+                    divergence, tolerance, tolerance, t_min, batch_size=batch_size)  # fmt: skip
+                line = {"repeat": repeat, "start": start, "nats": _plain(out.log_prob), "stderr": _plain(out.stderr),
+                        "nfe": np.asarray(out.nfe).tolist()}  # fmt: skip
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                _put(found, line)
+            bar.update(len(rows))
+    return SetLikelihood(found["nats"], found["stderr"], found["nfe"].astype(int))
+
+
+def _plain(values: Any) -> list[float | None]:
+    """NaN is not JSON."""
+    return [value if math.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()]
+
+
+def _put(found: dict[str, np.ndarray], line: dict[str, Any]) -> None:
+    for name, table in found.items():
+        values = np.array(line[name], np.float64)  # None becomes NaN
+        table[line["start"] : line["start"] + len(values), line["repeat"]] = values
+
+
+def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> set[tuple[int, int]]:
+    """Fill in what the file holds; which chunks these are. A new file gets its first line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    if not lines:
+        path.write_text(json.dumps({"about": about}) + "\n")
+        return set()
+    done = set()
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = json.loads(text)
+            if number == 1:
+                same = line["about"] == json.loads(json.dumps(about))
+            else:
+                _put(found, line)
+                done.add((line["repeat"], line["start"]))
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines) > 1:  # cut short when it was stopped: its chunk is done again
+                path.write_text("".join(f"{whole}\n" for whole in lines[:-1]))
+                break
+            raise ValueError(f"{path}: line {number} cannot be read ({error}): delete the file.") from error
+        if number == 1 and not same:
+            raise ValueError(f"{path} holds likelihoods made with other settings: delete it, or name another file.")
+    return done
+
+
+# --- Where the error comes from ---
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorSplit:
+    """A mean over examples and repeats, its standard error, and the shares of that error: stderr^2 is their sum.
+
+    None where the draws do not tell: one repeat does not separate dequantisation from examples, nor one probe from
+    dequantisation.
+    """
+
+    mean: float
+    stderr: float
+    examples: float | None
+    """Because the set is finite: another set of examples."""
+    dequantization: float | None
+    """Because each example is dequantised a finite number of times."""
+    probes: float | None
+    """Because the divergence is probed."""
+
+
+def split_error(
+    values: Float[np.ndarray, "examples repeats"],
+    probe_stderr: Float[np.ndarray, "examples repeats"],
+    dequantized: bool = True,
+) -> ErrorSplit:
+    """Variance components of y_ir = mean + example_i + dequantization_ir + probe_ir, by one-way analysis of variance:
+
+        within = mean_i var_r(y_ir) = v_d + v_p,   v_p = mean(probe_stderr^2),   var_i(mean_r y_ir) = v_e + within / R
+        stderr^2 = var_i(mean_r y_ir) / n = v_e / n + v_d / (n R) + v_p / (n R)
+
+    A variance estimated below zero counts as zero. dequantized: whether v_d is there at all. Failed examples (NaN) are
+    to be left out before.
+
+    Raises:
+        ValueError: if there is no example, or a value is NaN.
+    """
+    n, repeats = values.shape
+    if n < 1 or not np.all(np.isfinite(values)):
+        raise ValueError(f"values have shape {values.shape}: wanted at least one example, and none that failed.")
+    means = values.mean(axis=1)
+    total = float(np.var(means, ddof=1)) if n > 1 else math.nan
+    within = float(np.mean(np.var(values, axis=1, ddof=1))) if repeats > 1 else None
+    probe = float(np.mean(probe_stderr**2)) if np.all(np.isfinite(probe_stderr)) else None
+    if not dequantized:  # whatever varies within an example is the probes'
+        within = probe = probe if within is None else within
+    draws = None if within is None or probe is None else max(within - probe, 0.0)
+    example = None if within is None or n < 2 else max(total - within / repeats, 0.0) / n
+    share = lambda v: None if v is None else math.sqrt(v / (n * repeats))  # noqa: E731
+    return ErrorSplit(
+        mean=float(means.mean()),
+        stderr=math.sqrt(total / n),
+        examples=None if example is None else math.sqrt(example),
+        dequantization=share(draws) if dequantized else 0.0,
+        probes=share(probe),
+    )
