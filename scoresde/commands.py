@@ -55,7 +55,7 @@ class OfModel:
     label: int | None = None
     """The class of every example, for a conditional network."""
     batch_size: int = 64
-    """Examples at a time; it decides a draw only where a sampler uses batch norms."""
+    """Examples at a time."""
 
     def __post_init__(self):
         check_count("batch_size", self.batch_size)
@@ -173,13 +173,13 @@ class Likelihood(OfModel):
     data: str | None = None
     """A .npy file of examples as training took them, instead."""
     dequantization: Literal["uniform", "truncated-normal"] = "uniform"
-    """Of integers: as in training, or by the SDE's own noise cut to the bins, which costs fewer bits."""
+    """Of integers: as in training, or the SDE's own noise cut to the bins."""
     repeats: int = 1
-    """Draws of dequantisation and probes for each example; from 2 on, the error is split by its sources."""
+    """Draws of dequantisation and probes an example; more split the error."""
     probes: int = 1
     """Rademacher probes of the divergence, per example."""
     exact: bool = False
-    """No probes but the divergence itself, one derivative per data dimension."""
+    """The divergence itself, a derivative for each data dimension."""
     tolerance: float = 1e-4
     """Relative and absolute tolerance of a solver's step."""
     t_min: float = 1e-5

@@ -516,7 +516,7 @@ def test_an_own_model_and_an_own_prepare_need_python(tmp_path, trained, monkeypa
     assert (about["sde"], about["net"], about["parameters"]) == ("Mine()", "MyNet", 6)
     run = open_run(trained)
     run.about["prepare"] = {"own": "my_prepare"}
-    monkeypatch.setattr(cli, "open_run", lambda *_, **__: run)
+    monkeypatch.setattr(commands, "open_run", lambda *_, **__: run)
     code, _, err = call("likelihood", trained)
     assert code == 1
     assert "prepared its data by my_prepare" in err
@@ -536,14 +536,14 @@ def test_interruption_and_debug(trained, monkeypatch, call):
 
 def test_only_json_reaches_standard_output(trained, monkeypatch, call):
     """Whatever a library prints or warns of goes to standard error."""
-    real = cli.write_report
+    real = commands.write_report
 
     def chatty(run):
         print("chatter")
         warnings.warn("a warning", stacklevel=1)
         return real(run)
 
-    monkeypatch.setattr(cli, "write_report", chatty)
+    monkeypatch.setattr(commands, "write_report", chatty)
     code, out, err = call("--json", "report", trained)
     assert code == 0
     assert json.loads(out) == {"report": str(trained / "report.html")}

@@ -354,6 +354,7 @@ def test_run_ends_with_its_exit_code(ending, code, said, monkeypatch, capfd):
 
     monkeypatch.setattr("sys.argv", ["experiment.py", "sde:ve"])
     monkeypatch.setattr("os.dup2", lambda *_: None)  # pytest reads what BrokenPipeError would silence
+    monkeypatch.setattr("os._exit", sys.exit)  # ends the process at once
     with pytest.raises(SystemExit) as exit:
         run(main, Experiment)
     assert exit.value.code == code
