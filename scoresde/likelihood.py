@@ -154,7 +154,7 @@ def log_likelihood(
 
 def in_float64(tree: Any) -> Any:
     """Every floating-point array of a tree in float64; call it where that is enabled."""
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array_like(a) else a, tree)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, tree)
 
 
 @eqx.filter_jit

@@ -279,7 +279,7 @@ def test_float64_on_request(mixture):
     assert out.log_prob.dtype == jnp.float64
     assert out.settings.dtype == "float64"
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: a.astype(jnp.float64), model)
+        wide = jax.tree.map(lambda a: a.astype(jnp.float64) if hasattr(a, "astype") else a, model)
         want = sd.log_likelihood(KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11}))
     np.testing.assert_allclose(np.asarray(out.log_prob), np.asarray(want.log_prob), atol=1e-8)
     assert sd.log_likelihood(KEY, sde, model, x).log_prob.dtype == jnp.float32
