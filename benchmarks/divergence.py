@@ -4,8 +4,9 @@
     python benchmarks/divergence.py runs/digits_vp         # a trained network's held-out examples as well
 
 Each likelihood is solved once exactly and `--repeats` times by every estimator. Standard deviation: of log p in nats
-over the estimator's draws, pooled over examples. Products: J v a field evaluation. Variance × products, over that of one
-Rademacher probe: below 1 the estimator buys more for the same money. CPU: the whole solve, over one Rademacher probe's.
+over the estimator's draws, pooled over examples. Products: J v a field evaluation. Variance × products, over that of
+one Rademacher probe: below 1 the estimator buys more for the same money. CPU: the whole solve, over one Rademacher
+probe's.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import scoresde as sd
 KEY = jax.random.key(0)
 
 
+@pytest.mark.parametrize("any_sde", [sd.SubVP(), sd.VE()], ids=["subvp", "ve"])
 def test_decode_brings_back_what_was_encoded(any_sde, mixture, x64):
     """Within 1e-5, in the plane."""
     x0 = mixture.sample(KEY, 20)
@@ -20,6 +21,7 @@ def test_decode_brings_back_what_was_encoded(any_sde, mixture, x64):
     np.testing.assert_allclose(back.x, x0, atol=1e-5)
 
 
+@pytest.mark.parametrize("any_sde", [sd.VP(), sd.VE()], ids=["vp", "ve"])
 def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
     """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)), and the likelihood's latent."""
     m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)
@@ -31,6 +33,8 @@ def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
     np.testing.assert_allclose(code.x, want, atol=1e-6 * float(any_sde.prior_std()))
     likelihood = sd.log_likelihood(KEY, any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(likelihood.latent, code.x, atol=1e-6 * float(any_sde.prior_std()))
+    warm = sd.decode(any_sde, score, 0.5 * code.x, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4, temperature=2.0)
+    np.testing.assert_allclose(warm.x, x0, atol=1e-6 * float(any_sde.prior_std()))
     assert np.mean(code.nfe) < 1.2 * np.mean(likelihood.nfe)
 
 
