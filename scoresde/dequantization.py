@@ -161,7 +161,7 @@ def check_levels(k: Array, levels: int) -> None:
             )
 
 
-def check_real_valued(x: Array, name: str) -> None:
+def check_real_valued(x: Array | np.ndarray, name: str) -> None:
     """x is finite, and not integers in disguise, where that can be read now: raw pixels 0 … 255 as float32, say.
 
     Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance.

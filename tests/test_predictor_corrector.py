@@ -13,7 +13,7 @@ import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
 from scoresde.types import example_keys, fold_in_examples, normal_like, right_pad
 
-KEY, DRAWS = jax.random.key(0), 2500
+KEY, DRAWS = jax.random.key(0), 2000
 PREDICTORS = {
     "reverse_diffusion": sd.ReverseDiffusionPredictor(),
     "euler_maruyama": sd.EulerMaruyamaPredictor(),
@@ -228,9 +228,9 @@ def test_samples_of_every_pair_are_the_mixtures(predictor, corrector, any_sde, m
         settings = sd.LangevinCorrector(5, rule)
     sampler = sd.PredictorCorrector(PREDICTORS[predictor], settings, steps, grid=sd.UniformLogSNR())
     draw, floor = exact_distances
-    out = sd.sample(KEY, sampler, any_sde, mixture.score(any_sde), (len(draw), 2))
-    assert bool(out.success.all())
-    assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
+    score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
+    x = jax.jit(lambda x: sampler(KEY, any_sde, score, x).x)(start)
+    assert sliced_wasserstein(x, draw) < floor.mean() + 5 * floor.std(ddof=1)
 
 
 def test_a_corrector_repairs_a_coarse_predictor(mixture):
