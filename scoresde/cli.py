@@ -4,6 +4,7 @@
     scoresde likelihood RUN           nats and bits/dim of the examples that the run held out
     scoresde info RUN                 what was trained, how far it is, whether its checkpoints are sound
     scoresde report RUN               write RUN/report.html anew
+    scoresde import-checkpoint FILE   make a run's folder of a checkpoint of Song et al.'s Flax release
     scoresde --version
 
 RUN is the folder of a run, such as runs/digits_vp: sd.fit(..., run=RUN) or a script under experiments/ makes one.
@@ -314,12 +315,32 @@ class Report:
         return {"report": str(write_report(_run_folder(self.run)))}
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportCheckpoint:
+    """Make a run's folder of a checkpoint that the Flax release of Song et al. 2021 wrote; every leaf, or nothing.
+
+    info, sample and likelihood (with --data FILE.npy of integers 0 ... 255) take the folder as they take any run's.
+    """
+
+    file: str
+    """The checkpoint, such as checkpoint_26."""
+    out: str | None = None
+    """The folder to make; by default runs/NAME, the file's name."""
+    config: str | None = None
+    """The original's configuration, such as vp/cifar10_ddpmpp_continuous; not needed where the weights tell it."""
+
+    def __call__(self) -> dict[str, Any]:
+        from scoresde.import_checkpoint import import_checkpoint
+
+        return import_checkpoint(self.file, self.out or Path("runs") / Path(self.file).name, self.config)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Help, and flags that cannot be parsed, raise SystemExit with theirs."""
     return exit_code(_run, sys.argv[1:] if arguments is None else arguments, interrupted="interrupted.")
 
 
-COMMANDS = {"sample": Sample, "likelihood": Likelihood, "info": Info, "report": Report}
+COMMANDS = {"sample": Sample, "likelihood": Likelihood, "info": Info, "report": Report, "import-checkpoint": ImportCheckpoint}
 
 
 def _run(arguments: list[str]) -> int:

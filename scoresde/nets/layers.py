@@ -13,6 +13,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.types import Scalar
+
 zeros = nnx.initializers.zeros_init()
 
 
@@ -51,7 +53,7 @@ def _uniform(key: Array, count: int, dtype) -> Array:
 
 
 @partial(jax.jit, static_argnums=2)
-def _scaled(draws: Array, limit: float, shape: tuple[int, ...]) -> Array:
+def _scaled(draws: Array, limit: Scalar, shape: tuple[int, ...]) -> Array:
     return limit * draws[: math.prod(shape)].reshape(shape)
 
 
