@@ -340,7 +340,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(_run, sys.argv[1:] if arguments is None else arguments, interrupted="interrupted.")
 
 
-COMMANDS = {"sample": Sample, "likelihood": Likelihood, "info": Info, "report": Report, "import-checkpoint": ImportCheckpoint}
+COMMANDS = {
+    "sample": Sample,
+    "likelihood": Likelihood,
+    "info": Info,
+    "report": Report,
+    "import-checkpoint": ImportCheckpoint,
+}
 
 
 def _run(arguments: list[str]) -> int:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from scoresde.checkpoint import Checkpoints
 from scoresde.config import save_yaml
 from scoresde.dequantization import UniformDequantization
 from scoresde.model import AnyNet, AnyParameterization, AnySDE, ModelSettings
@@ -129,7 +128,9 @@ def import_checkpoint(
         raise FileExistsError(f"{out} holds a run already: name another folder, --out FOLDER.")
     state = read_state(file)
     original = _chosen(config, state["optimizer"]["target"])
-    model = ModelSettings(original.sde, original.net, original.parameterization).build(jax.random.key(0), original.shape)
+    model = ModelSettings(original.sde, original.net, original.parameterization).build(
+        jax.random.key(0), original.shape
+    )
     skeleton, like, constants = Skeleton.split(model)
     net = model.net
     assert isinstance(net, NCSNpp)
@@ -169,7 +170,9 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         state = msgpack_restore(content)
     except Exception as error:  # msgpack's own are many
-        raise CheckpointMismatch(f"{file} is not a checkpoint that Flax wrote (msgpack): {type(error).__name__}.") from error
+        raise CheckpointMismatch(
+            f"{file} is not a checkpoint that Flax wrote (msgpack): {type(error).__name__}."
+        ) from error
     if not isinstance(state, dict) or set(state) != set(KEYS):
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise CheckpointMismatch(f"{file} holds {found}: wanted a train state of the original release, {list(KEYS)}.")

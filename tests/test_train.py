@@ -99,7 +99,7 @@ def test_a_batch_in_parts_is_the_same_step(mixture):
     for a, b in zip(*(weights(fit.model) for fit in fits), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
     np.testing.assert_allclose(*([fit.history[0][name] for name in ("loss", "grad_norm")] for fit in fits), rtol=1e-4)
-    assert max(float(np.abs(a - b).max()) for a, b in zip(weights(fits[0].model), weights(mlp(num_classes=3)))) > 1e-3
+    assert np.abs(weights(fits[0].model)[0] - weights(mlp(num_classes=3))[0]).max() > 1e-4
 
 
 def test_parts_draw_dropout_each_for_itself():
@@ -114,7 +114,9 @@ def test_parts_draw_dropout_each_for_itself():
         training = sd.Training(batch_size=8, accumulate=parts)
         step = jax.jit(make_step(skeleton, training, None))
         state = init_state(params, constants, training.optimizer())
-        seen.append([float(step(state, jax.random.key(seed), (jnp.ones((8, 2)), None))[1]["loss"]) for seed in (0, 0, 1)])
+        seen.append(
+            [float(step(state, jax.random.key(seed), (jnp.ones((8, 2)), None))[1]["loss"]) for seed in (0, 0, 1)]
+        )
     assert all(a == b != c for a, b, c in seen)  # by the key alone
     assert len({losses[0] for losses in seen}) == 3
     with pytest.raises(ValueError, match="does not divide"):

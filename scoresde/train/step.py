@@ -115,7 +115,7 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
         gradient = jax.value_and_grad(loss_fn)
         if training.accumulate == 1:
             return gradient(params, constants, key_net, key_noise, x, t, cond)
-        # Data, times and noise are those of the whole batch, so its parts give its gradient; dropout is each part's own.
+        # Data, times and noise are the whole batch's, so its parts give its gradient; dropout is each part's own.
         rows = (example_keys(key_noise, x.shape[0]), x, t, cond)
         parts = jax.tree.map(lambda a: _parts(a, training.accumulate), rows)
         keys_net = jax.random.split(key_net, training.accumulate)
