@@ -131,8 +131,7 @@ def import_checkpoint(
     model = ModelSettings(original.sde, original.net, original.parameterization).build(
         jax.random.key(0), original.shape
     )
-    skeleton, like, constants = Skeleton.split(model)
-    net = model.net
+    net, constants = model.net, Skeleton.split(model)[2]
     assert isinstance(net, NCSNpp)
     misfits = _misfits(state, net)
     if misfits:
@@ -150,7 +149,7 @@ def import_checkpoint(
         trained["opt_state"] = _with_moments(trained["opt_state"], mean, square, step)
     folder = RunFolder(out)
     source = {"file": Path(file).name, **rates, "rng": np.asarray(state["rng"]).tolist(), "adam": bool(moments)}
-    about = describe(skeleton.score_model(like, constants), original.shape, original.prepare)
+    about = describe(model, original.shape, original.prepare)
     with folder.checkpoints:
         folder.checkpoints.save(step, trained, about | {"imported": source})
     save_yaml(original, folder.path / "config.yaml")

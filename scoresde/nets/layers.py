@@ -91,13 +91,23 @@ def compute_dtype(precision: Precision) -> Any:
     return jnp.bfloat16 if precision == "bfloat16" else None
 
 
-def run_block(block: Callable[..., Array], *args: Array, remat: bool) -> Array:
-    """block(*args); with remat nothing inside is kept for the gradient, but computed a second time."""
-    return nnx.remat(_call)(block, *args) if remat else block(*args)
+def run_block(block: nnx.Module, *args: Array, remat: bool) -> Array:
+    """block(*args); with remat nothing inside is kept for the gradient, but computed a second time.
 
+    Outside training nothing of the block is written to, so it may belong to an outer trace, as in a likelihood's solver.
+    """
+    if not remat:
+        return cast(Any, block)(*args)
+    graph, streams, rest = nnx.split(block, nnx.RngState, ...)
 
-def _call(block: Callable[..., Array], *args: Array) -> Array:
-    return block(*args)
+    def pure(streams, rest, *args):
+        copy = nnx.merge(graph, streams, rest)
+        return cast(Any, copy)(*args), nnx.state(copy, nnx.RngState)
+
+    out, streams = jax.checkpoint(pure)(streams, rest, *args)
+    if any(isinstance(m, nnx.Dropout) and not m.deterministic for _, m in nnx.iter_modules(block)):
+        nnx.update(block, streams)  # dropout has drawn
+    return out
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -236,19 +236,19 @@ class NCSNpp(nnx.Module):
             skips.append(h)
         for block in (self.middle1, self.middle2):
             h = run_block(block, h, embedding, remat=config.remat)
-        image = None  # from here on what the levels have of the output
+        output: Any = None  # what the levels so far have of it
         for level in self.ups:
             for block in level.blocks:
                 h = run_block(block, jnp.concatenate([h, skips.pop()], axis=-1), embedding, remat=config.remat)
             if config.output_path == "skip":
-                image = level.path(h) + (0.0 if image is None else resample(image, "up", config.fir))
-            elif config.output_path == "residual" and image is None:
-                image = level.path(h)
+                output = level.path(h) + (0.0 if output is None else resample(output, "up", config.fir))
+            elif config.output_path == "residual" and output is None:
+                output = level.path(h)
             elif config.output_path == "residual":
-                image = h = scale * (level.path(image) + h)
+                output = h = scale * (level.path(output) + h)
             if level.resample is not None:
                 h = run_block(level.resample, h, embedding, remat=config.remat)
-        out = image if self.output is None else self.output(h)
+        out = output if self.output is None else self.output(h)
         out = out / right_pad(t, out) if config.scale_by_sigma else out
         return out.astype(x.dtype)
 
@@ -284,7 +284,8 @@ class Level(nnx.Module):
 
     def __init__(self):
         self.blocks = nnx.List()
-        self.resample = self.path = nnx.data(None)
+        self.resample: Any = nnx.data(None)
+        self.path: Any = nnx.data(None)
 
 
 class Block(nnx.Module):

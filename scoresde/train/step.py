@@ -41,8 +41,6 @@ class Training:
     """Optimiser steps."""
     batch_size: int = 128
     """Examples a step."""
-    accumulate: int = 1
-    """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
     learning_rate: float = 1e-3
     """Adam's, at its highest."""
     warmup: int = 100
@@ -66,6 +64,8 @@ class Training:
     steps_per_dispatch: int | None = None
     """Steps in one compiled call; None: as many, up to 10, as divide log_every and validate_every, but 1 on CPU for a
     network of your own."""
+    accumulate: int = 1
+    """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "max_skipped"):
