@@ -94,7 +94,7 @@ def compute_dtype(precision: Precision) -> Any:
 def run_block(block: nnx.Module, *args: Array, remat: bool) -> Array:
     """block(*args); with remat nothing inside is kept for the gradient, but computed a second time.
 
-    Outside training nothing of the block is written to, so it may belong to an outer trace, as in a likelihood's solver.
+    Outside training the block is only read: it may belong to an outer trace, as in a likelihood's solver.
     """
     if not remat:
         return cast(Any, block)(*args)
