@@ -2,7 +2,7 @@
 
 Nothing here is the library's: the modules below say the original's arithmetic again, in Linen's layers and JAX's own
 convolutions (the filter as one with zeros inserted, `lax.conv_transpose` for the upsampling one, attention by einsum),
-and Linen itself gives the names. Agreement in float64 to 1e-9 leaves no room for another padding or epsilon.
+and Linen itself gives the names. In float64 they agree to 1e-6, where the softmax, float32 in JAX's attention, ends it.
 """
 
 import dataclasses
@@ -289,7 +289,7 @@ def test_imported_weights_give_the_originals_outputs(name, tmp_path):
             out, expected = both(models[ema].net, theirs, x, t)
             size = float(jnp.abs(expected).max())
             assert size > 0.02
-            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-9 * size)
+            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6 * size)
 
 
 def test_the_run_opens_from_the_command_line(tmp_path, monkeypatch, capsys):
