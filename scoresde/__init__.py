@@ -62,7 +62,9 @@ from scoresde.types import ScoreFn
 if TYPE_CHECKING:
     from scoresde.checkpoint import CheckpointError, Checkpoints
     from scoresde.config import ConfigError
+    from scoresde.nets.dit import DiT, DiTConfig
     from scoresde.nets.mlp import MLP, MLPConfig
+    from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
     from scoresde.nets.unet import UNet, UNetConfig
     from scoresde.train.loop import Fit, TrainingDiverged, fit
     from scoresde.train.run import load
@@ -71,7 +73,9 @@ if TYPE_CHECKING:
 _LATE = {
     "scoresde.checkpoint": ("CheckpointError", "Checkpoints"),
     "scoresde.config": ("ConfigError",),
+    "scoresde.nets.dit": ("DiT", "DiTConfig"),
     "scoresde.nets.mlp": ("MLP", "MLPConfig"),
+    "scoresde.nets.ncsnpp": ("NCSNpp", "NCSNppConfig"),
     "scoresde.nets.unet": ("UNet", "UNetConfig"),
     "scoresde.train.loop": ("Fit", "TrainingDiverged", "fit"),
     "scoresde.train.run": ("load",),
@@ -113,6 +117,8 @@ __all__ = [
     "ConfigError",
     "DPMSolverPP",
     "Data",
+    "DiT",
+    "DiTConfig",
     "EDMWeighting",
     "EulerMaruyama",
     "EulerMaruyamaPredictor",
@@ -141,6 +147,8 @@ __all__ = [
     "LogSNRTime",
     "LowDiscrepancyTime",
     "MLPConfig",
+    "NCSNpp",
+    "NCSNppConfig",
     "NoCorrector",
     "NoPredictor",
     "Noise",

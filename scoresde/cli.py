@@ -4,6 +4,7 @@
     scoresde likelihood RUN           nats and bits/dim of the examples that the run held out
     scoresde info RUN                 what was trained, how far it is, whether its checkpoints are sound
     scoresde report RUN               write RUN/report.html anew
+    scoresde import-checkpoint FILE   make a run's folder of a checkpoint of Song et al.'s Flax release
     scoresde --version
 
 RUN is the folder of a run, such as runs/digits_vp: sd.fit(..., run=RUN) or a script under experiments/ makes one.
@@ -26,7 +27,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scoresde.commands import Info, Likelihood, Report, Sample
+from scoresde.commands import ImportCheckpoint, Info, Likelihood, Report, Sample
 from scoresde.config import ConfigError, from_dict, load_yaml
 from scoresde.flags import UsageError, exit_code, leave, parse
 from scoresde.sampling.choices import AnySampler
@@ -42,7 +43,13 @@ def entry() -> NoReturn:
     leave(main())
 
 
-COMMANDS = {"sample": Sample, "likelihood": Likelihood, "info": Info, "report": Report}
+COMMANDS = {
+    "sample": Sample,
+    "likelihood": Likelihood,
+    "info": Info,
+    "report": Report,
+    "import-checkpoint": ImportCheckpoint,
+}
 
 
 def _run(arguments: list[str]) -> int:

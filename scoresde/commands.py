@@ -331,6 +331,26 @@ class Report:
         return {"report": str(write_report(_run_folder(self.run)))}
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportCheckpoint:
+    """Make a run's folder of a checkpoint that the Flax release of Song et al. 2021 wrote; every leaf, or nothing.
+
+    info, sample and likelihood (with --data FILE.npy of integers 0 ... 255) take the folder as they take any run's.
+    """
+
+    file: str
+    """The checkpoint, such as checkpoint_26."""
+    out: str | None = None
+    """The folder to make; by default runs/NAME, the file's name."""
+    config: str | None = None
+    """The original's configuration, such as vp/cifar10_ddpmpp_continuous; not needed where the weights tell it."""
+
+    def __call__(self) -> dict[str, Any]:
+        from scoresde.import_checkpoint import import_checkpoint
+
+        return import_checkpoint(self.file, self.out or Path("runs") / Path(self.file).name, self.config)
+
+
 # --- Pieces ---
 
 

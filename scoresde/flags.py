@@ -187,9 +187,9 @@ def _listing(unions: Mapping[str, Sequence[type]]) -> str:
 
 
 def _name(member: type) -> str:
-    """A class as the command line names it: SubVP → sub-vp, UNetConfig → unet, EDMWeighting → edm-weighting."""
+    """A class as the command line names it: SubVP → sub-vp, UNetConfig → unet, NCSNppConfig → ncsnpp."""
     name = member.__name__.removesuffix("Config")
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])", "-", name).lower()
+    return re.sub("(?<=[a-z0-9])(?=[A-Z].)|(?<=[A-Z]{2})(?=[A-Z][a-z](?!p$))", "-", name).lower()
 
 
 def _registry() -> Any:

@@ -9,20 +9,22 @@ from typing import Any, cast
 from flax import nnx
 from jax import Array
 
+from scoresde.nets.dit import DiT, DiTConfig
 from scoresde.nets.mlp import MLP, MLPConfig
+from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
 from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.score import EDM, Data, Noise, Score, ScoreModel, Velocity
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP
 
 AnySDE = VP | SubVP | VE
-AnyNet = UNetConfig | MLPConfig
+AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
 AnyParameterization = EDM | Noise | Score | Data | Velocity
 
 
 def is_own_network(net: Any) -> bool:
     """Whether a network is the user's own class: a subclass of the library's is, its parent could not stand for it."""
-    return type(net) not in (MLP, UNet)
+    return type(net) not in (MLP, UNet, NCSNpp, DiT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,6 +86,43 @@ def test_several_steps_a_dispatch_are_the_same_steps(mixture):
     assert several.step == 40
 
 
+def test_a_batch_in_parts_is_the_same_step(mixture):
+    """Dequantised data, labels, times and noise do not know the parts: gradient, loss and weights are the batch's."""
+    labels = np.arange(512, dtype=np.int32) % 3
+    integers = np.clip(np.round(4.0 * data(mixture) + 8.0), 0, 16).astype(np.int32)
+    short = dataclasses.replace(SMALL, steps=5, log_every=5, validate_every=5)
+    fits = [
+        sd.fit(KEY, mlp(num_classes=3), integers, cond=labels, prepare=sd.UniformDequantization(17),
+               training=dataclasses.replace(short, accumulate=parts), progress=False)
+        for parts in (1, 4)
+    ]  # fmt: skip
+    for a, b in zip(*(weights(fit.model) for fit in fits), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(*([fit.history[0][name] for name in ("loss", "grad_norm")] for fit in fits), rtol=1e-4)
+    assert np.abs(weights(fits[0].model)[0] - weights(mlp(num_classes=3))[0]).max() > 1e-4
+
+
+def test_parts_draw_dropout_each_for_itself():
+    """Two equal halves: with one mask for both, their mean gradient would be a half's, and a batch's loss differs."""
+    from scoresde.train.state import init_state
+    from scoresde.train.step import make_step
+
+    model = mlp(dropout=0.5)
+    skeleton, params, constants = Skeleton.split(model)
+    seen = []
+    for parts in (1, 2, 4):
+        training = sd.Training(batch_size=8, accumulate=parts)
+        step = jax.jit(make_step(skeleton, training, None))
+        state = init_state(params, constants, training.optimizer())
+        seen.append(
+            [float(step(state, jax.random.key(seed), (jnp.ones((8, 2)), None))[1]["loss"]) for seed in (0, 0, 1)]
+        )
+    assert all(a == b != c for a, b, c in seen)  # by the key alone
+    assert len({losses[0] for losses in seen}) == 3
+    with pytest.raises(ValueError, match="does not divide"):
+        sd.Training(batch_size=8, accumulate=3)
+
+
 def test_two_devices_give_one_devices_losses(mixture):
     """A batch of 32 is cut over both devices; one of 31 runs on one: the mesh takes as many as divide the batch."""
     assert jax.local_device_count() == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.nets.convolution import channel_last_conv
-from scoresde.nets.layers import TimeEmbedding, check_shape, lecun_normal, linear, zeros
+from scoresde.nets.layers import Keys, TimeEmbedding, check_shape, lecun_normal, linear, zeros
 from scoresde.types import check_count, check_setting
 
 
@@ -163,16 +164,16 @@ class Attention(nnx.Module):
         return h + self.output(out)
 
 
-def conv(c_in: int, c_out: int, dims: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs, **options) -> nnx.Conv:
+def conv(c_in: int, c_out: int, dims: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options) -> nnx.Conv:
     """A convolution 3 wide in each dimension, zero outside; without strides it keeps the size."""
     return nnx.Conv(c_in, c_out, (3,) * dims, kernel_init=kernel_init, conv_general_dilated=channel_last_conv,
-                    rngs=rngs, **options)  # fmt: skip
+                    rngs=cast(Any, rngs), **options)  # fmt: skip
 
 
-def group_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Group norm with groups of at least 4 channels, at most 32 groups."""
-    groups = next(n for n in range(max(1, min(channels // 4, 32)), 0, -1) if channels % n == 0)
-    return nnx.GroupNorm(channels, num_groups=groups, rngs=rngs)
+def group_norm(channels: int, least: int = 4, *, rngs: nnx.Rngs | Keys, **options) -> nnx.GroupNorm:
+    """Group norm with groups of at least `least` channels, at most 32 groups."""
+    groups = next(n for n in range(max(1, min(channels // least, 32)), 0, -1) if channels % n == 0)
+    return nnx.GroupNorm(channels, num_groups=groups, rngs=cast(Any, rngs), **options)
 
 
 def upsample(h: Float[Array, " batch *space c"], size: tuple[int, ...]) -> Float[Array, " batch *size c"]:

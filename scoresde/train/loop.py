@@ -123,6 +123,8 @@ def _decisive(training: Training) -> dict[str, Any]:
     indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
     if training.final_rate == 1.0:
         indifferent.append("steps")  # a constant learning rate does not know the last step: a run may go on longer
+    if training.accumulate == 1:
+        indifferent.append("accumulate")  # nor do runs that are older than the setting name it
     return {name: value for name, value in settings.items() if name not in indifferent}
 
 

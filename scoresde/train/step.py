@@ -23,7 +23,7 @@ from scoresde.loss import (
 from scoresde.score import ScoreModel
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.state import Skeleton, State
-from scoresde.types import Cond, check_count, check_setting, data_dim
+from scoresde.types import Cond, check_count, check_setting, data_dim, example_keys
 
 Prepare = Callable[[Array, Array], Array]
 """(key, x) → x: what is drawn anew for every batch, e.g. dequantisation; runs inside the compiled step."""
@@ -64,11 +64,15 @@ class Training:
     steps_per_dispatch: int | None = None
     """Steps in one compiled call; None: as many, up to 10, as divide log_every and validate_every, but 1 on CPU for a
     network of your own."""
+    accumulate: int = 1
+    """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "validate_every", "max_skipped"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "max_skipped"):
             check_count(name, getattr(self, name))
         check_count("warmup", self.warmup, 0)
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}.")
         if self.steps_per_dispatch is not None:
             check_count("steps_per_dispatch", self.steps_per_dispatch)
         for name in ("learning_rate", "clip"):
@@ -98,20 +102,34 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
     """
     optimizer = training.optimizer()
 
-    def loss_fn(params, constants, key, x, cond):
-        key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
-        x = x if prepare is None else prepare(key_prepare, x)
-        sde = skeleton.model.sde
-        net = skeleton.training_net(params, constants, key_net)
-        t = training.times.sample(key_time, sde, x.shape[0])
-        losses = dsm_loss(key_noise, sde, ScoreModel(sde, net, skeleton.model.parameterization), x, t,
+    def loss_fn(params, constants, key_net, keys_noise, x, t, cond):
+        sde, net = skeleton.model.sde, skeleton.training_net(params, constants, key_net)
+        losses = dsm_loss(keys_noise, sde, ScoreModel(sde, net, skeleton.model.parameterization), x, t,
                           training.weighting, cond)  # fmt: skip
         return jnp.mean(losses) / data_dim(x)
 
+    def loss_and_gradient(params, constants, key, x, cond):
+        key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
+        x = x if prepare is None else prepare(key_prepare, x)
+        t = training.times.sample(key_time, skeleton.model.sde, x.shape[0])
+        gradient = jax.value_and_grad(loss_fn)
+        if training.accumulate == 1:
+            return gradient(params, constants, key_net, key_noise, x, t, cond)
+        # Data, times and noise are the whole batch's, so its parts give its gradient; dropout is each part's own.
+        rows = (example_keys(key_noise, x.shape[0]), x, t, cond)
+        parts = jax.tree.map(lambda a: _parts(a, training.accumulate), rows)
+        keys_net = jax.random.split(key_net, training.accumulate)
+
+        def add(total, part):
+            value = gradient(params, constants, part[0], *part[1])
+            return jax.tree.map(lambda a, b: a + b / training.accumulate, total, value), None
+
+        start = jax.tree.map(jnp.zeros_like, (jnp.zeros((), x.dtype), params))
+        return jax.lax.scan(add, start, (keys_net, parts))[0]
+
     def step(state: State, key: Array, batch: tuple[Array, Cond]) -> tuple[State, dict[str, Array]]:
-        x, cond = batch
-        loss, grads = jax.value_and_grad(loss_fn)(
-            state["params"], state["constants"], jax.random.fold_in(key, state["step"]), x, cond
+        loss, grads = loss_and_gradient(
+            state["params"], state["constants"], jax.random.fold_in(key, state["step"]), *batch
         )
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
@@ -132,6 +150,11 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
         return state, {"loss": loss, "grad_norm": norm, "skipped_in_a_row": state["skipped_in_a_row"]}
 
     return step
+
+
+def _parts(rows: Array, count: int) -> Array:
+    """(batch, ...) → (count, batch / count, ...), every count-th row a part: each device keeps its own rows."""
+    return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
 def make_validation(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Array]:
