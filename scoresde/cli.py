@@ -75,7 +75,8 @@ def _parse(name: str, flags: list[str]) -> Any:
     """The command, with defaults from the run's config.yaml; of --help, what fits a screen."""
     kind = COMMANDS[name]
     chosen = any(flag.startswith("sampler:") for flag in flags)
-    folder = next((flag for flag in flags if os.path.isdir(os.path.expanduser(flag))), None)
+    takes_run = "run" in {field.name for field in dataclasses.fields(kind)}
+    folder = next((flag for flag in flags if takes_run and os.path.isdir(os.path.expanduser(flag))), None)
     defaults = {} if folder is None else _own_settings(name, folder, flags)
     hidden: Collection[str] = ()
     if {"-h", "--help"} & {*flags} and name == "sample":  # a sampler has many options: they come alone, when named
