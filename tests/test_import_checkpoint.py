@@ -57,7 +57,7 @@ class Conv2d(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units))
+        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units)).astype(x.dtype)
         numbers = ("NHWC", "HWIO", "NHWC")
         if self.up:
             turned = w[::-1, ::-1].swapaxes(2, 3)
