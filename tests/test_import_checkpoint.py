@@ -2,7 +2,7 @@
 
 Nothing here is the library's: the modules below say the original's arithmetic again, in Linen's layers and JAX's own
 convolutions (the filter as one with zeros inserted, `lax.conv_transpose` for the upsampling one, attention by einsum),
-and Linen itself gives the names. In float64 they agree to 1e-6, where the softmax, float32 in JAX's attention, ends it.
+and Linen itself gives the names. All but the softmax, float32 in JAX's attention, is in float64 here.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Conv2d(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units))
+        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units)).astype(x.dtype)
         numbers = ("NHWC", "HWIO", "NHWC")
         if self.up:
             turned = w[::-1, ::-1].swapaxes(2, 3)
@@ -113,7 +113,8 @@ class AttnBlockpp(Settled):
         n, height, width, c = x.shape
         h = self.norm(x)
         q, k, v = (NIN(c)(h).reshape(n, height * width, c) for _ in range(3))
-        weights = jax.nn.softmax(jnp.einsum("nic,njc->nij", q, k) / np.sqrt(c).item(), axis=-1)
+        logits = jnp.einsum("nic,njc->nij", q, k) / np.sqrt(c).item()
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(x.dtype)  # as JAX's attention has it
         return self.scaled(x + NIN(c)(jnp.einsum("nij,njc->nic", weights, v).reshape(x.shape)))
 
 
