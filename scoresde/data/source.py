@@ -100,8 +100,9 @@ def digest(*parts: bytes | np.ndarray) -> str:
     """SHA-256 of bytes and arrays, types and shapes included; 16 hexadecimal digits."""
     sha = hashlib.sha256()
     for part in parts:
-        if not isinstance(part, bytes):
+        if isinstance(part, bytes):
+            sha.update(part)
+        else:
             sha.update(f"{part.dtype}{part.shape}".encode())
-            part = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-        sha.update(part)  # a view: nothing is copied
+            sha.update(memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8)))  # nothing is copied
     return sha.hexdigest()[:16]
