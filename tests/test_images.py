@@ -156,14 +156,15 @@ def test_arrays_that_are_no_images_are_refused(pixels, labels):
 def decode(folder, count=600, calls=None, fail_at=None):
     """i → an image full of i: every one tells where it belongs."""
 
-    def example(i):
-        if i == fail_at:
-            raise KeyboardInterrupt
-        if calls is not None:
-            calls.append(i)
-        return np.full((2, 2, 1), i % 251, np.uint8), i
+    def examples(indices):
+        for i in indices:
+            if i == fail_at:
+                raise KeyboardInterrupt
+            if calls is not None:
+                calls.append(i)
+            yield np.full((2, 2, 1), i % 251, np.uint8), i
 
-    return cache.decode_once("numbers", count, example, folder)
+    return cache.decode_once("numbers", count, examples, folder)
 
 
 def test_decoded_once(tmp_path, monkeypatch):
@@ -199,7 +200,7 @@ def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):
 
     code = (f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import numpy as np\n"
             f"from pathlib import Path; from scoresde.data import cache\n"
-            f"stop = lambda i: os._exit(9) if i == 500 else (np.zeros((2, 2, 1), np.uint8), i)\n"
+            f"stop = lambda rows: [os._exit(9) if i == 500 else (np.zeros((2, 2, 1), np.uint8), i) for i in rows]\n"
             f"cache.decode_once('numbers', 600, stop, Path({str(tmp_path)!r}))")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     (remains,) = tmp_path.iterdir()

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from scoresde.data.source import digest
 
 LARGEST_IN_MEMORY = 2**30
 """Bytes of pixels beyond which they stay on disk, memory mapped."""
-CHUNK = 256
+CHUNK = 128
+"""Images that a thread decodes at a time."""
 
-Example = Callable[[int], tuple[np.ndarray, int | None]]
-"""i → the pixels (h, w, c) of example i and its label."""
+Examples = Callable[[Sequence[int]], Iterable[tuple[np.ndarray, int | None]]]
+"""Some of 0 … n - 1 → of each the pixels (h, w, c) and the label."""
 
 
 def cache_folder() -> Path:
@@ -41,8 +42,8 @@ class Decoded:
     digest: str
 
 
-def decode_once(identity: str, count: int, example: Example, folder: Path) -> Decoded:
-    """`example` of 0 … count - 1, read from <folder>/<digest of identity> where an earlier call left them.
+def decode_once(identity: str, count: int, examples: Examples, folder: Path) -> Decoded:
+    """`examples` of 0 … count - 1, read from <folder>/<digest of identity> where an earlier call left them.
 
     identity: a text that says everything the result depends on. Small sets are read into memory and compared with
     their digest; large ones are memory mapped, and only their size is checked. A call that is killed leaves nothing
@@ -63,7 +64,7 @@ def decode_once(identity: str, count: int, example: Example, folder: Path) -> De
     partial = _partial(place, os.getpid())
     partial.mkdir(parents=True)
     try:
-        _write(partial, identity, count, example)
+        _write(partial, identity, count, examples)
         try:
             partial.rename(place)
         except OSError:
@@ -74,8 +75,8 @@ def decode_once(identity: str, count: int, example: Example, folder: Path) -> De
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder: Path, identity: str, count: int, example: Example) -> None:
-    first, label = example(0)
+def _write(folder: Path, identity: str, count: int, examples: Examples) -> None:
+    ((first, label),) = examples([0])
     if first.dtype != np.uint8 or first.ndim != 3:
         raise ValueError(f"example 0 has dtype {first.dtype} and shape {first.shape}: wanted uint8 (height, width, c).")
     needed, free = count * first.nbytes, shutil.disk_usage(folder).free
@@ -85,20 +86,21 @@ def _write(folder: Path, identity: str, count: int, example: Example) -> None:
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, *first.shape))
     labels = None if label is None else np.empty(count, np.int32)
 
-    def decode(i: int) -> None:
-        image, label = example(i)
-        if image.shape != first.shape or image.dtype != np.uint8:
-            raise ValueError(f"example {i} has shape {image.shape} and dtype {image.dtype}, example 0 {first.shape} "
-                             f"and uint8: wanted all alike. Give size=, they are cut to it.")  # fmt: skip
-        pixels[i] = image
-        if labels is not None:
-            labels[i] = -1 if label is None else label
+    def decode(start: int) -> int:
+        indices = range(start, min(start + CHUNK, count))
+        for i, (image, label) in zip(indices, examples(indices), strict=True):
+            if image.shape != first.shape or image.dtype != np.uint8:
+                raise ValueError(f"example {i} has shape {image.shape} and dtype {image.dtype}, example 0 {first.shape}"
+                                 f" and uint8: wanted all alike. Give size=, they are cut to it.")  # fmt: skip
+            pixels[i] = image
+            if labels is not None:
+                labels[i] = -1 if label is None else label
+        return len(indices)
 
     bar = tqdm(total=count, desc="decoding", unit="image", disable=needed < 2**24, mininterval=1.0)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:  # decoders release the interpreter's lock
-        for start in range(0, count, CHUNK):
-            indices = range(start, min(start + CHUNK, count))
-            bar.update(sum(1 for _ in threads.map(decode, indices)))
+    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:  # image decoders release the interpreter's lock
+        for number in threads.map(decode, range(0, count, CHUNK)):
+            bar.update(number)
     pixels.flush()
     if labels is not None:
         np.save(folder / "labels.npy", labels)

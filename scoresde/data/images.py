@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +172,17 @@ def from_folder(
     number = {name: i for i, name in enumerate(classes)}
     geometry = Geometry(size, crop, channels)
 
-    def example(i: int) -> tuple[np.ndarray, int | None]:
-        try:
-            with Image.open(paths[i]) as image:
-                return geometry(image), number[names[i][0]] if labels else None
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{paths[i]} cannot be used: {error}") from error
+    def examples(indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int | None]]:
+        for i in indices:
+            try:
+                with Image.open(paths[i]) as image:
+                    pixels = geometry(image)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f"{paths[i]} cannot be used: {error}") from error
+            yield pixels, number[names[i][0]] if labels else None
 
     identity = f"folder {root.resolve()} {geometry} labels={labels} {_stamp(root, paths)}"
-    return _images(identity, len(paths), example, cache, classes)
+    return _images(identity, len(paths), examples, cache, classes)
 
 
 # --- TFDS ---
@@ -297,14 +299,14 @@ def _from_builder(builder: Any, split: str, image: str, label: str | None, geome
     label = label if label in features else None
     records = builder.as_data_source(split=split)
 
-    def example(i: int) -> tuple[np.ndarray, int | None]:
-        record = records[i]
-        return geometry.of_array(np.asarray(record[image])), None if label is None else int(record[label])
+    def examples(indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int | None]]:
+        for record in records.__getitems__(list(indices)):  # a third of the time of one by one
+            yield geometry.of_array(np.asarray(record[image])), None if label is None else int(record[label])
 
     files = [path for path in place.iterdir() if "array_record" in path.name]
     identity = f"tfds {builder.info.full_name} {split} {image} {label} {geometry} {_stamp(place, sorted(files))}"
     classes = tuple(getattr(features[label], "names", None) or ()) if label is not None else ()
-    return _images(identity, len(records), example, cache, classes)
+    return _images(identity, len(records), examples, cache, classes)
 
 
 # --- Both ---
@@ -316,7 +318,7 @@ def _stamp(root: Path, paths: Iterable[Path]) -> str:
     return digest("".join(f"{path} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in stats).encode())
 
 
-def _images(identity: str, count: int, example: Any, cache: Any, classes: tuple[str, ...]) -> Images:
+def _images(identity: str, count: int, examples: Any, cache: Any, classes: tuple[str, ...]) -> Images:
     folder = (Path(cache).expanduser() if cache else cache_folder()) / "decoded"
-    decoded = decode_once(identity, count, example, folder)
+    decoded = decode_once(identity, count, examples, folder)
     return Images(decoded.pixels, decoded.labels, classes, decoded.digest)
