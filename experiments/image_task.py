@@ -15,6 +15,7 @@ import pipeline
 import scoresde as sd
 from scoresde.evaluation import Comparison, GaussianFit, compare, frechet_distance
 from scoresde.features import ClassifierFeatures, PCAFeatures, RawFeatures
+from scoresde.files import read_rows
 from scoresde.plots import image_grid
 from scoresde.sampling.choices import AnySampler
 
@@ -88,10 +89,20 @@ class ImageTask:
             likelihood = sd.log_likelihood(key_probes, model.sde, model, x, rtol=tolerance, atol=tolerance,
                                            t_min=settings.likelihood_t_min, batch_size=100, progress=True)  # fmt: skip
         with clock("distances"):
-            spaces = (RawFeatures(), PCAFeatures.fit(self.real, 16), self.classifier)
+            spaces = [PCAFeatures.fit(self.real, 16), self.classifier]
+            if math.prod(self.shape) <= 256:  # a jackknife of 784 dimensions takes minutes
+                spaces.insert(0, RawFeatures())
             comparisons = compare(drawn(samples), self.real, np.asarray(x), spaces)
         figures = self.figures(samples, likelihood, np.asarray(x))
         outcome = self.outcome(settings, figures, comparisons)
+        watched = [row for row in read_rows(folder / "metrics.jsonl")[0] if "bits_per_dim" in row]
+        if watched:
+            names = ["step", "valid_loss", "bits_per_dim", "frechet_distance"]
+            outcome.tables.append({
+                "title": f"While training: bits/dim of {self.watched} held-out {self.noun}, distance of 64 samples",
+                "columns": ["step", "held-out loss", "bits/dim", "Fréchet distance"],
+                "rows": [[row[name] for name in names] for row in watched],
+            })  # fmt: skip
         if not self.others:
             return outcome
         with clock("other samplers"):
