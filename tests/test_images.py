@@ -84,15 +84,17 @@ def test_idx_files_become_a_tfds_set_without_tensorflow(tmp_path):
 
 
 def test_what_is_not_prepared_is_said_at_once(tmp_path):
-    """In a fresh process, imports of TFDS and all, though nothing answers: where it looked, and the line to write."""
-    code = (f"import time; from scoresde.data import images; start = time.perf_counter()\n"
+    """Before TFDS is imported or a network asked, which would try for minutes: where it looked, and what to write."""
+    code = (f"import sys, time; from scoresde.data import images; start = time.perf_counter()\n"
             f"try: images.from_tfds('cifar10', data_dir={str(tmp_path)!r})\n"
             f"except FileNotFoundError as error: print(error)\n"
-            f"print(time.perf_counter() - start)")  # fmt: skip
+            f"print(time.perf_counter() - start, 'tensorflow_datasets' in sys.modules)")  # fmt: skip
     environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    message, seconds = done.stdout.splitlines()
+    message, found = done.stdout.splitlines()
+    seconds, imported = found.split()
     assert float(seconds) < 5
+    assert imported == "False"
     assert f"{tmp_path}/cifar10" in message
     assert "images.from_tfds('cifar10', data_dir=" in message
     assert "download=True" in message

@@ -227,7 +227,7 @@ def from_tfds(
             f"dataset_info.json. With a network: images.from_tfds({name!r}{where}, download=True); some sets need pip "
             f"install tensorflow for that once. Or copy the folder from a machine that has it and name its data_dir."
         )
-    return _from_builder(_tfds().builder_from_directory(place), split, image, label, Geometry(size, crop, channels),
+    return _from_builder(_open(place), split, image, label, Geometry(size, crop, channels),
                          cache)  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def fashion_mnist(
 
         Builder(folder=files["train"][0].parent, data_dir=base).download_and_prepare()
         place = _prepared("idx_images", base)
-    return _from_builder(_tfds().builder_from_directory(place), split, "image", "label", Geometry(size), cache)
+    return _from_builder(_open(place), split, "image", "label", Geometry(size), cache)
 
 
 def _tfds() -> Any:
@@ -286,14 +286,20 @@ def _prepared(name: str, base: Path) -> Path | None:
     ]
 
 
+def _open(place: Path | None) -> Any:
+    """A prepared data set's builder, which reads array_record; by index nothing else can be read."""
+    try:
+        return _tfds().builder_from_directory(place, file_format="array_record")
+    except ValueError as error:
+        raise ValueError(
+            f"{place} is not prepared in array_record ({error}) Prepare it again with file_format='array_record', or "
+            f"convert it: python -m tensorflow_datasets.scripts.convert_format --dataset_version_dir={place} "
+            f"--out_file_format=array_record."
+        ) from error
+
+
 def _from_builder(builder: Any, split: str, image: str, label: str | None, geometry: Geometry, cache: Any) -> Images:
     place, features = Path(builder.data_dir), builder.info.features
-    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
-        raise ValueError(
-            f"{place} is prepared as {getattr(builder.info.file_format, 'value', None)}: wanted array_record, which "
-            f"alone is read by index. Prepare it again with file_format='array_record', or convert it: python -m "
-            f"tensorflow_datasets.scripts.convert_format --dataset_dir={place} --out_file_format=array_record."
-        )
     if image not in features:
         raise ValueError(f"{builder.name} has the features {', '.join(sorted(features))}: name its images, image=....")
     label = label if label in features else None
