@@ -4,9 +4,9 @@
     python experiments/fashion_vp.py --smoke             # 2 steps of a tiny network on noise: does it run at all
 
 Data: apt install dataset-fashion-mnist, or --folder with the four idx files; pip install 'scoresde[data,experiments]'.
-Hardware: 2 CPU cores. Song et al. 2021 report no figure for this set. To expect: bits/dim on held-out images and the
-Fréchet distance on a small classifier's features fall from checkpoint to checkpoint (the report's "While training"),
-below those of the fitted Gaussian, which the report shows beside them. No full run has been recorded yet.
+Hardware: 2 CPU cores. To expect: Song et al. 2021 report no figure for this set, and ours are still to be measured. The
+report's "While training" follows bits/dim of held-out images and a Fréchet distance from checkpoint to checkpoint;
+"Against what is known" has the fitted Gaussian beside the model.
 """
 
 from __future__ import annotations
