@@ -68,6 +68,15 @@ class MixtureTask:
         train, test = (np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000)))
         return cls(mixture, train, test)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points of the plane."""
+        return (2,)
+
+    def watch(self, settings: Mixture2D, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
+        """Nothing: training takes a minute."""
+        return {}
+
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Samples beside as many draws."""
         scatter_2d({"samples": x, "exact draws": self.test[: len(x)]}, path)

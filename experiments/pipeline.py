@@ -60,12 +60,15 @@ class Task(Protocol):
     """Data, what to draw of samples, and what to hold a trained model against."""
 
     @property
-    def train(self) -> np.ndarray: ...
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def train(self) -> Any: ...
     @property
     def test(self) -> np.ndarray: ...
     @property
     def prepare(self) -> sd.UniformDequantization | None: ...
     def picture(self, x: np.ndarray, path: Path) -> None: ...
+    def watch(self, settings: Any, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]: ...
     def evaluate(self, settings: Any, key: jax.Array, model: sd.ScoreModel, samples: sd.Sample, folder: Path,
                  clock: Clock) -> Outcome: ...  # fmt: skip
 
@@ -82,15 +85,16 @@ def run(settings: Experiment, build: Any) -> int:
     clock = Clock()
     with clock("data and references"):
         task: Task = build()
-    shape = task.train.shape[1:]
+    shape = task.shape
     results: dict[str, Any] = {"command": command, "total_steps": settings.training.steps, "device": device(),
                                "versions": versions(), "timings": clock.seconds}  # fmt: skip
 
-    def show(step: int, model: sd.ScoreModel) -> None:
+    def show(step: int, model: sd.ScoreModel) -> dict[str, float]:
         with clock("pictures while training"):
             out = sd.sample(jax.random.key(settings.seed), settings.sampler, model.sde, model, (64, *shape))
             task.picture(np.asarray(out.x), folder / "samples" / f"step_{step:06d}.png")
             write(folder, results | {"status": "running", "step": step})
+            return task.watch(settings, model, out)
 
     key_init, key_fit, key_sample, key_evaluate = jax.random.split(jax.random.key(settings.seed), 4)
     with clock("initialisation"):

@@ -20,9 +20,10 @@ import numpy as np
 
 from scoresde.checkpoint import MANIFEST, CheckpointError, Checkpoints
 from scoresde.config import load_yaml, to_dict
+from scoresde.data.source import digest
 from scoresde.dequantization import TruncatedNormalDequantization
 from scoresde.divergence import ExactDivergence, Hutchinson
-from scoresde.files import fingerprint, read_results, read_rows, write_atomically
+from scoresde.files import read_results, read_rows, write_atomically
 from scoresde.likelihood_set import Dequantization, likelihood_of_set, split_error
 from scoresde.plots import image_grid, path_gif, scatter_2d
 from scoresde.report import write_report
@@ -214,9 +215,9 @@ class Likelihood(OfModel):
             "t_min": self.t_min,
             "tolerance": self.tolerance,
         }
-        held = {**about, "content": fingerprint((x, cond)), "label": self.label}
-        digest = hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:12]
-        rows, start = trained.path / "likelihood" / f"{digest}.jsonl", time.perf_counter()
+        held = {**about, "content": digest(*map(np.asarray, jax.tree.leaves((x, cond)))), "label": self.label}
+        name = digest(json.dumps(held, sort_keys=True).encode())
+        rows, start = trained.path / "likelihood" / f"{name}.jsonl", time.perf_counter()
         out = likelihood_of_set(
             jax.random.key(self.seed), sde, trained.model, x, cond, dequantization=dequantization, path=rows,
             about=held, divergence=divergence, tolerance=self.tolerance, t_min=self.t_min, repeats=self.repeats,

@@ -1,18 +1,13 @@
-"""Files that a killed run never leaves half-written, rows of metrics that survive it, and what data they belong to."""
+"""Files that a killed run never leaves half-written, rows of metrics that survive it, results that can be read."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import jax
-import numpy as np
-from jaxtyping import PyTree
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -75,11 +70,3 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str
     wrong = [name for name, fits in right.items() if results.get(name) is not None and not fits(results[name])]
     kept = {name: value for name, value in results.items() if name not in wrong}
     return kept, [f"{path.name}: {name} is not what a run writes: left out." for name in wrong]
-
-
-def fingerprint(tree: PyTree) -> str:
-    """SHA-256 of arrays, shortened: what was begun goes on with its own data only."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]

@@ -24,6 +24,7 @@ with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde as sd
     import scoresde.cli
     import scoresde.data.arrays
+    import scoresde.data.images
     import scoresde.data.toy
     import scoresde.evaluation
     import scoresde.plots

@@ -100,6 +100,15 @@ def test_train_step():
     assert result["figures"]["sd.fit, updates in 40 s"] > 0
 
 
+def test_data_pipeline():
+    """Both kinds of memory; waiting is a share of the step time."""
+    result = run("data_pipeline")
+    assert [r["goal"] for r in result["ratios"].values()] == [0.05, 0.05]
+    assert all(ratio["spread"][-1] <= 1 for ratio in result["ratios"].values())
+    for kind in ("in memory", "memory mapped"):
+        assert 0 < result["figures"][f"examples/s in training, {kind}"] < math.inf
+
+
 @pytest.mark.slow
 def test_start_up():
     result = run("start_up", "--repeats", "1")

@@ -1,4 +1,4 @@
-"""`fit`: train a ScoreModel on arrays, on all local devices, resumable to the bit."""
+"""`fit`: train a ScoreModel on arrays or a source of them, on all local devices, resumable to the bit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
 from tqdm import tqdm
 
 from scoresde.config import differences, save_yaml, to_dict
+from scoresde.data.order import Order
+from scoresde.data.prefetch import Prefetch
+from scoresde.data.prepare import for_held_out
+from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
 from scoresde.dequantization import check_real_valued
-from scoresde.files import fingerprint
 from scoresde.model import is_own_network
 from scoresde.score import ScoreModel
 from scoresde.sharding import data_mesh, replicate, shard_batch
-from scoresde.train.run import RunFolder, describe
+from scoresde.train.run import LARGEST_HELD_OUT, RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
 from scoresde.types import Cond, as_typed_key, check_cond, check_numbers, check_setting
@@ -66,7 +68,8 @@ def fit(
 ) -> Fit:
     """Train by denoising score matching; the EMA model is returned, and kept in a run's folder if one is named.
 
-    data: (n, *shape) real numbers, about in [-1, 1]; cond: leaves (n, ...). validation: held-out examples, or the
+    data: (n, *shape) real numbers, about in [-1, 1], and cond: leaves (n, ...); or a `Source`, whose labels are its own
+    (data/images.py). Batches are assembled in a thread, ahead. validation: held-out examples, a source of them, or the
     fraction of the data to hold out (0 for none). prepare: (key, batch) → batch, drawn anew every step, e.g.
     `UniformDequantization(levels=17)` on integer data. run: a folder; the same call again resumes there, to the bit:
     everything random depends on (key, step) alone. Settings, data and key are checked then; of a `prepare` of your
@@ -80,26 +83,27 @@ def fit(
         OSError: if the run's folder cannot be written.
     """
     key = as_typed_key(key)
-    data = _check_data(data, "data")
-    if prepare is None:
-        check_real_valued(data, "data")
     key_split, key_loop = jax.random.split(key)
-    train, held_out = _hold_out(key_split, (data, cond), validation, validation_cond)
+    train, held_out = _hold_out(key_split, _source(data, cond, "data"), validation, validation_cond)
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
-    _check_labels(model, (train, held_out))
+    for part in (train, held_out):
+        if isinstance(part, ArraySource):
+            _check_labels(model, part)
+            if prepare is None:
+                check_real_valued(part.x, "data")
     about = {
         **describe(model, loop.shape, prepare),
-        "data": fingerprint((train, held_out)),
+        "data": _fingerprint(train, held_out),
         "training": _decisive(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "examples": len(train[0]),
+        "examples": len(train),
     }
     if folder is not None:
         loop.resume(folder, about)
-        if held_out is not None:
-            folder.keep(*held_out)
+        if held_out is not None and _nbytes(held_out) <= LARGEST_HELD_OUT:
+            folder.keep(*take(held_out, np.arange(len(held_out))))
         save_yaml(training if config is None else config, folder.path / "config.yaml")
         history = [row for row in folder.rows() if row["step"] <= loop.step]
 
@@ -123,18 +127,16 @@ def _decisive(training: Training) -> dict[str, Any]:
     indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
     if training.final_rate == 1.0:
         indifferent.append("steps")  # a constant learning rate does not know the last step: a run may go on longer
-    if training.accumulate == 1:
-        indifferent.append("accumulate")  # nor do runs that are older than the setting name it
     return {name: value for name, value in settings.items() if name not in indifferent}
 
 
 class _Loop:
     """The compiled functions, the state, and the batches of one training."""
 
-    def __init__(self, key, model, train, held_out, prepare, training: Training):
+    def __init__(self, key, model, train: Source, held_out: Source | None, prepare, training: Training):
         self.key, key_order, self.key_validation = jax.random.split(key, 3)
         self.training, self.train, self.held_out = training, train, held_out
-        self.shape = train[0].shape[1:]
+        self.shape = tuple(train.shape)
         self.skeleton, *arrays = Skeleton.split(model)
         params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated; the caller's model stays whole
         self.mesh = data_mesh(training.batch_size)
@@ -144,23 +146,45 @@ class _Loop:
         self._single = jax.jit(step, donate_argnums=0)
         self._several = jax.jit(lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
                                 donate_argnums=0)  # fmt: skip
-        self._validate = jax.jit(make_validation(self.skeleton, training, prepare))
-        self._batches = _batch_indices(key_order, len(train[0]), training.batch_size)
+        self._validate = jax.jit(make_validation(self.skeleton, training, for_held_out(prepare)))
+        self._order = Order(int(jax.random.bits(key_order, dtype=jnp.uint32)), len(train), training.batch_size)
 
     def model(self) -> ScoreModel:
         """The EMA model, whole on one device."""
         params, constants = jax.device_put((self.state["ema"], self.state["constants"]), jax.local_devices()[0])
         return self.skeleton.score_model(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, constants))
 
-    def advance(self, count: int) -> dict[str, Array]:
-        """Take `count` steps in one dispatch; metrics (count,) or scalars, still on the device."""
+    def plan(self, most: int) -> Iterator[tuple[int, int]]:
+        """(first step, count) of every dispatch from here on: `most` steps, or 1 where a row of metrics is nearer."""
+        step = self.step
+        while step < self.training.steps:
+            count = most if self.boundary(step) - step >= most else 1
+            yield step, count
+            step += count
+
+    def boundary(self, step: int) -> int:
+        """The next step after which there is a row of metrics."""
+        stops = (step - step % n + n for n in (self.training.log_every, self.training.validate_every))
+        return min(self.training.steps, *stops)
+
+    def batches(self, dispatch: tuple[int, int]) -> tuple[int, tuple[Array, Cond]]:
+        """The number of steps of a dispatch, and its examples on the devices: (batch, ...), or (count, batch, ...)."""
+        step, count = dispatch
+        rows = np.stack([self._order(step + i) for i in range(count)])
         if count == 1:
-            batch = _take(self.train, self._batches(self.step))
-            self.state, metrics = self._single(self.state, self.key, shard_batch(batch, self.mesh))
-        else:
-            rows = np.stack([self._batches(self.step + i) for i in range(count)])
-            batch = _take(self.train, rows)
-            self.state, metrics = self._several(self.state, self.key, shard_batch(batch, self.mesh, axis=1))
+            return count, shard_batch(self._take(self.train, rows[0]), self.mesh)
+        return count, shard_batch(self._take(self.train, rows), self.mesh, axis=1)
+
+    def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
+        x, cond = take(source, rows)
+        if not isinstance(source, ArraySource):  # their labels were never seen whole
+            _check_labels(self.skeleton.model, cond)
+        return x, cond
+
+    def advance(self, count: int, batches: tuple[Array, Cond]) -> dict[str, Array]:
+        """Take `count` steps in one dispatch; metrics (count,) or scalars, still on the device."""
+        step = self._single if count == 1 else self._several
+        self.state, metrics = step(self.state, self.key, batches)
         self.step += count
         return metrics
 
@@ -168,13 +192,13 @@ class _Loop:
         """Mean loss of the EMA model on the held-out examples, the same noise and times at every call."""
         if self.held_out is None:
             return None
-        n, size, total = len(self.held_out[0]), self.training.batch_size, 0.0
+        n, size, total = len(self.held_out), self.training.batch_size, 0.0
         for repeat in range(repeats):
             for start in range(0, n, size):
                 rows = np.minimum(np.arange(start, start + size), n - 1)
                 weight = (np.arange(start, start + size) < n).astype(np.float32)
                 key = jax.random.fold_in(jax.random.fold_in(self.key_validation, repeat), start)
-                x, cond, weight = shard_batch((*_take(self.held_out, rows), weight), self.mesh)
+                x, cond, weight = shard_batch((*self._take(self.held_out, rows), weight), self.mesh)
                 total += float(self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight))
         return total / (n * repeats)
 
@@ -203,15 +227,14 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
     training = loop.training
     most = training.steps_per_dispatch or _usual_dispatch(loop)
     window: list[dict[str, Array]] = []
-    saved, clock, clock_step = loop.step, time.perf_counter(), loop.step
+    saved, clock, clock_step, waited = loop.step, time.perf_counter(), loop.step, 0.0
     bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress,
                mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True)  # fmt: skip
-    with bar, _interruptible(bar.write) as stop:
+    with bar, Prefetch(loop.batches, loop.plan(most)) as ahead, _interruptible(bar.write) as stop:
         while loop.step < training.steps and not stop.is_set():
-            stops = (loop.step - loop.step % n + n for n in (training.log_every, training.validate_every))
-            boundary = min(training.steps, *stops)
-            count = most if boundary - loop.step >= most else 1
-            window.append(loop.advance(count))
+            boundary = loop.boundary(loop.step)
+            count, batches = next(ahead)
+            window.append(loop.advance(count, batches))
             bar.update(count)
             # Metrics are read one dispatch late, so the device never waits for the host.
             late = window[-2:-1] if loop.step < boundary else window[-1:]
@@ -222,6 +245,7 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
                 continue
             now = time.perf_counter()
             row = _row(loop, window, (loop.step - clock_step) / (now - clock))
+            row["data_wait"] = (ahead.waited - waited) / (now - clock)
             bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", "skipped") if row[name] is not None})
             if loop.step % training.validate_every == 0 or loop.step == training.steps:
                 row["valid_loss"] = loop.validation_loss()
@@ -231,7 +255,8 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
                 for callback in callbacks:
                     row |= callback(loop.step, model) or {}
             log({name: value for name, value in row.items() if value is not None})
-            window, clock, clock_step = [], time.perf_counter(), loop.step  # evaluation is not training speed
+            # Evaluation is not training speed.
+            window, clock, clock_step, waited = [], time.perf_counter(), loop.step, ahead.waited
         if saved != loop.step:
             save()
     return loop.step < training.steps
@@ -295,75 +320,102 @@ def _interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
 # --- Data ---
 
 
-def _check_data(data: Any, name: str) -> np.ndarray:
-    """An array (n, *shape) without NaN, on the host.
+def _source(data: Any, cond: Cond, name: str) -> Source:
+    """Arrays as a source of examples; a source as it is.
 
     Raises:
-        ValueError: if it is empty, ragged or not finite.
+        ValueError: if it is empty, ragged, not finite, or conditions come beside a source.
     """
+    if not hasattr(data, "batch"):
+        array = _check_array(data, name)
+        cond = np.asarray(cond) if isinstance(cond, (list, tuple)) else cond
+        check_cond(cond, len(array))
+        return ArraySource(array, jax.tree.map(np.asarray, cond))
+    source = cast(Source, data)
+    if cond is not None:
+        raise ValueError(f"{name} is a source and a condition came beside it: let its batch(indices) return "
+                         f"(examples, condition).")  # fmt: skip
+    x, _ = take(source, np.arange(min(2, len(source))))
+    if x.shape[1:] != tuple(source.shape):
+        raise ValueError(f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, {name}.shape is "
+                         f"{source.shape}: wanted (indices, *shape).")  # fmt: skip
+    _check_array(x, f"{name}.batch(indices)")
+    return source
+
+
+def _check_array(data: Any, name: str) -> np.ndarray:
+    """An array (n, *shape) without NaN, on the host."""
     array = np.asarray(data)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
             f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None]."
         )
+    if np.issubdtype(array.dtype, np.integer):
+        return array  # a memory map is not read through
     check_numbers(array, name)
     return array
 
 
-def _hold_out(key: Array, data: tuple[np.ndarray, Cond], validation: Any, validation_cond: Cond) -> tuple[Any, Any]:
-    """(train, held out or None), each (x, cond): given examples, or a random fraction that depends on the key alone."""
-    x, cond = data
-    cond, validation_cond = (np.asarray(c) if isinstance(c, (list, tuple)) else c for c in (cond, validation_cond))
-    check_cond(cond, len(x))
-    cond = jax.tree.map(np.asarray, cond)
+def _hold_out(key: Array, data: Source, validation: Any, validation_cond: Cond) -> tuple[Source, Source | None]:
+    """(train, held out or None): given examples, or a random fraction that depends on the key alone."""
     if not isinstance(validation, (int, float)):
         if isinstance(validation, tuple):
             raise ValueError("validation is a tuple: write validation=x, validation_cond=cond.")
-        if (cond is None) != (validation_cond is None):
+        held_out = _source(validation, validation_cond, "validation")
+        if tuple(held_out.shape) != tuple(data.shape):
+            raise ValueError(f"validation has examples of shape {held_out.shape}, data of {data.shape}.")
+        kinds = [np.issubdtype(take(part, np.arange(1))[0].dtype, np.integer) for part in (data, held_out)]
+        if kinds[0] != kinds[1]:
+            raise ValueError("data and validation are not of one kind: wanted integers both, or reals both.")
+        if (_labels(data) is None) != (_labels(held_out) is None):
             raise ValueError("cond and validation_cond come together: the held-out examples need theirs too.")
-        held_out = _check_data(validation, "validation")
-        if held_out.shape[1:] != x.shape[1:]:
-            raise ValueError(f"validation has examples of shape {held_out.shape[1:]}, data of {x.shape[1:]}.")
-        if np.issubdtype(held_out.dtype, np.integer) != np.issubdtype(x.dtype, np.integer):
-            raise ValueError(f"validation holds {held_out.dtype}, data {x.dtype}: wanted integers both, or reals both.")
-        check_cond(validation_cond, len(held_out))
-        return (x, cond), (held_out, jax.tree.map(np.asarray, validation_cond))
+        return data, held_out
     check_setting("validation", validation, 0.0, 1.0)
     if validation_cond is not None:
         raise ValueError("validation_cond came without held-out examples: give them as validation=array.")
-    count = round(validation * len(x))
-    if count == len(x):
+    count = round(validation * len(data))
+    if count == len(data):
         raise ValueError(
-            f"validation = {validation} of {len(x)} examples leaves none to train on: write validation=0.0."
+            f"validation = {validation} of {len(data)} examples leaves none to train on: write validation=0.0."
         )
     if count == 0:
-        return (x, cond), None
-    order = np.asarray(jax.random.permutation(key, len(x)))
-    return _take((x, cond), np.sort(order[count:])), _take((x, cond), np.sort(order[:count]))
+        return data, None
+    order = np.asarray(jax.random.permutation(key, len(data)))
+    parts = np.sort(order[count:]), np.sort(order[:count])
+    if isinstance(data, ArraySource):
+        train, held_out = (ArraySource(*data.batch(rows)) for rows in parts)
+    else:
+        train, held_out = (Subset(data, rows) for rows in parts)
+    return train, held_out
 
 
-def _check_labels(model: ScoreModel, data: PyTree) -> None:
+def _labels(source: Source) -> Cond:
+    return take(source, np.arange(1))[1]
+
+
+def _nbytes(source: Source) -> int:
+    """Of all its examples, taken to be alike."""
+    return len(source) * sum(leaf.nbytes for leaf in jax.tree.leaves(take(source, np.arange(1))))
+
+
+def _fingerprint(train: Source, held_out: Source | None) -> str:
+    """Of the data: a run goes on with its own only. Arrays are read whole, sources say their own."""
+    parts = [part for part in (train, held_out) if part is not None]
+    return digest(*(leaf for part in parts for leaf in
+                    (jax.tree.leaves((part.x, part.cond)) if isinstance(part, ArraySource)
+                     else [fingerprint(part).encode()])))  # fmt: skip
+
+
+def _check_labels(model: ScoreModel, source: ArraySource) -> None:
     """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
-    classes = getattr(getattr(model.net, "config", None), "num_classes", None)
-    for x, cond in (part for part in data if part is not None and classes is not None):
-        if cond is None:
-            raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
-                             f"without num_classes.")  # fmt: skip
-        if not (isinstance(cond, np.ndarray) and cond.shape == x.shape[:1] and np.issubdtype(cond.dtype, np.integer)):
-            found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
-            raise ValueError(f"cond is {found}: wanted one integer label an example, {x.shape[:1]}.")
-        if not np.all((cond >= 0) & (cond < classes)):
-            raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
-
-
-def _take(tree: PyTree, rows: np.ndarray) -> PyTree:
-    return jax.tree.map(lambda a: a[rows], tree)
-
-
-def _batch_indices(key: Array, n: int, batch_size: int) -> Callable[[int], np.ndarray]:
-    """Step → the rows of its batch: every epoch a fresh shuffle, a function of (key, step) alone."""
-    import grain  # late: it is slow to import
-
-    seed = int(jax.random.bits(key, dtype=jnp.uint32))
-    batches = grain.MapDataset.range(n).seed(seed).shuffle().repeat().batch(batch_size)
-    return lambda step: np.asarray(batches[step])
+    classes, cond = getattr(getattr(model.net, "config", None), "num_classes", None), source.cond
+    if classes is None:
+        return
+    if cond is None:
+        raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
+                         f"without num_classes.")  # fmt: skip
+    if not (isinstance(cond, np.ndarray) and cond.shape == (len(source),) and np.issubdtype(cond.dtype, np.integer)):
+        found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
+        raise ValueError(f"cond is {found}: wanted one integer label an example, ({len(source)},).")
+    if not np.all((cond >= 0) & (cond < classes)):
+        raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
