@@ -69,7 +69,7 @@ def main() -> None:
         "run": {"help": "the run's folder, of digits"},
         "--num": {"type": int, "default": 500, "help": "samples a set (default 500)"},
         "--counts": {"type": int, "nargs": "+", "default": COUNTS, "help": f"evaluations (default {COUNTS})"},
-        "--reference": {"type": int, "default": 6, "help": "sets of ancestral samples at the largest count (default 6)"},
+        "--reference": {"type": int, "default": 6, "help": "sets of ancestral at the largest count (default 6)"},
         "--picture": {"default": None, "help": "where the plot goes, NAME.png"},
     })  # fmt: skip
     num, counts = (16, (5, 20)) if args.quick else (args.num, tuple(sorted(args.counts)))
@@ -95,7 +95,9 @@ def main() -> None:
             good = np.asarray(out.success)
             failed += int(np.sum(~good))
             enough = good.sum() > 1  # a covariance takes two
-            found.append(frechet_distance(classifier.features(np.asarray(out.x)[good]), reference) if enough else np.nan)
+            found.append(
+                frechet_distance(classifier.features(np.asarray(out.x)[good]), reference) if enough else np.nan
+            )
             nfe.append(float(np.mean(out.nfe)))
         cells[name, n] = Cell(float(np.mean(nfe)), np.array(found), failed)
         points.setdefault(name, []).append(cells[name, n])
@@ -123,7 +125,7 @@ def main() -> None:
 
 
 class Cell:
-    """Distances of independent sets at a mean number of evaluations, and how many samples failed and are not in them."""
+    """Distances of independent sets at a mean number of evaluations; how many samples failed and are not in them."""
 
     def __init__(self, nfe: float, values: Sequence[float] | np.ndarray, failed: int = 0):
         self.nfe, self.values, self.failed = nfe, np.asarray(values), failed

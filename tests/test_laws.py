@@ -300,4 +300,6 @@ def test_stochastic_samplers_have_its_mean_and_covariance(name, x64):
     cov = spread @ spread.T
     variances = np.diag(cov)
     np.testing.assert_array_less(np.abs(out.mean(axis=0) - mean), 5 * np.sqrt(variances / N))
-    np.testing.assert_array_less(np.abs(np.cov(out.T) - cov), 5 * np.sqrt((np.outer(variances, variances) + cov**2) / N))
+    np.testing.assert_array_less(
+        np.abs(np.cov(out.T) - cov), 5 * np.sqrt((np.outer(variances, variances) + cov**2) / N)
+    )

@@ -149,11 +149,11 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         finite = jnp.all(jnp.isfinite(walk.x), axis=tuple(range(1, x.ndim)))
         return (walk.pieces > 0) & (walk.attempts < settings.max_steps) & finite
 
-    def nearest(walk):  # the piece ahead: its place, node, level and length
+    def nearest(walk):  # the piece ahead: its place, node, level and length, of which exp2 would round the half
         top = jnp.maximum(walk.pieces - 1, 0)
         node = walk.nodes[top, batch]
         level = 31 - jax.lax.clz(node)
-        return top, node, level, span * jnp.exp2(-level.astype(dtype))
+        return top, node, level, jnp.ldexp(jnp.asarray(span, dtype), -level)
 
     def too_long(walk):
         _, _, level, length = nearest(walk)
@@ -179,8 +179,8 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         walk = jax.lax.while_loop(lambda walk: jnp.any(too_long(walk)), halve, walk)
         top, node, level, h = nearest(walk)
         dw = walk.increments[top, batch]
-        ends = (node + 1 - 2**level) / jnp.exp2(level.astype(dtype))  # in units of the span, exactly
-        t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends.astype(dtype))
+        ends = jnp.ldexp((node + 1 - 2**level).astype(dtype), -level)  # in units of the span, exactly
+        t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends)
 
         slope, g, g_next = drift(walk.x, walk.t), sde.diffusion(walk.t), sde.diffusion(t_next)
         euler = walk.x - pad(h) * slope + pad(g) * dw
@@ -188,8 +188,7 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
         state = euler + gap
         finite = jnp.all(jnp.isfinite(state), axis=tuple(range(1, x.ndim)))  # NaN is taken, and ends the example
-        square = jnp.mean((gap / scale).astype(jnp.float32) ** 2, axis=tuple(range(1, x.ndim)))
-        error = jnp.sqrt(square).astype(dtype)
+        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
         passed = (error <= 1.0) | (level >= LEVELS) | ~finite
         wanted = settings.safety * h * jnp.maximum(error, 1e-4) ** -settings.power
         moving = active(walk)

@@ -44,8 +44,9 @@ class Exponential(LogSNRSettings):
     order: it does not show where sampling starts at the prior, and E[x_0 | x] hardly moves.
 
     corrector: the step t → s once more, with D at the predicted x_s among the nodes: one order higher for no
-    evaluation, as the next step needs it anyway; a path holds the states as predicted. weights "midpoint" (order 2): D_t + (D_t - D_prev) h / (2 h_prev) at
-    every u, as in the official DPM-Solver++(2M); the same order. Evaluations: num_steps, one more with `denoise`.
+    evaluation, as the next step needs it anyway; a path holds the states as predicted. weights "midpoint" (order 2):
+    D_t + (D_t - D_prev) h / (2 h_prev) at every u, as in the official DPM-Solver++(2M); the same order. Evaluations:
+    num_steps, one more with `denoise`.
 
     Raises:
         ValueError: if order is not 1, 2 or 3, eta lies outside [0, 1], weights is neither, "midpoint" is asked of
