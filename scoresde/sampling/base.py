@@ -68,6 +68,11 @@ def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
     return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
 
 
+def traced(settings: Any) -> tuple[Any, ...]:
+    """The sampler's settings that are tracers: eta under vmap, or to be differentiated with respect to."""
+    return tuple(value for value in getattr(settings, "__dict__", {}).values() if isinstance(value, jax.core.Tracer))
+
+
 def check_times(t_min: float, start: float = 1.0) -> None:
     """0 <= t_min < start <= 1."""
     for name, value in (("t_min", t_min), ("start", start)):
@@ -124,8 +129,8 @@ def sample(
     cond: Cond = None,
     batch_size: int | None = None,
     progress: bool = False,
-    x1: Array | None = None,
-    x0: Array | None = None,
+    x1: Array | np.ndarray | None = None,
+    x0: Array | np.ndarray | None = None,
 ) -> Sample:
     """Draw shape[0] examples of shape shape[1:] from the prior and integrate them to data.
 
@@ -146,15 +151,16 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
-    sde, start = plain_settings(sde), getattr(sampler, "start", 1.0)
+    sde, start, held = plain_settings(sde), getattr(sampler, "start", 1.0), traced(sampler)
     try:
         hash(sampler)
     except TypeError:  # a setting is an array, a diffrax controller holds one: the object itself is the constant
         sampler = cast(Sampler, ByIdentity(sampler))
     _check_begin(x1, x0, shape, start)
+    x1, x0 = (None if x is None else jnp.asarray(x) for x in (x1, x0))
     out = in_chunks(
-        lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:], start),
-        (sde, as_argument(score)),
+        lambda shared, rows: _sample_chunk(shared[:2], rows, sampler, shape[1:], start),
+        (sde, as_argument(score), held),
         (example_keys(key, shape[0]), cond, x1, x0),
         shape[0],
         batch_size,
@@ -170,7 +176,9 @@ def sample(
     return out
 
 
-def _check_begin(x1: Array | None, x0: Array | None, shape: tuple[int, ...], start: float) -> None:
+def _check_begin(
+    x1: Array | np.ndarray | None, x0: Array | np.ndarray | None, shape: tuple[int, ...], start: float
+) -> None:
     for name, x in (("x1", x1), ("x0", x0)):
         if x is not None:
             check_batch(x, name)

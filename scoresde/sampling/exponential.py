@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import FixedGrid, GridSettings, check_log_snr, integrate, step_times, traced
+from scoresde.sampling.base import Sample, traced
+from scoresde.sampling.fixed_grid import FixedGrid, GridSettings, check_log_snr, integrate, step_times
 from scoresde.sampling.time_grid import AnyGrid, Times, UniformLogSNR, on_grid
 from scoresde.sde.base import SDE, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from scoresde.calls import full_precision
-from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, traced, widen
 from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, check_grid, grid_times, on_grid
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, fold_in_examples
@@ -97,11 +97,6 @@ def level_times(settings: FixedGrid, sde: SDE) -> Times:
             f"each: write num_steps={len(settings.grid.times)}."
         )
     return grid_times(settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start)
-
-
-def traced(settings: Any) -> tuple[Any, ...]:
-    """The sampler's settings that are tracers: eta under vmap, or to be differentiated with respect to."""
-    return tuple(value for value in vars(settings).values() if isinstance(value, jax.core.Tracer))
 
 
 def check_log_snr(settings: FixedGrid, sde: SDE) -> None:
