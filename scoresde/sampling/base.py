@@ -156,8 +156,8 @@ def sample(
         hash(sampler)
     except TypeError:  # a setting is an array, a diffrax controller holds one: the object itself is the constant
         sampler = cast(Sampler, ByIdentity(sampler))
+    x1, x0 = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in (x1, x0))
     _check_begin(x1, x0, shape, start)
-    x1, x0 = (None if x is None else jnp.asarray(x) for x in (x1, x0))
     out = in_chunks(
         lambda shared, rows: _sample_chunk(shared[:2], rows, sampler, shape[1:], start),
         (sde, as_argument(score), held),
@@ -176,9 +176,7 @@ def sample(
     return out
 
 
-def _check_begin(
-    x1: Array | np.ndarray | None, x0: Array | np.ndarray | None, shape: tuple[int, ...], start: float
-) -> None:
+def _check_begin(x1: Array | None, x0: Array | None, shape: tuple[int, ...], start: float) -> None:
     for name, x in (("x1", x1), ("x0", x0)):
         if x is not None:
             check_batch(x, name)
