@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
