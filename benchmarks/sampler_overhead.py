@@ -66,17 +66,20 @@ def repeat(part: Callable[[int], Any], count: int) -> Callable[[], Any]:
 
 def main() -> None:
     args = bench.parse(__doc__, repeats=9)
-    batch, steps = (64, 5) if args.quick else (4096, 500)
+    batch, steps = (64, 10) if args.quick else (4096, 500)
     sde, score = sd.VP(), ring().score(sd.VP())
     key = jax.random.key(0)
-    samplers = {  # with the draws of noise a step
-        "Euler-Maruyama": (sd.EulerMaruyama(num_steps=steps), 1),
-        "predictor-corrector": (sd.PredictorCorrector(num_steps=steps), 2),
-        "ancestral": (sd.Ancestral(num_steps=steps), 1),
+    samplers = {  # with their draws of noise
+        "Euler-Maruyama": (sd.EulerMaruyama(num_steps=steps), steps),
+        "predictor-corrector": (sd.PredictorCorrector(num_steps=steps), 2 * steps),
+        "ancestral": (sd.Ancestral(num_steps=steps), steps),
+        "annealed Langevin": (sd.AnnealedLangevin(steps // 5, 5, t_min=1e-3), steps),
+        "DDIM": (sd.DDIM(num_steps=steps), 0),
         "DPM-Solver++2M": (sd.DPMSolverPP(num_steps=steps), 0),
-        "SDE-DPM-Solver++2M": (sd.DPMSolverPP(num_steps=steps, eta=1.0), 1),
+        "SDE-DPM-Solver++2M": (sd.DPMSolverPP(num_steps=steps, eta=1.0), steps),
         "UniPC-3": (sd.UniPC(3, num_steps=steps), 0),
         "Heun": (sd.Heun(num_steps=steps), 0),
+        "Restart": (sd.Restart(steps, (sd.Interval(0.3, 1.0, 5, 2),)), steps + 10),  # one draw in each step of its scan
         "probability flow": (sd.ProbabilityFlow(), 0),
     }
     sample = {name: partial(sd.sample, key, sampler, sde, score, (batch, 2)) for name, (sampler, _) in samplers.items()}
@@ -96,7 +99,7 @@ def main() -> None:
         evaluations = int(np.max(sample[name]().nfe))
         report.figures[f"{name}, evaluations"] = evaluations
         for kind, goal in (("calls", 1.1), ("loop", None)):
-            needed = (evaluations * times[f"evaluations, {kind}"] + draws * steps * times[f"draws, {kind}"]) / steps
+            needed = (evaluations * times[f"evaluations, {kind}"] + draws * times[f"draws, {kind}"]) / steps
             report.ratio(f"{name} / {kind}", times[name], needed, None if name == "probability flow" else goal)
     report.finish()
 

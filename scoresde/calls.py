@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 from tqdm import tqdm
@@ -124,7 +125,7 @@ def in_chunks(
         return function(shared, rows)
     results = []
     for start in tqdm(range(0, batch, size), desc=progress, disable=progress is None or size >= batch, unit="chunk"):
-        index = jnp.minimum(jnp.arange(start, start + size), batch - 1)  # padding repeats the last example
+        index = np.minimum(np.arange(start, start + size), batch - 1)  # padding repeats the last example
         part = jax.tree.map(lambda a, index=index: a[index], rows)
         results.append(gather(function(*spread(shared, part))) if spreads else function(shared, part))
     return jax.tree.map(

@@ -11,6 +11,7 @@ from gaussian import gaussian_score
 from test_sampling import counting
 
 import scoresde as sd
+from scoresde.types import example_keys
 
 KEY = jax.random.key(0)
 N = 5000
@@ -59,6 +60,88 @@ def test_rejected_steps_keep_their_increments():
     assert attempts.mean() > 20
     assert abs(float(out.x.var()) / want - 1.0) < 5 * math.sqrt(2.0 / N)
     assert abs(float(jnp.mean(out.x**4)) / (3 * want**2) - 1.0) < 5 * math.sqrt(96.0 / 9.0 / N)
+
+
+# --- Algorithm 1, line by line ---
+
+RTOL, ATOL, SAFETY, POWER, FIRST = 0.05, 0.03, 0.8, 0.7, 0.017
+
+
+def replay(x, increment, **wrong):
+    """Times and states accepted, and how many steps were attempted, under VP; wrong: what to read otherwise."""
+
+    def scales(t):
+        log_alpha = -0.05 * t - 19.9 * t**2 / 4
+        return 0.1 + 19.9 * t, math.exp(log_alpha), -math.expm1(2 * log_alpha)
+
+    def drift(x, t):
+        beta, alpha, variance = scales(t)
+        return -0.5 * beta * x + beta * (x - alpha * M) / (alpha**2 * V + variance)
+
+    span, safety, power = 1.0 - T_MIN, wrong.get("safety", SAFETY), wrong.get("power", POWER)
+    t, before, h, ahead, attempts = 1.0, x, wrong.get("first", FIRST), [1], 0
+    times, states = [t], [x]
+    while ahead:
+        while span / 2 ** (ahead[-1].bit_length() - 1) > h:
+            node = ahead.pop()
+            ahead += [2 * node + 1, 2 * node]
+        node = ahead[-1]
+        size = 2 ** (node.bit_length() - 1)
+        length, end = span / size, 1.0 - span * (node + 1 - size) / size
+        dw, attempts = increment(node), attempts + 1
+        euler = x - length * drift(x, t) + math.sqrt(scales(t)[0]) * dw
+        second = t if wrong.get("second") else end
+        other = x - length * drift(euler, second) + math.sqrt(scales(second)[0]) * dw
+        new = 0.5 * (euler + other)
+        larger = np.abs(x) if wrong.get("scale") else np.maximum(np.abs(euler), np.abs(before))
+        ratio = (euler - new) / np.maximum(ATOL, RTOL * larger)
+        error = math.sqrt(np.sum(ratio**2) / (1.0 if wrong.get("sum") else len(x)))
+        h = safety * length * max(error, 1e-4) ** -power
+        if error <= 1.0:
+            t, x, before = end, new, euler
+            ahead.pop()
+            times.append(t)
+            states.append(x)
+        else:
+            h = min(h, 0.5 * length)
+    return np.array(times), np.array(states), attempts
+
+
+def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
+    """Accepted times, states and attempts of the class docstring's lines in NumPy, on the same path, to 1e-9.
+
+    Each wrong reading of a line takes other steps here, so that this fails for it.
+    """
+    sde, x1 = sd.VP(), np.array([0.9, -1.4, 0.3])
+    sampler = sd.AdaptiveSDE(RTOL, ATOL, T_MIN, first_step=FIRST, safety=SAFETY, power=POWER, denoise=False,
+                             save_path=True, path_points=2049)  # fmt: skip
+    out = sampler(KEY, sde, gaussian_score(sde, M, V), jnp.asarray(x1[None]))
+    key, drawn = example_keys(KEY, 1)[0], {}
+
+    def normal(node):
+        if node not in drawn:
+            drawn[node] = np.asarray(jax.random.normal(jax.random.fold_in(key, node), (3,)))
+        return drawn[node]
+
+    def increment(node):
+        """Of the whole at node 1; halves 2n and 2n + 1 are half of n's, plus and minus a bridge's normal."""
+        if node == 1:
+            return math.sqrt(1.0 - T_MIN) * normal(0)
+        above = node // 2
+        length = (1.0 - T_MIN) / 2 ** (above.bit_length() - 1)
+        left = 0.5 * increment(above) + 0.5 * math.sqrt(length) * normal(above)
+        return increment(above) - left if node % 2 else left
+
+    times, states, attempts = replay(x1, increment)
+    first = np.unique(-np.asarray(out.path.t[0]), return_index=True)[1]  # a step past several stops is kept at each
+    np.testing.assert_allclose(out.path.t[0][first], times, rtol=0.0, atol=1e-12)
+    np.testing.assert_allclose(out.path.x[0][first], states, rtol=0.0, atol=1e-9)
+    assert int(out.nfe[0]) == 2 * attempts + 2049
+    assert attempts > len(times) > 30
+    for wrong in ({"scale": True}, {"sum": True}, {"safety": 1.0}, {"power": 0.5}, {"first": 0.3 * FIRST},
+                  {"second": True}):  # fmt: skip
+        other, _, tried = replay(x1, increment, **wrong)
+        assert tried != attempts or not np.array_equal(other, times), wrong
 
 
 @pytest.mark.parametrize("settings", [sd.AdaptiveSDE(), sd.AdaptiveSDE(0.1, 0.1, denoise=False),
@@ -129,20 +212,16 @@ def test_bad_settings_are_refused_with_the_reason():
         sd.AdaptiveSDE(rtol=0.0)
     with pytest.raises(ValueError, match="not below start"):
         sd.AdaptiveSDE(t_min=0.5, start=0.5)
+    for name, values in {"power": (0.4, 1.1), "safety": (0.0, 1.5)}.items():
+        for value in values:
+            with pytest.raises(ValueError, match=name):
+                sd.AdaptiveSDE(**{name: value})
     for solver in (diffrax.Euler(), diffrax.Dopri5(), diffrax.SlowRK()):
         with pytest.raises(TypeError, match="additive noise"):
             sd.AdaptiveSDE(solver=solver)
     with pytest.warns(UserWarning, match="did not reach"):
         out = sd.sample(KEY, sd.AdaptiveSDE(max_steps=5), sd.VP(), lambda x, t: -x, (4, 2))
     assert not out.success.any()
-
-
-def test_it_runs_in_float64(x64):
-    sde, score = sd.VP(), gaussian_score(sd.VP(), M, V)
-    out = sd.sample(KEY, sd.AdaptiveSDE(0.1, 0.1), sde, score, (200, 2))
-    assert out.x.dtype == jnp.float64
-    assert bool(out.success.all())
-    assert abs(float(out.x.mean()) - M) < 5 * math.sqrt(V / 400)
 
 
 def test_what_was_not_reached_is_nan_in_the_path():

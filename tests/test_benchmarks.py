@@ -47,21 +47,37 @@ def run(script, *flags):
 
 
 def test_sampler_overhead():
-    """Every fixed-grid sampler has its goal, and the evaluations are those of 5 steps with the last denoising."""
+    """Every fixed-grid sampler has its goal, and the evaluations are those of 10 steps with the last denoising."""
     result = run("sampler_overhead")
-    assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 7
-    assert result["figures"]["Euler-Maruyama, evaluations"] == 6
-    assert result["figures"]["predictor-corrector, evaluations"] == 11
-    assert result["figures"]["UniPC-3, evaluations"] == 6
+    assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 10
+    assert result["figures"]["Euler-Maruyama, evaluations"] == 11
+    assert result["figures"]["predictor-corrector, evaluations"] == 21
+    assert result["figures"]["annealed Langevin, evaluations"] == 11
+    assert result["figures"]["UniPC-3, evaluations"] == 11
+    assert result["figures"]["Restart, evaluations"] == 41
 
 
 def test_sampler_quality_spends_the_evaluations_it_says():
-    """Each sampler's settings for 20 evaluations, counted; one fewer where a step takes two."""
-    sde = sd.VP()
+    """Each sampler's settings for 20 evaluations, traced; one fewer where a step takes two."""
+    sde, found = sd.VP(), []
+
+    def trace(settings):
+        jax.eval_shape(
+            lambda x: found.append(settings(jax.random.key(0), sde, lambda x, t: -x, x).nfe) or x, jnp.ones((1, 2))
+        )
+        return found[-1]
+
     for name, rule in sampler_quality.RULES.items():
-        out = rule(n := 50 if name == "Restart" else 20)(jax.random.key(0), sde, lambda x, t: -x, jnp.ones((1, 2)))
-        assert out.nfe == n - (name in ("Heun", "Heun, churn", "Restart", "predictor-corrector")), name
-    assert [n for n in (5, 20, 50) if sampler_quality.possible(sampler_quality.RULES["Restart"], n)] == [50]
+        counts = [n for n in sampler_quality.COUNTS if sampler_quality.possible(rule, n, sde)]
+        assert counts == [n for n in sampler_quality.COUNTS if n >= (20 if name == "Restart" else 5)]
+        assert trace(rule(20)) == 20 - (name in sampler_quality.PAIRED), name
+
+
+def test_sampler_quality_prints_what_it_found():
+    """Means beyond 100 by that alone, failed samples beside the mean, which is of the others."""
+    assert str(sampler_quality.Cell(19.0, [1.0, 3.0])) == "2.00 ± 1.00"
+    assert str(sampler_quality.Cell(19.0, [99.0, 1e4])) == "> 100"
+    assert str(sampler_quality.Cell(19.0, [1.0, 3.0], failed=4)) == "2.00 ± 1.00 (4 failed)"
 
 
 @pytest.mark.slow
@@ -77,6 +93,8 @@ def test_sampler_quality(tmp_path):
     out = subprocess.run([*command, "--picture", str(tmp_path / "q.png")], check=True, capture_output=True, text=True)
     figures = json.loads(out.stdout.splitlines()[-1])["figures"]
     assert all(f"{name}, 5 evaluations" in figures for name in ("ancestral", "DDIM", "UniPC-3"))
+    assert figures["failed samples"] == 0
+    assert "9 for 10" in out.stdout
     assert (tmp_path / "q.png").stat().st_size > 10_000
 
 

@@ -14,7 +14,7 @@ import scoresde as sd
 from scoresde.evaluation import sliced_wasserstein
 from scoresde.types import right_pad
 
-N, DRAWS = 20_000, 8000
+DRAWS = 8000
 IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 
 
@@ -36,36 +36,6 @@ def test_samples_are_the_mixtures(sampler, any_sde, mixture, exact_distances):
     reference = jnp.argmin(jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
     shares, expected = (np.bincount(np.asarray(a), minlength=5) / DRAWS for a in (nearest, reference))
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / DRAWS))
-
-
-@pytest.mark.parametrize("grid", [sd.Uniform(), sd.UniformLogSNR()], ids=["uniform", "log_snr"])
-def test_euler_maruyama_follows_its_closed_form_recursion(any_sde, grid):
-    """On Gaussian data each step is linear: mean and variance of 50 coarse steps are known exactly, bias included.
-
-    A step of 1/N instead of the grid's spacing, or a time off by one, moves them by many standard errors.
-    """
-    m, v, steps, t_min = 0.7, 0.25, 50, 1e-2
-    t = np.asarray(grid(any_sde, steps, t_min), np.float64)
-    with jax.enable_x64(True):
-        f, g2, alpha, sigma2 = (np.asarray(a) for a in (any_sde.drift_rate(t), any_sde.squared_diffusion(t),
-                                                        any_sde.alpha(t), any_sde.variance(t)))  # fmt: skip
-    total = alpha**2 * v + sigma2
-    mean, variance = 0.0, float(any_sde.prior_std()) ** 2
-    for i in range(steps):
-        dt = t[i + 1] - t[i]
-        pull = 1.0 + (f[i] + g2[i] / total[i]) * dt
-        mean = pull * mean - g2[i] * alpha[i] * m / total[i] * dt
-        variance = pull**2 * variance - g2[i] * dt
-    for denoise in (False, True):
-        sampler = sd.EulerMaruyama(num_steps=steps, t_min=t_min, grid=grid, denoise=denoise)
-        out = sd.sample(jax.random.key(3), sampler, any_sde, gaussian_score(any_sde, m, v), (N, 1))
-        want_mean, want_var = mean, variance
-        if denoise:  # Tweedie is linear too: (x + sigma^2 s) / alpha
-            gain = (1.0 - sigma2[-1] / total[-1]) / alpha[-1]
-            want_mean = gain * mean + sigma2[-1] * m / total[-1]
-            want_var = gain**2 * variance
-        assert abs(float(out.x.mean()) - want_mean) < 5 * np.sqrt(want_var / N)
-        assert abs(float(out.x.var()) / want_var - 1.0) < 5 * np.sqrt(2.0 / N)
 
 
 def test_probability_flow_is_the_exact_map_on_gaussian_data(any_sde, x64):
@@ -391,11 +361,21 @@ def test_bad_calls_are_refused_with_the_reason(call, error, message, unchecked):
 
 
 def test_sample_inside_jit_and_vmap(mixture):
-    sde, score, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(5)
-    run = lambda key: sd.sample(key, sampler, sde, score, (3, 2)).x  # noqa: E731
-    np.testing.assert_allclose(jax.jit(run)(KEY), run(KEY), rtol=1e-4, atol=1e-5)
-    keys = jax.random.split(KEY, 2)
-    np.testing.assert_allclose(jax.vmap(run)(keys)[1], run(keys[1]), rtol=1e-4, atol=1e-5)
+    """In chunks, with NumPy's arrays among conditions and starts, and under vmap."""
+    sde, exact, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(5)
+    score = lambda x, t, cond: exact(x, t) + cond["shift"][0] + cond["scale"] * x  # noqa: E731
+    x1 = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+
+    def run(key, scale, **options):
+        cond = {"shift": [np.arange(6.0, dtype=np.float32).reshape(3, 2)], "scale": scale}
+        return sd.sample(key, sampler, sde, score, (3, 2), cond=cond, x1=x1, **options).x
+
+    whole = run(KEY, scale := 0.1 * jnp.ones((3, 1)))
+    for size in (None, 2):
+        chunked = jax.jit(lambda key, scale, size=size: run(key, scale, batch_size=size))(KEY, scale)
+        np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-5)
+    keys = jnp.stack([jax.random.key(1), KEY])
+    np.testing.assert_allclose(jax.vmap(lambda key: run(key, scale))(keys)[1], whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -416,8 +396,25 @@ def test_infinite_log_snr_is_refused(mixture):
         sd.sample(KEY, sd.ProbabilityFlow(t_min=0.0, variable=sd.InLogSNR()), sd.VP(), mixture.score(sd.VP()), (3, 2))
 
 
-def test_half_precision_states_stay_half_precision(mixture):
-    exact = mixture.score(sd.VP())
-    x1 = sd.VP().prior_sample(KEY, (3, 2)).astype(jnp.bfloat16)
-    out = sd.EulerMaruyama(5)(KEY, sd.VP(), lambda x, t: exact(x.astype(jnp.float32), t.astype(jnp.float32)), x1)
+@pytest.mark.parametrize(
+    "sampler",
+    [sd.EulerMaruyama(1000), sd.AdaptiveSDE(0.05, 0.05), sd.ProbabilityFlow(rtol=1e-3, atol=1e-3), sd.UniPC(2, 50)],
+    ids=lambda s: type(s).__name__,
+)
+def test_half_precision_has_the_law_of_full(sampler):
+    """x1 and the score in bfloat16, states and coefficients in float32: mean and variance of N(.7, .25)."""
+    sde, exact, n = sd.VP(), gaussian_score(sd.VP(), 0.7, 0.25), 4000
+    given = []
+
+    def score(x, t):
+        given.append(x.dtype)
+        return exact(x, t).astype(x.dtype)
+
+    x1 = jax.random.normal(KEY, (n, 1), jnp.bfloat16)
+    out = jax.jit(lambda x: sampler(KEY, sde, score, x))(x1)
     assert out.x.dtype == jnp.bfloat16
+    assert set(given) == {jnp.dtype(jnp.bfloat16)}
+    assert bool(out.success.all())
+    x = np.asarray(out.x, np.float64)
+    assert abs(x.mean() - 0.7) < 5 * np.sqrt(0.25 / n) + 0.002
+    assert abs(x.var() / 0.25 - 1.0) < 5 * np.sqrt(2.0 / n)

@@ -15,9 +15,9 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.calls import full_precision
-from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, check_sde, denoise, reverse_drift
-from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, normal_like, right_pad
+from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like, right_pad
 
 LEVELS = 20
 """Halvings of [t_min, start]; a step of the last level is accepted as it is."""
@@ -37,7 +37,8 @@ class AdaptiveSDE:
     reverse-mode derivative through its loop. Memory: 21 increments an example beside its state.
 
     Raises:
-        ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
+        ValueError: if a tolerance is not positive, safety not in (0, 1], power not in [0.5, 1], or not
+            0 <= t_min < start <= 1.
         TypeError: if the solver is not one of diffrax's stochastic Runge-Kutta methods with an error estimate.
     """
 
@@ -52,7 +53,7 @@ class AdaptiveSDE:
     first_step: float = 0.01
     """Length of the first attempt."""
     safety: float = 0.9
-    """Of the next step's length."""
+    """Of the next step's length, in (0, 1]."""
     power: float = 0.9
     """How fast a step's length follows the error, r in [0.5, 1]."""
     solver: Any = None
@@ -68,8 +69,13 @@ class AdaptiveSDE:
 
     def __post_init__(self):
         check_times(self.t_min, self.start)
-        for name in ("rtol", "atol", "first_step", "safety", "power"):
+        for name in ("rtol", "atol", "first_step"):
             check_setting(name, getattr(self, name), 0.0, inclusive=False)
+        for name, low, bounds in (("safety", 0.0, "(0, 1]"), ("power", 0.5, "[0.5, 1]")):
+            value = getattr(self, name)
+            check_setting(name, value, low, inclusive=low > 0.0)
+            if is_concrete(value) and value > 1.0:
+                raise ValueError(f"{name} = {value}: wanted it in {bounds}, e.g. {name}=0.9.")
         check_count("max_steps", self.max_steps)
         check_count("path_points", self.path_points, 2)
         if self.solver is not None:
@@ -85,6 +91,7 @@ class AdaptiveSDE:
         """
         check_sde(sde)
         x1, keys = check_sampler_input(key, sde, x1, cond)
+        given, (x1, score) = x1.dtype, widen(x1, score)
         points = self.path_points if self.save_path else 2
         stops = jnp.linspace(self.start, self.t_min, points, dtype=x1.dtype)
         drift = lambda x, t, cond: reverse_drift(sde, score, x, t, cond, weight=1.0)  # noqa: E731
@@ -102,7 +109,7 @@ class AdaptiveSDE:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
         evaluations = 2 if self.solver is None else stages(self.solver)
         nfe = attempts * evaluations + (points if self.save_path else self.denoise)
-        return finish(x, success, nfe, path)
+        return finish(x, success, nfe, path, given)
 
 
 # --- The paper's pair ---
@@ -142,11 +149,11 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         finite = jnp.all(jnp.isfinite(walk.x), axis=tuple(range(1, x.ndim)))
         return (walk.pieces > 0) & (walk.attempts < settings.max_steps) & finite
 
-    def nearest(walk):  # the piece ahead: its place, node, level and length
+    def nearest(walk):  # the piece ahead: its place, node, level and length, of which exp2 would round the half
         top = jnp.maximum(walk.pieces - 1, 0)
         node = walk.nodes[top, batch]
         level = 31 - jax.lax.clz(node)
-        return top, node, level, span * jnp.exp2(-level.astype(dtype))
+        return top, node, level, jnp.ldexp(jnp.asarray(span, dtype), -level)
 
     def too_long(walk):
         _, _, level, length = nearest(walk)
@@ -172,8 +179,8 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         walk = jax.lax.while_loop(lambda walk: jnp.any(too_long(walk)), halve, walk)
         top, node, level, h = nearest(walk)
         dw = walk.increments[top, batch]
-        ends = (node + 1 - 2**level) / jnp.exp2(level.astype(dtype))  # in units of the span, exactly
-        t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends.astype(dtype))
+        ends = jnp.ldexp((node + 1 - 2**level).astype(dtype), -level)  # in units of the span, exactly
+        t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends)
 
         slope, g, g_next = drift(walk.x, walk.t), sde.diffusion(walk.t), sde.diffusion(t_next)
         euler = walk.x - pad(h) * slope + pad(g) * dw
@@ -181,8 +188,7 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
         state = euler + gap
         finite = jnp.all(jnp.isfinite(state), axis=tuple(range(1, x.ndim)))  # NaN is taken, and ends the example
-        square = jnp.mean((gap / scale).astype(jnp.float32) ** 2, axis=tuple(range(1, x.ndim)))
-        error = jnp.sqrt(square).astype(dtype)
+        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
         passed = (error <= 1.0) | (level >= LEVELS) | ~finite
         wanted = settings.safety * h * jnp.maximum(error, 1e-4) ** -settings.power
         moving = active(walk)

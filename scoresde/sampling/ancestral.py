@@ -56,7 +56,7 @@ class Ancestral(GridSettings):
             spread = std if self.variance == "beta" else std * sde.sigma(s) / sde.sigma(t)
             return 1.0 / c, std**2 / c, spread
 
-        def step(keys, x, t, s, row):
+        def step(score, keys, x, t, s, row):
             keep, pull, spread = row
             return keep * x + pull * call_score(score, x, t, cond) + spread * normal_like(keys, x)
 

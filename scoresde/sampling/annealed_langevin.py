@@ -62,7 +62,7 @@ class AnnealedLangevin(GridSettings):
         def coefficients(_, t):
             return self.step_size * sde.variance(t) / sde.variance(t[-1])
 
-        def step(keys, x, _, t, size):
+        def step(score, keys, x, _, t, size):
             def body(x, i):
                 noise = normal_like(fold_in_examples(keys, i), x)
                 return langevin_step(x, call_score(score, x, t, cond), noise, size), None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -67,8 +69,16 @@ def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
     return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
 
 
+def traced(settings: Any) -> tuple[Any, ...]:
+    """The sampler's settings that are tracers: eta under vmap, or to be differentiated with respect to."""
+    return tuple(value for value in getattr(settings, "__dict__", {}).values() if isinstance(value, jax.core.Tracer))
+
+
 def check_times(t_min: float, start: float = 1.0) -> None:
     """0 <= t_min < start <= 1."""
+    for name, value in (("t_min", t_min), ("start", start)):
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{name} is traced: the grid is laid before the trace. Wanted a number, e.g. {name}=0.5.")
     check_setting("start", start, 0.0, inclusive=False)
     if start > 1.0:
         raise ValueError(f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it.")
@@ -85,6 +95,32 @@ def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Arra
     return jnp.asarray(x1), example_keys(key, x1.shape[0])
 
 
+@dataclasses.dataclass(frozen=True)
+class NarrowScore:
+    """A score that is handed x in its own dtype, by a sampler that carries times and states in float32."""
+
+    score: ScoreFn
+    dtype: Any
+
+    def __call__(self, x: Array, t: Array, *cond: Any) -> Array:
+        return self.score(x.astype(self.dtype), t, *cond)
+
+    @property
+    def denoise(self) -> Any:
+        """The score's own, where it has one."""
+        offered = getattr(self.score, "denoise", None)
+        return None if offered is None else lambda x, t, *cond: offered(x.astype(self.dtype), t, *cond)
+
+
+def widen(x: Array, score: ScoreFn) -> tuple[Array, ScoreFn]:
+    """x in float32 or better, and a score on such states that is called on x's dtype.
+
+    Thousands of small steps, and times near 0 and 1, do not fit the 8 bits of bfloat16; one evaluation does.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return x.astype(wide), (score if wide == x.dtype else NarrowScore(score, x.dtype))
+
+
 def sample(
     key: Key,
     sampler: Sampler,
@@ -94,8 +130,8 @@ def sample(
     cond: Cond = None,
     batch_size: int | None = None,
     progress: bool = False,
-    x1: Array | None = None,
-    x0: Array | None = None,
+    x1: Array | np.ndarray | None = None,
+    x0: Array | np.ndarray | None = None,
 ) -> Sample:
     """Draw shape[0] examples of shape shape[1:] from the prior and integrate them to data.
 
@@ -116,15 +152,16 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
-    sde, start = plain_settings(sde), getattr(sampler, "start", 1.0)
+    sde, start, held = plain_settings(sde), getattr(sampler, "start", 1.0), traced(sampler)
     try:
         hash(sampler)
     except TypeError:  # a setting is an array, a diffrax controller holds one: the object itself is the constant
         sampler = cast(Sampler, ByIdentity(sampler))
+    x1, x0 = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in (x1, x0))
     _check_begin(x1, x0, shape, start)
     out = in_chunks(
-        lambda shared, rows: _sample_chunk(shared, rows, sampler, shape[1:], start),
-        (sde, as_argument(score)),
+        lambda shared, rows: _sample_chunk(shared[:2], rows, sampler, shape[1:], start),
+        (sde, as_argument(score), held),
         (example_keys(key, shape[0]), cond, x1, x0),
         shape[0],
         batch_size,
@@ -180,8 +217,12 @@ def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> tuple[P
     return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1)), denoised[-1]
 
 
-def finish(x: Array, success: Array, nfe: int | Array, path: Path | None) -> Sample:
-    """A Sample whose failed rows are NaN: a failed sample is never returned as a good one."""
+def finish(x: Array, success: Array, nfe: int | Array, path: Path | None, dtype: Any = None) -> Sample:
+    """A Sample, cast to dtype, whose failed rows are NaN: a failed sample is never returned as a good one."""
+    if dtype is not None:
+        x = x.astype(dtype)
+        states = None if path is None else jax.tree.map(lambda a: a.astype(dtype), (path.x, path.denoised))
+        path = None if states is None or path is None else Path(path.t, *states)
     success = success & all_finite(x)
     mask = success.reshape(success.shape + (1,) * (x.ndim - 1))
     return Sample(x=jnp.where(mask, x, jnp.nan), nfe=nfe, path=path, success=success)

@@ -38,7 +38,7 @@ class EulerMaruyama(GridSettings):
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
 
-        def step(keys, x, t, t_next, row):
+        def step(score, keys, x, t, t_next, row):
             keep, pull, spread = row
             return keep * x + pull * call_score(score, x, t, cond) + spread * normal_like(keys, x)
 

@@ -13,8 +13,8 @@ from jax import Array
 from jaxtyping import PyTree
 
 from scoresde.calls import full_precision
-from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
-from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, grid_times, on_grid
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, traced, widen
+from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, check_grid, grid_times, on_grid
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, fold_in_examples
 
@@ -41,6 +41,7 @@ class GridSettings:
     def __post_init__(self):
         check_count("num_steps", getattr(self, "num_steps", None))
         check_times(0.0 if self.t_min is None else self.t_min, self.start)
+        check_grid(self.grid)
 
 
 @runtime_checkable
@@ -61,9 +62,24 @@ class FixedGrid(Protocol):
     def save_path(self) -> bool: ...
 
 
-def end_time(settings: FixedGrid, sde: SDE) -> float:
+def lowest_time(settings: FixedGrid, sde: SDE) -> float:
     """t_min, or the lowest of the SDE's own num_steps levels."""
     return float(sde.level_times(settings.num_steps)[0]) if settings.t_min is None else settings.t_min
+
+
+def end_time(settings: FixedGrid, sde: SDE) -> float:
+    """`lowest_time`, which lies below start.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    end = lowest_time(settings, sde)
+    if not end < settings.start:
+        raise ValueError(
+            f"t_min = None with num_steps = {settings.num_steps} ends at the lowest of that many levels, t = {end:g}, "
+            f"which is not below start = {settings.start:g}: write more num_steps, or a t_min, e.g. t_min=1e-3."
+        )
+    return end
 
 
 def step_times(settings: FixedGrid, sde: SDE) -> Times:
@@ -86,7 +102,7 @@ def level_times(settings: FixedGrid, sde: SDE) -> Times:
 def check_log_snr(settings: FixedGrid, sde: SDE) -> None:
     """Log SNR is finite at t_min, for samplers that step in it."""
     check_sde(sde)
-    if end_time(settings, sde) == 0.0 and not sde.noisy_at_zero:
+    if lowest_time(settings, sde) == 0.0 and not sde.noisy_at_zero:
         raise ValueError(
             f"t_min = 0 has infinite log SNR under {sde}: write t_min=1e-3; the step from there to data is `denoise`."
         )
@@ -100,31 +116,33 @@ def integrate(
     x1: Array,
     cond: Cond,
     coefficients: Callable[[Array, Array], PyTree[Array]],
-    step: Callable[[Key, Any, Array, Array, Any], Any],
+    step: Callable[[ScoreFn, Key, Any, Array, Array, Any], Any],
     evaluations: int,
     times: Times | None = None,
     memory: Callable[[Array], Any] | None = None,
 ) -> Sample:
     """x1 through the grid's steps from start down to t_min, or through `times` instead.
 
-    coefficients: (t_i, t_{i+1}) → what depends on the grid alone, for all steps at once, in float64. step: (keys, x,
-    t_i, t_{i+1}, row of the coefficients) → x, with one key per example and step. evaluations: of the score, a step.
-    memory: x1 → what a multistep method remembers beside x; its step takes and returns (x, memory).
+    coefficients: (t_i, t_{i+1}) → what depends on the grid alone, for all steps at once, in float64. step: (score,
+    keys, x, t_i, t_{i+1}, row of the coefficients) → x, with one key per example and step; x is in float32 or better,
+    whatever dtype x1 and the score have. evaluations: of the score, a step. memory: x1 → what a multistep method
+    remembers beside x; its step takes and returns (x, memory).
 
     Raises:
         ValueError: if x1 has no batch axis, or a key or condition does not match it.
     """
     x1, keys = check_sampler_input(key, sde, x1, cond)
+    given, (x1, score) = x1.dtype, widen(x1, score)
     batch, dtype = x1.shape[0], x1.dtype
     if times is None:
         times = step_times(settings, sde)
     steps = len(times) - 1
-    table = on_grid(sde, coefficients, times[:-1], times[1:])
+    table = on_grid(sde, coefficients, times[:-1], times[1:], traced=traced(settings))
 
     def body(state, inputs):
         i, t, t_next, row = inputs
         t, t_next = jnp.full(batch, t), jnp.full(batch, t_next)
-        state = step(fold_in_examples(keys, i), state, t, t_next, row)
+        state = step(score, fold_in_examples(keys, i), state, t, t_next, row)
         x = state if memory is None else state[0]
         return state, (x if settings.save_path else None)
 
@@ -139,4 +157,4 @@ def integrate(
         elif settings.denoise:
             x = denoise(sde, score, x, jnp.full(batch, times[-1], dtype), cond)
     nfe = steps * evaluations + (steps + 1 if settings.save_path else settings.denoise)
-    return finish(x, jnp.ones(batch, bool), nfe, path)
+    return finish(x, jnp.ones(batch, bool), nfe, path, given)

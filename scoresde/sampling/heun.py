@@ -59,6 +59,9 @@ class Heun(KarrasSettings):
         super().__post_init__()
         for name in ("churn", "churn_min", "noise_scale"):
             check_setting(name, getattr(self, name), 0.0)
+        for name in ("churn", "churn_min", "churn_max"):
+            if not is_concrete(getattr(self, name)):
+                raise TypeError(f"{name} is traced: where to churn is laid out before the trace. Wanted a number.")
         if not self.churn_min <= self.churn_max:
             raise ValueError(f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}.")
 
@@ -120,6 +123,7 @@ class Restart(KarrasSettings):
 
     Raises:
         ValueError: as `Heun`; if an interval does not fit the grid, when the sampler is called.
+        TypeError: if the SDE's settings or the grid's times are traced, when the sampler is called.
     """
 
     num_steps: int = 17
@@ -142,6 +146,7 @@ class Restart(KarrasSettings):
 
         Raises:
             ValueError: if x1 has no batch axis, a key or condition does not match it, or an interval not the grid.
+            TypeError: if the SDE's settings or the grid's times are traced.
         """
         check_log_snr(self, sde)
         times, jumps = restart_times(self, sde)
@@ -209,7 +214,7 @@ def heun(
             jump = up, keep, noise_scale * std
         return jump, (sigma_over_alpha(sde, up), sigma_over_alpha(sde, s)), (sde.alpha(up), sde.alpha(s))
 
-    def step(keys, x, t, s, row):
+    def step(score, keys, x, t, s, row):
         jump, (v, v_next), (alpha, alpha_next) = row
         if jump is not None:
             up, keep, spread = jump

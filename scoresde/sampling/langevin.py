@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.calls import full_precision
-from scoresde.sampling.base import Path, Sample, finish
+from scoresde.sampling.base import Path, Sample, finish, widen
 from scoresde.sde.base import SDE
 from scoresde.types import (
     Cond,
@@ -72,8 +72,8 @@ class Langevin:
         """
         check_batch(x)
         check_cond(cond, x.shape[0])
-        x, keys = jnp.asarray(x), example_keys(key, x.shape[0])
-        fixed = lambda x, t, *cond: score(x, *cond)  # noqa: E731
+        x, keys, given = jnp.asarray(x), example_keys(key, x.shape[0]), x.dtype
+        x, fixed = widen(x, lambda x, t, *cond: score(x, *cond))
         start, t = x, jnp.zeros(x.shape[:1], x.dtype)
 
         def body(x, i):
@@ -87,7 +87,7 @@ class Langevin:
         if states is not None:
             clock = jnp.broadcast_to(jnp.linspace(0.0, 1.0, self.num_steps + 1), (x.shape[0], self.num_steps + 1))
             path = Path(clock, jnp.moveaxis(jnp.concatenate([start[None], states]), 0, 1))
-        return finish(x, jnp.ones(x.shape[:1], bool), self.num_steps, path)
+        return finish(x, jnp.ones(x.shape[:1], bool), self.num_steps, path, given)
 
 
 # --- Step sizes ---

@@ -112,7 +112,7 @@ class PredictorCorrector(GridSettings):
             signal = jnp.exp(2.0 * (sde.log_alpha(t) - sde.log_alpha(t_next)))  # a, of the Langevin step
             return signal, self.predictor.coefficients(sde, t, t_next)
 
-        def step(keys, x, t, t_next, row):
+        def step(score, keys, x, t, t_next, row):
             signal, predictor = row
             key_correct, key_predict = (fold_in_examples(keys, i) for i in range(2))
             if first:

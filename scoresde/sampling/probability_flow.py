@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from scoresde.calls import full_precision
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
-from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of
+from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, denoise, reverse_drift
 from scoresde.types import Cond, Key, ScoreFn, check_count
 
@@ -66,6 +66,7 @@ class ProbabilityFlow:
             ValueError: if x1 has no batch axis, or a condition does not match it.
         """
         x1, _ = check_sampler_input(key, sde, x1, cond)
+        given, (x1, score) = x1.dtype, widen(x1, score)
         check_variable(self.variable, sde, self.t_min)
         solver = check_solver(self.solver, self.rtol, self.atol, self.controller)
         times = jnp.linspace(self.start, self.t_min, self.path_points, dtype=x1.dtype) if self.save_path else None
@@ -100,4 +101,4 @@ class ProbabilityFlow:
             elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
         nfe = solution.nfe + (self.path_points if self.save_path else self.denoise)
-        return finish(x, solution.success, nfe, path)
+        return finish(x, solution.success, nfe, path, given)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from scoresde.sde.base import SDE
-from scoresde.types import check_setting, is_concrete
+from scoresde.types import check_setting, check_time, is_concrete
 
 Times = np.ndarray | Array
 
@@ -86,16 +86,17 @@ class GivenTimes:
     """Times of your own, any array of them: from the sampler's start down to its t_min, num_steps + 1 of them.
 
     Raises:
-        ValueError: if they do not fall.
+        ValueError: if they do not fall, or leave [0, 1].
     """
 
     times: tuple[float, ...] = (1.0, 0.5, 1e-3)
-    """Falling."""
+    """Falling, within [0, 1]."""
 
     def __post_init__(self):
         times = np.asarray(self.times, np.float64)
         if times.ndim != 1 or len(times) < 2 or not np.all(np.diff(times) < 0.0):
             raise ValueError(f"times are {self.times}: wanted at least two, falling, e.g. (1.0, 0.5, 0.1, 1e-3).")
+        check_time(times, "a grid")
         object.__setattr__(self, "times", tuple(times.tolist()))  # settings are hashable
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
@@ -126,6 +127,25 @@ def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., An
     return grid
 
 
+def check_grid(grid: Any) -> None:
+    """A grid, or a function that serves as one.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(grid, (list, tuple, np.ndarray, jax.Array)):
+        times = np.asarray(grid).reshape(-1) if is_concrete(*grid) and len(grid) else np.ones(1)
+        raise TypeError(
+            f"grid is a {type(grid).__name__} of times: write grid=sd.GivenTimes(times), with "
+            f"num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
+        )
+    if isinstance(grid, type) or not callable(grid):
+        raise TypeError(
+            f"grid is {grid!r}: wanted a grid such as sd.Uniform() or sd.GivenTimes(array), or a function (sde, "
+            f"num_steps, t_min, start)."
+        )
+
+
 def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
     """The grid's times, checked: num_steps + 1 of them, falling from start to t_min.
 
@@ -133,11 +153,7 @@ def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float,
         TypeError: if the grid is not callable.
         ValueError: if its times are not such.
     """
-    if isinstance(grid, type) or not callable(grid):
-        raise TypeError(
-            f"grid is {grid!r}: wanted a grid such as sd.Uniform() or sd.GivenTimes(array), or a function (sde, "
-            f"num_steps, t_min, start)."
-        )
+    check_grid(grid)
     arguments = (sde, num_steps, t_min, start)
     if len(inspect.signature(grid).parameters) < 4:
         if start != 1.0:
@@ -161,13 +177,14 @@ def _as_times(times: Any) -> Times:
     return times if hasattr(times, "shape") else np.asarray(times, np.float64)
 
 
-def on_grid(sde: SDE, function: Callable[..., Any], *times: Times) -> Any:
+def on_grid(sde: SDE, function: Callable[..., Any], *times: Times, traced: tuple[Any, ...] = ()) -> Any:
     """`function(*times)` in float64 on the host if the SDE's settings are concrete, else in the trace.
 
     Differences of times and cancelling coefficients keep their digits although samplers run in float32; settings
-    that are traced (learnt schedules, gradients with respect to them) stay differentiable.
+    that are traced (learnt schedules, gradients with respect to them) stay differentiable. traced: those of the
+    sampler, which the function reads.
     """
-    if not is_concrete(*jax.tree.leaves(sde), *times):
+    if traced or not is_concrete(*jax.tree.leaves(sde), *times):
         return function(*(jnp.asarray(t) for t in times))
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
