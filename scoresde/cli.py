@@ -83,7 +83,7 @@ def _parse(name: str, flags: list[str]) -> Any:
         others = [field.name for field in dataclasses.fields(Sample) if field.name not in ("run", "sampler")]
         hidden = others if chosen else ["sampler"]
     command = parse(kind, flags, prog=f"scoresde {name}", defaults=defaults, hidden=hidden, footer=FOOTER)
-    if folder not in (None, command.run):  # the defaults would be another run's
+    if folder is not None and folder != command.run:  # the defaults would be another run's
         raise UsageError(f"{folder} is a folder too: write the run first, scoresde {name} {command.run} ...")
     return command
 

@@ -90,7 +90,7 @@ def fit(
     history: list[dict[str, Any]] = []
     for part in (train, held_out):
         if isinstance(part, ArraySource):
-            _check_labels(model, part)
+            _check_labels(model, part.cond, len(part))
             if prepare is None:
                 check_real_valued(part.x, "data")
     about = {
@@ -178,7 +178,7 @@ class _Loop:
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
         x, cond = take(source, rows)
         if not isinstance(source, ArraySource):  # their labels were never seen whole
-            _check_labels(self.skeleton.model, cond)
+            _check_labels(self.skeleton.model, cond, len(x))
         return x, cond
 
     def advance(self, count: int, batches: tuple[Array, Cond]) -> dict[str, Array]:
@@ -406,16 +406,16 @@ def _fingerprint(train: Source, held_out: Source | None) -> str:
                      else [fingerprint(part).encode()])))  # fmt: skip
 
 
-def _check_labels(model: ScoreModel, source: ArraySource) -> None:
+def _check_labels(model: ScoreModel, cond: Cond, count: int) -> None:
     """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
-    classes, cond = getattr(getattr(model.net, "config", None), "num_classes", None), source.cond
+    classes = getattr(getattr(model.net, "config", None), "num_classes", None)
     if classes is None:
         return
     if cond is None:
         raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
                          f"without num_classes.")  # fmt: skip
-    if not (isinstance(cond, np.ndarray) and cond.shape == (len(source),) and np.issubdtype(cond.dtype, np.integer)):
+    if not (isinstance(cond, np.ndarray) and cond.shape == (count,) and np.issubdtype(cond.dtype, np.integer)):
         found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
-        raise ValueError(f"cond is {found}: wanted one integer label an example, ({len(source)},).")
+        raise ValueError(f"cond is {found}: wanted one integer label an example, ({count},).")
     if not np.all((cond >= 0) & (cond < classes)):
         raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
