@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from scoresde.score import Index, Noise, ScoreModel
-from scoresde.sde.base import SDE, check_sde
+from scoresde.score import Index, Noise, Score, ScoreModel
+from scoresde.sde.base import SDE, check_sde, plain_settings
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, TabulatedVP
 from scoresde.types import (
@@ -90,20 +90,20 @@ class Chain:
             TypeError: if i is not an integer.
             ValueError: if an index is not 0 … N - 1, or there is not one per example.
         """
-        i = self._indices(x0, i)
+        i, x0 = self._inputs(i, x0)
         return _at(self.signal, i, x0) * x0, _row(np.sqrt(self.marginal_variances), i, x0)
 
     def transition(self, x_before: State, i: Indices) -> tuple[Array, Array]:
         """q(x_i | x_{i-1}) = N(c_i x_{i-1}, v_i I): its mean and standard deviation (batch,). Raises as `marginal`."""
-        i = self._indices(x_before, i)
+        i, x_before = self._inputs(i, x_before)
         return _at(self.coefficients, i, x_before) * x_before, _row(np.sqrt(self.variances), i, x_before)
 
     def posterior(self, x: State, x0: State, i: Indices) -> tuple[Array, Array]:
-        """q(x_{i-1} | x_i = x, x_0), by Bayes' rule: its mean and standard deviation (batch,). Raises as `marginal`.
+        """q(x_{i-1} | x_i = x, x_0), by Bayes' rule: its mean and standard deviation (batch,). Raises as `ancestral`.
 
         mean = c_i sigma_{i-1}^2 / sigma_i^2 x + a_{i-1} v_i / sigma_i^2 x_0
         """
-        i = self._indices(x, i)
+        i, x, x0 = self._inputs(i, x, x0=x0)
         keep = self.coefficients * _before(self.marginal_variances, 0.0) / self.marginal_variances
         pull = _before(self.signal, 1.0) * self.variances / self.marginal_variances
         return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(np.sqrt(self.posterior_variances), i, x)
@@ -120,10 +120,10 @@ class Chain:
 
         Raises:
             TypeError: if i is not an integer.
-            ValueError: if an index is not 0 … N - 1, or variance is neither.
+            ValueError: if an index is not 0 … N - 1, the arrays differ in shape, or variance is neither.
         """
         check_variance(variance)
-        i = self._indices(x, i)
+        i, x, noise = self._inputs(i, x, noise=noise)
         pull = _at(self.variances / np.sqrt(self.marginal_variances), i, x)
         spread = self.posterior_variances if variance == "posterior" else self.variances
         spread = np.where(np.arange(self.num_steps) > 0, spread, 0.0)
@@ -155,11 +155,10 @@ class Chain:
             TypeError: if i is not an integer.
             ValueError: if an index is not 0 … N - 1, or weighting or predicts is neither.
         """
-        if weighting not in ("simple", "bound") or predicts not in ("noise", "score"):
-            raise ValueError(
-                f"weighting is {weighting!r}, predicts is {predicts!r}: wanted 'simple' or 'bound', 'noise' or 'score'."
-            )
-        x0, i = jnp.asarray(x0), self._indices(x0, i)
+        if weighting not in ("simple", "bound"):
+            raise ValueError(f"weighting is {weighting!r}: wanted 'simple' or 'bound'.")
+        _check_predicts(predicts)
+        i, x0 = self._inputs(i, x0)
         check_cond(cond, x0.shape[0])
         noise = normal_like(example_keys(key, x0.shape[0]), x0)
         mean, std = self.marginal(x0, i)
@@ -176,33 +175,68 @@ class Chain:
 
     # --- To and from the SDE ---
 
-    def model(self, network: Callable[..., Array]) -> ScoreModel:
-        """A noise network of this chain, network(x, i), as a score under its exact SDE, for samplers and likelihood.
+    def model(self, network: Callable[..., Array], predicts: Literal["noise", "score"] = "noise") -> ScoreModel:
+        """A network of this chain, network(x, i), as a score under its exact SDE, for samplers and likelihood.
 
         Between levels the network sees a fractional index, so it must take floats; levels are its integers.
+
+        Raises:
+            ValueError: if predicts is neither, or the chain has one level or no SDE.
         """
-        return ScoreModel(self.to_sde(exact=True), network, Noise(label=Index(self.num_steps)))
+        _check_predicts(predicts)
+        kind = Noise if predicts == "noise" else Score
+        return ScoreModel(self.to_sde(exact=True), network, kind(label=Index(self.num_steps)))
 
     def noise(self, sde: SDE, score: ScoreFn) -> Callable[..., Array]:
-        """A continuous score under `sde` as a noise network of this chain, (x, i) → -sigma_i score(x, t_i)."""
-        times, std = sde.level_times(self.num_steps), np.sqrt(self.marginal_variances)
+        """A continuous score under any SDE as a noise network of this chain, (x, i) → noise.
+
+        A level is the time of its signal-to-noise ratio, alpha(t_i) / sigma(t_i) = a_i / sigma_i; x is brought to the
+        SDE's scale there:
+
+            noise = -sigma(t_i) score(x alpha(t_i) / a_i, t_i)
+
+        Raises:
+            TypeError: if the SDE has traced settings.
+            ValueError: if the chain has a level with less or more noise than the SDE.
+        """
+        times, scale, std = self._levels_under(sde)
 
         def network(x: State, i: Indices, cond: Cond = None) -> Array:
-            i = self._indices(x, i)
-            return -_at(std, i, x) * call_score(score, x, _row(times, i, x), cond)
+            i, x = self._inputs(i, x)
+            return -_at(std, i, x) * call_score(score, _at(scale, i, x) * x, _row(times, i, x), cond)
 
         return network
 
-    def _indices(self, x: Array, i: Indices) -> Array:
+    def _levels_under(self, sde: SDE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """t_i, alpha(t_i) / a_i and sigma(t_i), in float64."""
+        _check_known(sde)
+        sde, ours = plain_settings(sde), 2.0 * np.log(self.signal) - np.log(self.marginal_variances)
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            high, low = np.asarray(sde.log_snr(np.array([0.0, 1.0])))
+            outside = np.flatnonzero((ours > high + 1e-5) | (ours < low - 1e-5))  # 1e-5: settings in float32
+            if len(outside):
+                raise ValueError(
+                    f"level {outside[0]} has log SNR {ours[outside[0]]:.4g}, {sde} has {low:.4g} … {high:.4g}, none "
+                    f"like it. Take levels in between, e.g. DDPM.from_sde(sde, "
+                    f"{self.num_steps}, exact=True)."
+                )
+            times = np.clip(np.asarray(sde.time_from_log_snr(np.clip(ours, low, high))), 0.0, 1.0)
+            return times, np.asarray(sde.alpha(times)) / self.signal, np.asarray(sde.sigma(times))
+
+    def _inputs(self, i: Indices, x: State, **others: State) -> tuple[Array, ...]:
+        """(i, x, *others): integers of the table, one per example, and arrays of one shape."""
         check_batch(x)
-        i = jnp.asarray(i)
+        for name, other in others.items():
+            if jnp.shape(other) != x.shape:
+                raise ValueError(f"{name} has shape {jnp.shape(other)}, x has {x.shape}: wanted the same.")
+        x, i = jnp.asarray(x), jnp.asarray(i)
         if not jnp.issubdtype(i.dtype, jnp.integer):
             raise TypeError(f"i has type {i.dtype}: wanted integers 0 … {self.num_steps - 1}, entries of the tables.")
         if i.shape not in ((), x.shape[:1]):
             raise ValueError(f"i has shape {i.shape}: wanted one index, or one per example, {x.shape[:1]}.")
         if is_concrete(i) and not bool(jnp.all((i >= 0) & (i < self.num_steps))):
             raise ValueError(f"i = {i}: wanted 0 … {self.num_steps - 1}, the levels of {self.num_steps} steps.")
-        return jnp.broadcast_to(i, x.shape[:1])
+        return jnp.broadcast_to(i, x.shape[:1]), x, *(jnp.asarray(other) for other in others.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -220,11 +254,16 @@ class DDPM(Chain):
 
     def __post_init__(self):
         object.__setattr__(self, "betas", _table("betas", self.betas))
-        if not np.all((self.betas > 0.0) & (self.betas < 1.0)):
-            worst = self.betas[~((self.betas > 0.0) & (self.betas < 1.0))][0]
+        low, high = self.betas.min(), self.betas.max()
+        if low <= 0.0:
             raise ValueError(
-                f"betas hold {worst:g}: each is the share of the variance that a step replaces, in (0, 1). Take more "
-                f"steps, or DDPM.from_sde(sde, num_steps, exact=True), valid for any number."
+                f"betas hold {low:g}: each is the variance that a step adds, above 0. For a rate that starts at 0: "
+                f"DDPM.from_sde(sde, num_steps, exact=True)."
+            )
+        if high >= 1.0:
+            raise ValueError(
+                f"betas hold {high:g}: each is the share of the variance that a step replaces, below 1. Take more "
+                f"steps, or DDPM.from_sde(sde, num_steps, exact=True), valid for few."
             )
 
     @classmethod
@@ -236,7 +275,7 @@ class DDPM(Chain):
         (i + 1) / N, whose marginals are the SDE's.
 
         Raises:
-            ValueError: if the SDE is not variance-preserving, or so few steps make a beta >= 1.
+            ValueError: if the SDE is not variance-preserving, or so few steps make a beta >= 1; exact: round to 1.
         """
         _check_from_sde(sde, num_steps)
         probe = np.linspace(0.0, 1.0, 5)
@@ -246,14 +285,20 @@ class DDPM(Chain):
                 raise ValueError(f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde.")
             if exact:
                 times = np.arange(num_steps + 1) / num_steps
-                return cls(-np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times)))))
+                betas = -np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times))))
+                if betas.max() >= 1.0:
+                    raise ValueError(
+                        f"num_steps is {num_steps}: a step keeps so little of x that its exact beta rounds to 1. Take "
+                        f"more steps."
+                    )
+                return cls(betas)
             if num_steps < 2:
                 raise ValueError("num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True.")
             betas = np.asarray(sde.squared_diffusion(np.linspace(0.0, 1.0, num_steps))) / num_steps
         if betas.max() >= 1.0:
             raise ValueError(
                 f"num_steps is {num_steps}: beta(t) / N reaches {betas.max():.3g}, but must stay below 1. Take more "
-                f"than {math.floor(betas.max() * num_steps)} steps, or exact=True, valid for any number."
+                f"than {math.floor(betas.max() * num_steps)} steps, or exact=True, valid for few."
             )
         return cls(betas)
 
@@ -311,9 +356,10 @@ class DDPM(Chain):
         By default, the limit of many steps where there is one: a linear table's VP, beta_min = N beta_0 and beta_max =
         N beta_{N-1}. exact, and for any other table: the SDE whose marginals at t = (i + 1) / N are the chain's.
         """
-        linear = np.linspace(self.betas[0], self.betas[-1], self.num_steps)
-        if not exact and self.num_steps > 1 and np.allclose(self.betas, linear, rtol=1e-9, atol=0.0):
-            return VP(beta_min=float(self.num_steps * self.betas[0]), beta_max=float(self.num_steps * self.betas[-1]))
+        first, last = self.betas[[0, -1]]
+        linear = np.linspace(first, last, self.num_steps)  # rtol 1e-6: tables that were stored in float32 too
+        if not exact and self.num_steps > 1 and first <= last and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0):
+            return VP(beta_min=float(self.num_steps * first), beta_max=float(self.num_steps * last))
         return TabulatedVP(np.concatenate([[0.0], -self._log_alphas_bar]))
 
 
@@ -360,6 +406,8 @@ class NCSN(Chain):
     def geometric(cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0) -> NCSN:
         """Geometric from sigma_min to sigma_max: NCSN's 10 from 0.01 to 1, NCSNv2's 232 to 50 (data in [0, 1])."""
         check_count("num_steps", num_steps)
+        if num_steps < 2:
+            raise ValueError("num_steps is 1: the scales run from sigma_min to sigma_max, two at least.")
         check_setting("sigma_min", sigma_min, 0.0, inclusive=False)
         check_setting("sigma_max", sigma_max, 0.0, inclusive=False)
         return cls(np.geomspace(sigma_min, sigma_max, num_steps))
@@ -385,9 +433,12 @@ class NCSN(Chain):
         """The VE SDE whose marginals at t = i / (N - 1) are this chain's, exactly in any case.
 
         Raises:
-            ValueError: if the scales are not geometric.
+            ValueError: if the scales are not geometric, to 1e-6 of each, or there is one alone.
         """
-        if self.num_steps < 2 or not np.allclose(np.diff(np.log(self.sigmas), 2), 0.0, atol=1e-6):
+        if self.num_steps < 2:
+            raise ValueError(f"the chain has one scale, {self.sigmas[0]:g}: a VE runs from one to another.")
+        logs = np.log(self.sigmas)
+        if not np.allclose(logs, np.linspace(logs[0], logs[-1], self.num_steps), rtol=0.0, atol=1e-6):
             raise ValueError("the scales are not geometric: no VE has them. NCSN.geometric makes such as are.")
         return VE(sigma_min=float(self.sigmas[0]), sigma_max=float(self.sigmas[-1]))
 
@@ -398,9 +449,18 @@ def check_variance(variance: str) -> None:
         raise ValueError(f"variance is {variance!r}: wanted 'posterior' or 'beta'.")
 
 
+def _check_predicts(predicts: str) -> None:
+    if predicts not in ("noise", "score"):
+        raise ValueError(f"predicts is {predicts!r}: wanted 'noise' or 'score'.")
+
+
 def _check_from_sde(sde: SDE, num_steps: int) -> None:
-    check_sde(sde)
     check_count("num_steps", num_steps)
+    _check_known(sde)
+
+
+def _check_known(sde: SDE) -> None:
+    check_sde(sde)
     if not is_concrete(*jax.tree.leaves(sde)):
         raise TypeError(f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit.")
 
@@ -419,8 +479,10 @@ def _before(table: np.ndarray, first: float) -> np.ndarray:
 
 
 def _row(table: np.ndarray, i: Array, x: Array) -> Array:
-    """Entries i in the precision of x, (batch,)."""
-    return jnp.asarray(table, x.dtype)[i]
+    """Entries i in the precision of x, (batch,); NaN where a traced index is outside the table."""
+    if is_concrete(i):  # known to be inside
+        return jnp.asarray(table[np.asarray(i)], x.dtype)
+    return jnp.asarray(table, x.dtype).at[i].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def _at(table: np.ndarray, i: Array, x: Array) -> Array:

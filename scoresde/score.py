@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -65,18 +66,32 @@ class Scaled:
 class Index:
     """The index of t among N noise levels, 0 … N - 1 as in `DDPM` and `NCSN`: N t - 1, or (N - 1) t for VE.
 
-    A fraction between levels, and below 0 where t lies under the lowest; to rounding an integer on them.
+    A fraction between levels, and below 0 where t lies under the lowest; on them an integer exactly, so that networks
+    with a table may cast it. For VE 0 is the smallest sigma; published NCSN networks count from the noisiest:
+    `descending`.
+
+    Raises:
+        ValueError: if num_steps < 2.
     """
 
     num_steps: int = 1000
     """N."""
+    descending: bool = False
+    """Count from the noisiest level, N - 1 - i."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps, 2)
+        check_count("num_steps", self.num_steps)
+        if self.num_steps < 2:
+            raise ValueError("num_steps is 1: times between levels have no index there; two levels at least.")
 
     def __call__(self, sde: SDE, t: Array) -> Array:
-        low, high = sde.level_times(self.num_steps)[[0, -1]]
-        return (t - low) * ((self.num_steps - 1) / (high - low))
+        low, high = sde.level_times(self.num_steps)[[0, -1]].tolist()
+        index = (t - low) * ((self.num_steps - 1) / (high - low))
+        nearest = jnp.round(index)
+        rounding = max(1e-6, 4.0 * self.num_steps * float(jnp.finfo(index.dtype).eps))  # of t, times N
+        # An addition, which is exact here, rather than `nearest` itself: the derivative in t stays.
+        index += jax.lax.stop_gradient(jnp.where(jnp.abs(index - nearest) <= rounding, nearest - index, 0.0))
+        return self.num_steps - 1 - index if self.descending else index
 
 
 @dataclasses.dataclass(frozen=True)

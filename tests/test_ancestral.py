@@ -18,30 +18,33 @@ KEY = jax.random.key(0)
 N = 20_000
 
 
-@pytest.mark.parametrize("variance", ["posterior", "beta"])
-@pytest.mark.parametrize(
-    "chain",
-    [sd.DDPM.from_sde(sd.VP(), 30, exact=True), sd.DDPM.linear(40), sd.DDPM.cosine(15), sd.NCSN.from_sde(sd.VE(), 30)],
-    ids=["vp", "linear", "cosine", "ncsn"],
-)
-def test_every_step_is_the_chains(chain, variance, x64):
-    """From one start with one noise: each state equals that of the table's own steps, to 1e-12 of its size."""
-    sde = chain.to_sde(exact=True)
+EXACT, LINEAR, COSINE = sd.DDPM.from_sde(sd.VP(), 30, exact=True), sd.DDPM.linear(40), sd.DDPM.cosine(15)
+STEPS = {
+    "vp": (sd.VP(), EXACT, "posterior"),
+    "vp_beta": (sd.VP(), EXACT, "beta"),
+    "linear": (LINEAR.to_sde(exact=True), LINEAR, "beta"),
+    "cosine": (COSINE.to_sde(exact=True), COSINE, "posterior"),
+    "ve": (sd.VE(), sd.NCSN.from_sde(sd.VE(), 30), "posterior"),
+    "ve_beta": (sd.VE(), sd.NCSN.from_sde(sd.VE(), 30), "beta"),
+}
+
+
+@pytest.mark.parametrize(("sde", "chain", "variance"), STEPS.values(), ids=STEPS.keys())
+def test_every_step_is_the_chains(sde, chain, variance, x64):
+    """From each state to the next, with the noise that the keys give: the table's own step to 1e-12, at every index."""
     score, n = ring().score(sde), chain.num_steps
-    x = sde.prior_sample(KEY, (5, 2))
-    out = sd.Ancestral(n, variance, save_path=True)(KEY, sde, score, x)
+    x1 = sde.prior_sample(KEY, (5, 2))
+    out = sd.Ancestral(n, variance, save_path=True)(KEY, sde, score, x1)
     assert out.nfe == 2 * n - 1  # the path takes one more a state, the last of which is the sample
-    noise, keys = chain.noise(sde, score), example_keys(KEY, 5)
-    states = [x]
-    for step, i in enumerate(reversed(range(n))):
-        mean, std = chain.ancestral(x, noise(x, i), i, variance)
-        x = mean + std[:, None] * normal_like(fold_in_examples(keys, step), x)
-        states.append(x)
-    want = jnp.stack(states[:-1], axis=1)
-    tolerance = 1e-12 if not isinstance(chain, sd.NCSN) else 1e-10  # the states there are up to 50 in size
-    np.testing.assert_allclose(out.path.x, want, atol=tolerance * 50)
-    np.testing.assert_allclose(out.x, states[-1], atol=1e-10)
     assert out.path.x.shape == (5, n, 2)
+    states = jnp.moveaxis(out.path.x, 1, 0)  # from level N - 1 to 0
+    np.testing.assert_array_equal(states[0], x1)
+    i, x, keys = np.repeat(np.arange(n)[::-1], 5), states.reshape(-1, 2), example_keys(KEY, 5)
+    noise = -np.sqrt(chain.marginal_variances)[i, None] * score(x, jnp.asarray(sde.level_times(n)[i]))
+    z = jax.jit(jax.vmap(lambda step: normal_like(fold_in_examples(keys, step), x1)))(jnp.arange(n))
+    mean, std = chain.ancestral(x, noise, i, variance)
+    want = (mean + std[:, None] * z.reshape(-1, 2)).reshape(states.shape)
+    np.testing.assert_allclose(jnp.concatenate([states[1:], out.x[None]]), want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
@@ -89,6 +92,13 @@ def test_few_and_wrong_settings():
         sd.Ancestral(variance="small")
     with pytest.raises(ValueError, match="t_min"):
         sd.Ancestral(t_min=1.0)
+    for sampler in (sd.Ancestral, sd.AnnealedLangevin):  # a single level is x1's
+        with pytest.raises(ValueError, match=r"the one level is start = 1, and t_min = 0\.1 would be another"):
+            sampler(1, t_min=0.1)
+    with pytest.raises(ValueError, match="x1 would be the sample"):
+        sd.Ancestral(1, denoise=False)
+    with pytest.raises(ValueError, match="write num_steps=2"):
+        sd.Ancestral(1, grid=sd.GivenTimes((1.0, 0.5)))(KEY, sde, score, jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="steps_per_level"):
         sd.AnnealedLangevin(steps_per_level=0)
     with pytest.raises(ValueError, match="step_size"):
@@ -116,19 +126,20 @@ def test_evaluations_are_counted(settings, mixture):
 
 
 def test_annealed_langevin_is_the_papers_lines(x64):
-    """for sigma high to low: a = eps sigma^2 / sigma_0^2; T times x += a s + sqrt(2 a) z."""
+    """for sigma high to low: a = eps sigma^2 / sigma_0^2; T times x += a s + sqrt(2 a) z. Each level from its state."""
+    published = sd.AnnealedLangevin()  # Song & Ermon 2019
+    assert (published.num_steps, published.steps_per_level, published.step_size) == (10, 100, 2e-5)
     sde, ncsn = sd.VE(0.1, 2.0), sd.NCSN.geometric(4, 0.1, 2.0)
-    score, x = ring().score(sde), sde.prior_sample(KEY, (5, 2))
-    out = sd.AnnealedLangevin(4, 3, 1e-3, denoise=False)(KEY, sde, score, x)
+    score, x1 = ring().score(sde), sde.prior_sample(KEY, (5, 2))
+    out = sd.AnnealedLangevin(4, 2, 1e-3, save_path=True)(KEY, sde, score, x1)
     keys = example_keys(KEY, 5)
     for level, (sigma, t) in enumerate(zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)):
-        a = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2
-        for k in range(3):
+        a, x = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2, out.path.x[:, level]
+        for k in range(2):
             z = normal_like(fold_in_examples(fold_in_examples(keys, level), k), x)
             x = x + a * score(x, t) + np.sqrt(2 * a) * z
-    np.testing.assert_allclose(out.x, x, rtol=1e-10)
-    last = sd.AnnealedLangevin(4, 3, 1e-3)(KEY, sde, score, sde.prior_sample(KEY, (5, 2))).x
-    np.testing.assert_allclose(last, x + 0.1**2 * score(x, 0.0), rtol=1e-10)
+        np.testing.assert_allclose(out.path.x[:, level + 1], x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(out.x, x + 0.1**2 * score(x, 0.0), rtol=1e-12, atol=1e-12)
 
 
 def test_annealed_langevin_follows_its_closed_form_recursion():

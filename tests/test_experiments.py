@@ -145,6 +145,30 @@ def test_ddpm_from_scratch_beats_the_fitted_gaussian(tmp_path):
     assert picture.stat().st_size > 1000
 
 
+def figures_of(tmp_path, name, *flags):
+    """Of a finished run of one of the digits experiments."""
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--runs", str(tmp_path), *flags]
+    subprocess.run(command, check=True, timeout=3600, capture_output=True, env=os.environ | {"COLUMNS": "200"})
+    figures = json.loads((tmp_path / name / "results.json").read_text())["figures"]
+    print(name, *flags, figures)
+    return figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_the_ancestors_reach_their_figures(tmp_path, seed):
+    """DDPM's distance is within 20 % of VP's, both by 300 ancestral steps. About half an hour a seed."""
+    ancestral = ["sampler:ancestral", "--sampler.num-steps", "300"]
+    vp = figures_of(tmp_path, "digits_vp", "--seed", seed, *ancestral)
+    ddpm = figures_of(tmp_path, "digits_ddpm", "--seed", seed)
+    assert ddpm["sampling_evaluations"] == vp["sampling_evaluations"] == 300
+    assert ddpm["fd"] < 1.2 * vp["fd"]
+    ncsn = figures_of(tmp_path, "digits_ncsn", "--seed", seed)
+    assert ncsn["fd"] < ncsn["fd_gaussian"]
+    for figures in (ddpm, ncsn):
+        assert figures["bits_per_dim"] < figures["bits_per_dim_gaussian"] - 0.9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_digits_reach_their_figures(tmp_path, seed):

@@ -128,13 +128,27 @@ EACH = pytest.mark.parametrize(("predictor", "corrector_first", "process"),
 
 @EACH
 def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
-    """The paper's lines, written out with the noise that the keys give."""
-    any_sde = PROCESSES[process]
-    mixture, t, r = ring(), [1.0, 0.4], 0.3
-    score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (6, 2))
-    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, sd.BatchNorms(r)), num_steps=1,
-                                    t_min=t[1], corrector_first=corrector_first, denoise=False)  # fmt: skip
-    keys = fold_in_examples(example_keys(KEY, 6), 0)
+    """The paper's lines, written out with the noise that the keys give: from t_i to t_{i-1}, i = N - 1, N // 2 and 1.
+
+    One run visits the three pairs of times of N = 1000; each step is taken from the state it had. Under VP and sub-VP,
+    or VE and the cosine, one rule each.
+    """
+    any_sde, r = PROCESSES[process], 0.3
+    levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]]
+    rule = (sd.BatchNorms if (process in ("vp", "subvp")) == corrector_first else sd.NoiseLevel)(r)
+    score, x1 = ring().score(any_sde), any_sde.prior_sample(KEY, (6, 2))
+    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, rule), num_steps=5,
+                                    corrector_first=corrector_first, t_min=levels[-1], grid=sd.GivenTimes(levels),
+                                    save_path=True)  # fmt: skip
+    path = sampler(KEY, any_sde, score, x1).path.x
+    for k in (0, 2, 4):
+        want = written_out(any_sde, score, predictor, corrector_first, rule, path[:, k], levels[k : k + 2].tolist(), k)
+        np.testing.assert_allclose(path[:, k + 1], want, rtol=1e-12, atol=1e-12)
+
+
+def written_out(any_sde, score, predictor, corrector_first, rule, x1, t, k):
+    """Step k, from x1 at t[0] to t[1]."""
+    keys = fold_in_examples(example_keys(KEY, 6), k)
     key_correct, key_predict = fold_in_examples(keys, 0), fold_in_examples(keys, 1)
     z_predict = normal_like(key_predict, x1)
     z_correct = normal_like(fold_in_examples(example_keys(key_correct, 6), 0), x1)
@@ -143,9 +157,10 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     G2 = sigma2[0] - c**2 * sigma2[1]
     norm = lambda v: np.mean(np.linalg.norm(v, axis=1))  # noqa: E731
 
-    def correct(x, t):
-        s = score(x, t)
-        eps = 2 * c**2 * (r * norm(z_correct) / norm(s)) ** 2
+    def correct(x, k):
+        s = score(x, t[k])
+        size = (norm(z_correct) / norm(s)) ** 2 if isinstance(rule, sd.BatchNorms) else sigma2[k]
+        eps = 2 * c**2 * rule.snr**2 * size
         return x + eps * s + np.sqrt(2 * eps) * z_correct
 
     def predict(x):
@@ -158,8 +173,7 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
             "none": x,
         }[predictor]
 
-    want = predict(correct(x1, t[0])) if corrector_first and predictor != "none" else correct(predict(x1), t[1])
-    np.testing.assert_allclose(sampler(KEY, any_sde, score, x1).x, want, rtol=1e-12, atol=1e-12)
+    return predict(correct(x1, 0)) if corrector_first and predictor != "none" else correct(predict(x1), 1)
 
 
 # --- Pairs, against what is known ---

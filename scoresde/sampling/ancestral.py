@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, integrate, level_times
+from scoresde.sampling.fixed_grid import GridSettings, check_levels, integrate, level_times
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
 
@@ -27,7 +27,8 @@ class Ancestral(GridSettings):
     and the last from the lowest level to data, which is Tweedie's denoising: one evaluation a level.
 
     Raises:
-        ValueError: if num_steps < 1, not 0 <= t_min < start <= 1, or variance is neither.
+        ValueError: if num_steps < 1, not 0 <= t_min < start <= 1, variance is neither, or a single level has a t_min or
+            no denoising.
     """
 
     num_steps: int = 1000
@@ -39,6 +40,9 @@ class Ancestral(GridSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        check_levels(self)
+        if self.num_steps == 1 and not self.denoise:
+            raise ValueError("num_steps is 1 and denoise is False: no step is left, x1 would be the sample. Take two.")
         if self.variance not in ("posterior", "beta"):
             raise ValueError(f"variance is {self.variance!r}: wanted 'posterior' or 'beta'.")
 

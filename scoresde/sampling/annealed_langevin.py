@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, check_log_snr, integrate, level_times
+from scoresde.sampling.fixed_grid import GridSettings, check_levels, check_log_snr, integrate, level_times
 from scoresde.sampling.langevin import langevin_step
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, check_setting, fold_in_examples, normal_like
@@ -29,7 +29,8 @@ class AnnealedLangevin(GridSettings):
     drift to noise is the same; stable for step_size < 2 sigma_0^2.
 
     Raises:
-        ValueError: if a count is < 1, step_size is not positive, or not 0 <= t_min < start <= 1.
+        ValueError: if a count is < 1, step_size is not positive, not 0 <= t_min < start <= 1, or a single level has a
+            t_min.
     """
 
     num_steps: int = 10
@@ -43,6 +44,7 @@ class AnnealedLangevin(GridSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        check_levels(self)
         check_count("steps_per_level", self.steps_per_level)
         check_setting("step_size", self.step_size, 0.0, inclusive=False)
 

@@ -87,15 +87,24 @@ def step_times(settings: FixedGrid, sde: SDE) -> Times:
     return grid_times(settings.grid, sde, settings.num_steps, end_time(settings, sde), settings.start)
 
 
+def check_levels(settings: FixedGrid) -> None:
+    """A single level is x1's own, at `start`: there is no lower one for t_min."""
+    if settings.num_steps == 1 and settings.t_min is not None:
+        raise ValueError(
+            f"num_steps is 1: the one level is start = {settings.start:g}, and t_min = {settings.t_min:g} would be "
+            f"another. Write num_steps=2, or leave t_min out."
+        )
+
+
 def level_times(settings: FixedGrid, sde: SDE) -> Times:
     """num_steps times, falling from start to the lowest: the levels of a discretisation, by default the SDE's own."""
-    if settings.num_steps == 1:
-        return np.array([settings.start])
     if isinstance(settings.grid, GivenTimes) and len(settings.grid.times) != settings.num_steps:
         raise ValueError(
             f"the grid holds {len(settings.grid.times)} times and the sampler has {settings.num_steps} levels, a time "
             f"each: write num_steps={len(settings.grid.times)}."
         )
+    if settings.num_steps == 1:
+        return np.array([settings.start])
     return grid_times(settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start)
 
 
