@@ -90,7 +90,7 @@ def fit(
     history: list[dict[str, Any]] = []
     for part in (train, held_out):
         if isinstance(part, ArraySource):
-            _check_labels(model, part.cond, len(part))
+            _check_labels(model, part.cond, (len(part),))
             if prepare is None:
                 check_real_valued(part.x, "data")
     about = {
@@ -178,7 +178,7 @@ class _Loop:
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
         x, cond = take(source, rows)
         if not isinstance(source, ArraySource):  # their labels were never seen whole
-            _check_labels(self.skeleton.model, cond, len(x))
+            _check_labels(self.skeleton.model, cond, rows.shape)
         return x, cond
 
     def advance(self, count: int, batches: tuple[Array, Cond]) -> dict[str, Array]:
@@ -406,7 +406,7 @@ def _fingerprint(train: Source, held_out: Source | None) -> str:
                      else [fingerprint(part).encode()])))  # fmt: skip
 
 
-def _check_labels(model: ScoreModel, cond: Cond, count: int) -> None:
+def _check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
     """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
     classes = getattr(getattr(model.net, "config", None), "num_classes", None)
     if classes is None:
@@ -414,8 +414,8 @@ def _check_labels(model: ScoreModel, cond: Cond, count: int) -> None:
     if cond is None:
         raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
                          f"without num_classes.")  # fmt: skip
-    if not (isinstance(cond, np.ndarray) and cond.shape == (count,) and np.issubdtype(cond.dtype, np.integer)):
+    if not (isinstance(cond, np.ndarray) and cond.shape == shape and np.issubdtype(cond.dtype, np.integer)):
         found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
-        raise ValueError(f"cond is {found}: wanted one integer label an example, ({count},).")
+        raise ValueError(f"cond is {found}: wanted one integer label an example, {shape}.")
     if not np.all((cond >= 0) & (cond < classes)):
         raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
