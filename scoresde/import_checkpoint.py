@@ -254,7 +254,7 @@ def linen_names(net: NCSNpp, plain: bool = False) -> Iterator[tuple[str, nnx.Par
             yield from _conv(f"{name}/Conv_0", module.conv)
             return
         yield f"{name}/Conv2d_0/weight", module.conv.kernel, module.conv.kernel.shape
-        bias = module.conv.bias if module.bias is None else module.bias
+        bias: Any = module.conv.bias if module.bias is None else module.bias
         yield f"{name}/Conv2d_0/bias", bias, bias.shape
 
     def head(module: Head) -> Iterator[Any]:

@@ -114,22 +114,18 @@ def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> se
     if not lines:
         path.write_text(json.dumps({"about": about}) + "\n")
         return set()
+    if lines[0] != json.dumps({"about": about}):
+        raise ValueError(f"{path} holds likelihoods made with other settings: delete it, or name another file.")
     done = set()
-    for number, text in enumerate(lines, start=1):
+    for number, text in enumerate(lines[1:], start=2):
         try:
             line = json.loads(text)
-            if number == 1:
-                same = line["about"] == json.loads(json.dumps(about))
-            else:
-                _put(found, line)
-                done.add((line["repeat"], line["start"]))
+            _put(found, line)
+            done.add((line["repeat"], line["start"]))
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines) > 1:  # cut short when it was stopped: its chunk is done again
-                path.write_text("".join(f"{whole}\n" for whole in lines[:-1]))
-                break
-            raise ValueError(f"{path}: line {number} cannot be read ({error}): delete the file.") from error
-        if number == 1 and not same:
-            raise ValueError(f"{path} holds likelihoods made with other settings: delete it, or name another file.")
+            if number < len(lines):
+                raise ValueError(f"{path}: line {number} cannot be read ({error}): delete the file.") from error
+            path.write_text("".join(f"{whole}\n" for whole in lines[:-1]))  # cut short when it was stopped
     return done
 
 

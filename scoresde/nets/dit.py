@@ -99,7 +99,8 @@ class DiT(nnx.Module):
         check_shape(x, x.shape[1:] == self.shape, self.shape, "DiTConfig")
         embedding = jax.nn.silu(self.time(t, cond))
         tokens = patches(x, self.config.patch)
-        places = positions(*(side // self.config.patch for side in self.shape[:2]), self.config.width)
+        rows, columns = (side // self.config.patch for side in self.shape[:2])
+        places = positions(rows, columns, self.config.width)
         h = self.input(tokens) + jnp.asarray(places, x.dtype)
         h = h.astype(compute_dtype(self.config.dtype) or x.dtype)
         for block in self.blocks:

@@ -305,7 +305,8 @@ class Block(nnx.Module):
         rngs: Keys,
     ):
         dtype, width = compute_dtype(config.dtype), 4 * config.channels
-        self.direction, self.fir, self.scale = direction, config.fir, math.sqrt(0.5) if config.rescale else 1.0
+        self.direction: Literal["up", "down"] | None = direction
+        self.fir, self.scale = config.fir, math.sqrt(0.5) if config.rescale else 1.0
         self.norm1 = group_norm(c_in, config.group_size, dtype=dtype, rngs=rngs)
         self.conv1 = conv(c_in, c_out, 2, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
         self.time = linear(width, c_out, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
@@ -319,8 +320,8 @@ class Block(nnx.Module):
 
     def __call__(self, h: Array, embedding: Array) -> Array:
         inner = jax.nn.silu(self.norm1(h))
-        if self.direction is not None:
-            inner, h = (resample(a, self.direction, self.fir) for a in (inner, h))
+        if (direction := self.direction) is not None:
+            inner, h = (resample(a, direction, self.fir) for a in (inner, h))
         inner = self.conv1(inner) + self.time(embedding)[:, None, None, :]
         inner = self.conv2(self.dropout(jax.nn.silu(self.norm2(inner))))
         h = self.scale * ((h if self.skip is None else self.skip(h)) + inner)
