@@ -139,7 +139,8 @@ def main() -> None:
 
 def unet(report: bench.Report, quick: bool, repeats: int) -> None:
     """The ratio to calls for a network of the size that experiments use."""
-    sde, config = sd.VP(), sd.UNetConfig(channels=8 if quick else 32, num_blocks=1)
+    tiny = sd.UNetConfig(channels=4, num_blocks=1, multipliers=(1,), attention_levels=(), num_heads=1)
+    sde, config = sd.VP(), tiny if quick else sd.UNetConfig(channels=32, num_blocks=1)
     model = sd.ScoreModel(sde, config.build((8, 8, 1), rngs=nnx.Rngs(0)), sd.EDM(sigma_data=0.6))
     batch, tolerance = (4, 1e-1) if quick else (100, 1e-3)
     x0 = 0.6 * jax.random.normal(jax.random.key(2), (batch, 8, 8, 1))

@@ -82,6 +82,9 @@ def main() -> None:
         "Restart": (sd.Restart(steps, (sd.Interval(0.3, 1.0, 5, 2),)), steps + 10),  # one draw in each step of its scan
         "probability flow": (sd.ProbabilityFlow(), 0),
     }
+    if args.quick:  # a sampler of each kind: compiling takes all the time
+        kinds = ("Euler-Maruyama", "predictor-corrector", "annealed Langevin", "UniPC-3", "Restart")
+        samplers = {name: samplers[name] for name in kinds}
     sample = {name: partial(sd.sample, key, sampler, sde, score, (batch, 2)) for name, (sampler, _) in samplers.items()}
     keys, x, t = example_keys(key, batch), sde.prior_sample(key, (batch, 2)), jnp.full(batch, 0.5)
     parts = {name: lambda run=run: run().x for name, run in sample.items()} | {

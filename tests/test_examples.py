@@ -44,13 +44,12 @@ def test_a_short_training_learns_where_the_data_are(tmp_path):
     assert any((tmp_path / "runs").iterdir())
 
 
-@pytest.mark.parametrize("shape", [(5,), (30, 1), (4, 5, 3, 1)], ids=["vectors", "signals", "volumes"])
+@pytest.mark.parametrize("shape", [(30, 1), (4, 5, 3, 1)], ids=["signals", "volumes"])
 def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
     """All entries of an example are equal: the loss falls far below that of a Gaussian with independent entries."""
     data = 0.5 * np.random.default_rng(0).normal(size=(96, *(1,) * len(shape))) * np.ones(shape)
     unet = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1)
-    settings = sd.MLPConfig(width=32, depth=1) if len(shape) == 1 else unet
-    net = settings.build(shape, rngs=nnx.Rngs(0))
+    net = unet.build(shape, rngs=nnx.Rngs(0))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(sigma_data=0.5))
     training = sd.Training(steps=60, batch_size=31, learning_rate=1e-2, warmup=5, ema=0.5, log_every=10,
                            steps_per_dispatch=1)  # fmt: skip

@@ -29,7 +29,7 @@ def perturbed(net):
     return nnx.merge(graph, jax.tree.unflatten(tree, moved), rest)
 
 
-@pytest.mark.parametrize("shape", [(7, 2), (9, 5, 1), (1, 6, 3), (3, 2, 5, 1)])
+@pytest.mark.parametrize("shape", [(7, 2), (9, 5, 1), (3, 2, 5, 1)])
 def test_signals_images_and_volumes_of_any_size(shape):
     levels = (1, 1, 2) if shape == (9, 5, 1) else (1, 1)
     net = dataclasses.replace(TWO_LEVELS, multipliers=levels).build(shape, rngs=nnx.Rngs(0))
