@@ -1,6 +1,7 @@
 """Shape-checked imports, and every SDE, sampler and parameterisation in one place: a new one faces all family tests."""
 
 import atexit
+import itertools
 import os
 import shutil
 import tempfile
@@ -61,6 +62,21 @@ PARAMETERIZATIONS = {
     "edm": sd.EDM(0.7),
     "own": own_parameterization.Flow(),
 }
+
+
+def each_under_one(*names):
+    """Marks for every combination of names with every SDE: of each, one SDE in CI, by turns, the others `slow`."""
+    combined = itertools.product(*names, PROCESSES)
+    count = len(PROCESSES)
+    return [
+        pytest.param(
+            *rest,
+            PROCESSES[process],
+            id="-".join([*rest, process]),
+            marks=[pytest.mark.slow] if n % count != n // count % count else [],
+        )
+        for n, (*rest, process) in enumerate(combined)
+    ]
 
 
 @pytest.fixture(params=PROCESSES.values(), ids=PROCESSES.keys())

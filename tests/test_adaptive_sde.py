@@ -145,9 +145,15 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
         assert tried != attempts or not np.array_equal(other, times), wrong
 
 
-@pytest.mark.parametrize("settings", [sd.AdaptiveSDE(0.1, 0.1, denoise=False),
-                                      sd.AdaptiveSDE(0.1, 0.1, save_path=True, path_points=4),
-                                      sd.AdaptiveSDE(0.1, 0.1, solver=diffrax.ShARK())], ids=["pair", "path", "ShARK"])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        sd.AdaptiveSDE(0.1, 0.1, denoise=False),
+        sd.AdaptiveSDE(0.1, 0.1, save_path=True, path_points=4),
+        sd.AdaptiveSDE(0.1, 0.1, solver=diffrax.ShARK()),
+    ],
+    ids=["pair", "path", "ShARK"],
+)
 def test_reported_evaluations_are_the_counted_ones(settings, mixture):
     sde = sd.VP()
     score, count = counting(mixture.score(sde))

@@ -79,6 +79,7 @@ def test_a_block_is_what_the_paper_draws(x64):
     )  # JAX's softmax is float32
 
 
+@pytest.mark.slow
 def test_a_trained_one_knows_more_than_its_start(tmp_path):
     """Images of one of two constants: at its start the loss is the noise's, 1; the run's folder brings it back."""
     data = np.where(np.arange(256) % 2, 0.5, -0.5)[:, None, None, None] * np.ones((1, 4, 4, 1), np.float32)

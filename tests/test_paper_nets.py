@@ -116,6 +116,7 @@ def gradients(config):
     return jax.jit(jax.grad(loss))(own), jax.make_jaxpr(jax.grad(loss))(own)
 
 
+@pytest.mark.slow
 def test_rematerialised_gradients_are_the_same():
     """Dropout masks included; every block is a checkpoint of its own."""
     config = dataclasses.replace(TINY, dropout=0.3)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESSES, ring
+from conftest import PROCESSES, each_under_one, ring
 from gaussian import gaussian_score
 
 import scoresde as sd
@@ -85,12 +85,13 @@ def test_langevin_on_a_fixed_score():
     np.testing.assert_allclose(path.t[0], [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("rule", [sd.NoiseLevel(0.1, data_std=0.2), sd.BatchNorms(0.1)], ids=["level", "batch"])
-def test_corrector_alone_converges_from_a_wrong_start(rule, any_sde):
+@pytest.mark.parametrize(("name", "any_sde"), each_under_one(["level", "batch"]))
+def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
     """1000 steps at the time where log SNR is 0, from one far point: as close to p_t as exact draws are to each other.
 
     Bias r^2 = 1 % of the variance, below the floor of as many draws.
     """
+    rule = {"level": sd.NoiseLevel(0.1, data_std=0.2), "batch": sd.BatchNorms(0.1)}[name]
     mixture, n = ring(), DRAWS
     t = float(any_sde.time_from_log_snr(0.0))
     scale = float(any_sde.sigma(t))
@@ -232,9 +233,10 @@ CORRECTORS = {"none": sd.NoCorrector()} | {name: sd.LangevinCorrector(rule=rule)
 PAIRS = [(p, c) for p in PREDICTORS for c in CORRECTORS if (p, c) != ("none", "none")]
 
 
-@pytest.mark.parametrize(("predictor", "corrector"), PAIRS)
-def test_samples_of_every_pair_are_the_mixtures(predictor, corrector, any_sde, mixture, exact_distances):
+@pytest.mark.parametrize(("pair", "any_sde"), each_under_one([f"{p}+{c}" for p, c in PAIRS]))
+def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_distances):
     """Within the mean + 5 standard deviations of the floor, under every SDE."""
+    predictor, corrector = pair.split("+")
     settings = CORRECTORS[corrector]
     steps = 1000 if (predictor, corrector) == ("probability_flow", "none") else 200  # Euler's error, first order
     if predictor == "none":  # the corrector must do all the way

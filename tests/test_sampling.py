@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
+from conftest import SAMPLERS, each_under_one, ring
 from gaussian import gaussian_score
 
 import scoresde as sd
@@ -26,9 +26,10 @@ def exact_distances():
     return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
 
 
-def test_samples_are_the_mixtures(sampler, any_sde, mixture, exact_distances):
+@pytest.mark.parametrize(("name", "any_sde"), each_under_one(SAMPLERS))
+def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
     """Within the mean + 5 standard deviations of the floor; shares of components within 5 standard errors."""
-    draw, floor = exact_distances
+    sampler, (draw, floor) = SAMPLERS[name], exact_distances
     score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
     out = jax.jit(lambda x: sampler(KEY, any_sde, score, x))(start)
     assert bool(out.success.all())
