@@ -118,6 +118,7 @@ def test_train_step():
     assert result["figures"]["sd.fit, updates in 40 s"] > 0
 
 
+@pytest.mark.slow
 def test_data_pipeline():
     """Both kinds of memory; waiting is a share of the step time."""
     result = run("data_pipeline")

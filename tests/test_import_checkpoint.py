@@ -273,7 +273,7 @@ def written(path, state):
 # --- Tests ---
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if " " in name else []) for name in NETS])
 def test_imported_weights_give_the_originals_outputs(name, tmp_path):
     net, state = NETS[name], state_of(NETS[name])
     about = import_checkpoint(written(tmp_path / "checkpoint_1", state), tmp_path / "run", original(net))
