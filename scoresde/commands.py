@@ -163,10 +163,10 @@ class Sample(OfModel):
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood(OfModel):
-    """Exact log-likelihoods under the model of a run, in nats and bits/dim: means over examples ± standard error.
+    """Exact log-likelihoods under the model of a run, in nats and bits/dim: means ± standard error.
 
-    Every example once in each repeat, its dequantisation and probes drawn anew. Rows are kept as they come, in
-    RUN/likelihood: the same command goes on with them. An example whose solver fails is named, and in no mean.
+    Every example once in each repeat. Rows are kept as they come, in RUN/likelihood: the same command goes on with
+    them. An example whose solver fails is named, and in no mean.
     """
 
     split: Literal["test"] = "test"

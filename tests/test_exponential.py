@@ -50,7 +50,7 @@ def flows():
     return found
 
 
-@pytest.mark.parametrize(("name", "process"), zip(ORDERS, itertools.cycle(["vp", "subvp", "ve"])))
+@pytest.mark.parametrize(("name", "process"), list(zip(ORDERS, itertools.cycle(["vp", "subvp", "ve"]))))
 def test_order_of_convergence_by_halving_the_step(name, process, flows, x64):
     """Slopes of the error against the flow on a mixture. One wrong symbol costs an order: 0.1 is what they may lack."""
     (sampler, order), (sde, start, exact) = ORDERS[name], flows[process]

@@ -204,7 +204,7 @@ def test_data_noised_part_way_come_back_as_data(sampler, mixture, exact_distance
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
     spread = float(jnp.mean(jnp.sum((x0 - x0.mean(axis=0)) ** 2, axis=1)))
-    assert 0.1 * spread < moved < 1.6 * spread  # 2: as far as two independent draws
+    assert 0.1 * spread < moved < 1.8 * spread  # 2: as far as two independent draws
 
 
 def test_less_noise_edits_less(mixture):

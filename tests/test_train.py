@@ -108,7 +108,8 @@ def test_parts_draw_dropout_each_for_itself():
     from scoresde.train.step import make_step
 
     model = mlp(dropout=0.5)
-    model.net.output.kernel[...] = jnp.ones_like(model.net.output.kernel)  # it starts at zero
+    for kernel in (model.net.output.kernel, model.net.blocks[0].dense2.kernel):  # they start at zero
+        kernel[...] = jax.random.normal(jax.random.key(1), kernel.shape)
     skeleton, params, constants = Skeleton.split(model)
     seen = []
     for parts in (1, 2, 4):
