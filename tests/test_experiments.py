@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
 SHORT = ["--training.steps", "160", "--training.validate-every", "80", "--training.warmup", "20",
          "--net.channels", "16", "--net.multipliers", "1", "--net.attention-levels", "0", "--num-samples", "64",
-         "--likelihood-tolerance", "1e-1", "sampler:euler-maruyama", "--sampler.num-steps", "50"]  # fmt: skip
+         "--likelihood-tolerance", "1e-2", "sampler:euler-maruyama", "--sampler.num-steps", "50"]  # fmt: skip
 
 
 def start(folder, *flags):
