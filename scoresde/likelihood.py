@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scoresde.calls import as_argument, full_precision, in_chunks
 from scoresde.dequantization import check_real_valued
 from scoresde.divergence import Divergence, Hutchinson
-from scoresde.ode import MAX_STEPS, InLogSNR, InTime, Solution, check_solver, check_variable, solve
+from scoresde.ode import MAX_STEPS, InLogSNR, InTime, Solution, check_solver, check_variable, rms_norm, solve
 from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,
@@ -35,6 +35,11 @@ from scoresde.types import (
     pytree_dataclass,
     right_pad,
 )
+
+# The terms grow to hundreds of nats, of which a relative tolerance would forgive many, and are one entry among D of the
+# solver's mean: their error has a norm of its own, in nats. diffrax divides errors by atol + rtol |y|, so the terms are
+# integrated times a power of two that leaves atol alone there.
+TINY = 2.0**-40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,7 @@ def log_likelihood(
     unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal: `gaps` has both. Example i's probes depend on
     (key, i) alone.
 
-    x0: (batch, *data). cond: leaves (batch, ...). rtol, atol: per step. joint_steps: one step size for a whole chunk,
+    x0: (batch, *data). cond: leaves (batch, ...). rtol, atol: per step, of x; and of log p atol + rtol D nats. joint_steps: one step size for a whole chunk,
     by its mean error, as in the published code: rows then depend on each other, to the tolerance, and one that fails
     takes its chunk along. float64: solve in it, weights cast; the result is float64. batch_size: examples a chunk.
     Compiled once per shape, with the score's weights as arguments; a plain function is static.
@@ -178,7 +183,7 @@ def _solve_chunk(
 
         f, half_g2 = sde.drift_rate(t), 0.5 * sde.squared_diffusion(t)
         s, terms = divergence.terms(products, probes)
-        return f * x - half_g2 * s, -half_g2 * terms
+        return f * x - half_g2 * s, -half_g2 * TINY * terms
 
     def integrate(field, state) -> Solution:
         return solve(
@@ -192,12 +197,20 @@ def _solve_chunk(
             rtol=settings.rtol,
             atol=settings.atol,
             max_steps=settings.max_steps,
+            norm=norm,
         )
 
     num_terms = jax.eval_shape(
         lambda x, probes: divergence.terms(lambda v: (x, v), probes)[1], x0[0], probes[0]
     ).shape[0]  # fmt: skip
     start = (x0, jnp.zeros((x0.shape[0], num_terms), x0.dtype))
+    nats = settings.atol + settings.rtol * data_dim(x0)
+
+    def norm(scaled):
+        """The larger of the errors of x, to its tolerance, and of the terms, rtol D + atol nats each."""
+        x, terms = map(rms_norm, scaled)
+        return jnp.maximum(x, terms * (settings.atol / TINY / nats))
+
     with full_precision():
         if settings.joint_steps:
             together = lambda t, state: jax.vmap(field, (None, 0, 0, 0))(t, state, probes, cond)  # noqa: E731
@@ -205,7 +218,7 @@ def _solve_chunk(
         else:
             alone = lambda state, probes, c: integrate(lambda t, state: field(t, state, probes, c), state)  # noqa: E731
             solution = jax.vmap(alone)(start, probes, cond)
-    latent, terms = solution.y
+    latent, terms = solution.y[0], solution.y[1] / TINY
     score_part, stderr = jax.vmap(divergence.combine)(terms)
     # ∫ f D dt = D (log alpha(1) - log alpha(t_min)), exactly.
     ends = jnp.asarray([settings.t_min, 1.0], x0.dtype)

@@ -109,6 +109,13 @@ def check_variable(variable: Any, sde: SDE, t_min: float) -> None:
             )
 
 
+def rms_norm(tree: PyTree[Array]) -> Array:
+    """Root mean square of all entries; its gradient at 0 is 0."""
+    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    mean = jnp.mean(flat**2)
+    return jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), 0.0)
+
+
 def solve(
     field: Callable[[Array, PyTree], PyTree],
     y0: PyTree[Array],
@@ -123,10 +130,12 @@ def solve(
     max_steps: int = MAX_STEPS,
     save_at: Array | None = None,
     controller: Any = None,
+    norm: Callable[[PyTree], Array] = rms_norm,
 ) -> Solution:
     """Integrate dy/dt = field(t, y) from t = start to end with step control on this one state.
 
     controller: None for a PIDController of the tolerances; its times are those of the variable, as diffrax sees it.
+    norm: of the error estimate, each entry divided by atol + rtol |y|; a step is kept where it is below 1.
     save_at: times in the order of integration at which to keep y as well (interpolated).
     """
     check_count("max_steps", max_steps)
@@ -151,6 +160,7 @@ def solve(
             atol=atol,
             dtmin=4.0 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(u0), jnp.abs(u1)),
             force_dtmin=False,  # a step that small means a NaN field or a singularity: stop and say so
+            norm=norm,
         ),
         saveat=diffrax.SaveAt(ts=between, t1=True),
         max_steps=max_steps,

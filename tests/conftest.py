@@ -101,6 +101,19 @@ def forget_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(
+            sampler, id=name, marks=[pytest.mark.slow] if name in ("ancestral", "heun", "euler_maruyama") else []
+        )
+        for name, sampler in SAMPLERS.items()
+    ]
+)
+def looped_sampler(request):
+    """Every sampler, for what is a matter of its loop; three of those that share one are `slow`."""
+    return request.param
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

@@ -22,7 +22,7 @@ def exact_variance(sde, t):
     return float(sde.alpha(t) ** 2 * V + sde.variance(t))
 
 
-@pytest.mark.parametrize("any_sde", [sd.SubVP(), sd.VE()], ids=["subvp", "ve"])
+@pytest.mark.parametrize("any_sde", [sd.SubVP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["subvp", "ve"])
 def test_mean_and_variance_are_those_of_the_sde(any_sde):
     """Within 5 standard errors at a small tolerance, one dimension, where every rejection would show."""
     sampler = sd.AdaptiveSDE(0.01, 0.01, t_min=T_MIN, first_step=1.0, denoise=False)

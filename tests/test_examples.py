@@ -44,7 +44,9 @@ def test_a_short_training_learns_where_the_data_are(tmp_path):
     assert any((tmp_path / "runs").iterdir())
 
 
-@pytest.mark.parametrize("shape", [(30, 1), (4, 5, 3, 1)], ids=["signals", "volumes"])
+@pytest.mark.parametrize(
+    "shape", [pytest.param((30, 1), marks=pytest.mark.slow), (4, 5, 3, 1)], ids=["signals", "volumes"]
+)
 def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
     """All entries of an example are equal: the loss falls far below that of a Gaussian with independent entries."""
     data = 0.5 * np.random.default_rng(0).normal(size=(96, *(1,) * len(shape))) * np.ones(shape)

@@ -21,7 +21,7 @@ def test_decode_brings_back_what_was_encoded(any_sde, mixture, x64):
     np.testing.assert_allclose(back.x, x0, atol=1e-5)
 
 
-@pytest.mark.parametrize("any_sde", [sd.VP(), sd.VE()], ids=["vp", "ve"])
+@pytest.mark.parametrize("any_sde", [sd.VP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["vp", "ve"])
 def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
     """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)), and the likelihood's latent."""
     m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)

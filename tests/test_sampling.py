@@ -115,9 +115,9 @@ def test_diffrax_solvers_are_counted_or_refused(mixture):
         sd.ProbabilityFlow(solver=diffrax.Kvaerno3())
 
 
-def test_the_same_call_twice_compiles_once(sampler, mixture):
+def test_the_same_call_twice_compiles_once(looped_sampler, mixture):
     """The score's Python body runs only while tracing."""
-    sde, traces = sd.VP(), [0]
+    sampler, sde, traces = looped_sampler, sd.VP(), [0]
     exact = mixture.score(sde)
 
     def score(x, t):
@@ -132,8 +132,8 @@ def test_the_same_call_twice_compiles_once(sampler, mixture):
     assert counts[0] == counts[2] > 0
 
 
-def test_example_i_does_not_depend_on_chunks_or_neighbours(sampler, mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
+def test_example_i_does_not_depend_on_chunks_or_neighbours(looped_sampler, mixture):
+    sampler, sde, score = looped_sampler, sd.VP(), mixture.score(sd.VP())
     # Another batch size rounds otherwise: adaptive steps then differ, and results by their tolerance.
     atol = 1e-3 if isinstance(sampler, sd.ProbabilityFlow) else 1e-5
     whole = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2))
@@ -145,9 +145,9 @@ def test_example_i_does_not_depend_on_chunks_or_neighbours(sampler, mixture):
     assert float(jnp.abs(whole.x[0] - whole.x[1]).max()) > 1e-3
 
 
-def test_conditions_travel_with_their_examples(sampler):
+def test_conditions_travel_with_their_examples(looped_sampler):
     """Label c moves the data to c: a sampler that used row 0's condition for all would put everything at one place."""
-    sde = sd.VP()
+    sampler, sde = looped_sampler, sd.VP()
 
     def score(x, t, cond):
         centre = cond["centre"]

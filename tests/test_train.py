@@ -47,7 +47,7 @@ def test_training_approaches_the_exact_score(mixture):
     assert len(jax.tree.leaves(fit.model)) == len(jax.tree.leaves(model))
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_resumed_training_is_the_same_to_the_bit(mixture, tmp_path, dropout):
     """40 steps equal 20 + a new process's 20: parameters, EMA and the optimiser's moments, dropout included."""
     x = data(mixture)
