@@ -110,10 +110,11 @@ def log_likelihood(
     unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal: `gaps` has both. Example i's probes depend on
     (key, i) alone.
 
-    x0: (batch, *data). cond: leaves (batch, ...). rtol, atol: per step, of x; and of log p atol + rtol D nats. joint_steps: one step size for a whole chunk,
-    by its mean error, as in the published code: rows then depend on each other, to the tolerance, and one that fails
-    takes its chunk along. float64: solve in it, weights cast; the result is float64. batch_size: examples a chunk.
-    Compiled once per shape, with the score's weights as arguments; a plain function is static.
+    x0: (batch, *data). cond: leaves (batch, ...). rtol, atol: per step, of x; of log p, atol + rtol D nats.
+    joint_steps: one step size for a whole chunk, by its mean error, as in the published code: rows then depend on
+    each other, to the tolerance, and one that fails takes its chunk along. float64: solve in it, weights cast; the
+    result is float64. batch_size: examples a chunk. Compiled once per shape, with the score's weights as arguments;
+    a plain function is static.
 
     Raises:
         ValueError: if x0 has no batch axis, holds NaN, or whole numbers only, or a setting is out of range.

@@ -63,7 +63,7 @@ def test_density_in_float32_is_within_1e4_bits_per_dim(any_sde):
 
 @pytest.mark.parametrize(("tol", "bits"), [(1e-3, 0.03), (1e-4, 2e-3)])
 def test_the_tolerance_holds_for_the_integral_of_the_divergence(tol, bits):
-    """N(0, .49 I) in 36-D, whose divergence any probe has exactly: as one entry of a mean, it was off by .5 bits/dim."""
+    """N(0, .49 I) in 36-D, whose divergence any probe has exactly; as one entry of a mean it was off by .5 bits."""
     data = sd.GaussianMixture(jnp.zeros((1, 36)), jnp.asarray([0.49]))
     sde, x = sd.VP(), data.sample(KEY, 8)
     out = sd.log_likelihood(KEY, sde, data.score(sde), x, rtol=tol, atol=tol, prior_log_prob=end_marginal(data, sde))
