@@ -7,10 +7,13 @@ import inspect
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -44,6 +47,31 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def insistent_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, and again every second until it has ended the block.
+
+    Python drops what is raised in a callback of its garbage collector, and JAX has one: once is not always enough.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
+    in_main = threading.current_thread() is threading.main_thread()
+    if not (usual and in_main and hasattr(signal, "setitimer")):  # Windows has none
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str) -> int:
     """Run an action on the command line's arguments and say what went wrong, if anything.
 
@@ -52,7 +80,8 @@ def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str
     """
     try:
         try:
-            return action([argument for argument in arguments if argument != "--debug"]) or 0
+            with insistent_interrupts():
+                return action([argument for argument in arguments if argument != "--debug"]) or 0
         finally:
             sys.stdout.flush()  # a reader that has gone is noticed here, not while Python exits
     except BrokenPipeError:  # whoever read our output, `head` say, is gone

@@ -1,6 +1,7 @@
 """The commands on one tiny trained run, held against the library's own calls; what a user gets wrong, and the help."""
 
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from PIL import Image
 
 import scoresde as sd
 from scoresde import cli, commands, likelihood_set
+from scoresde.flags import exit_code
 from scoresde.model import ModelSettings
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.run import describe, open_run
@@ -564,8 +566,8 @@ def test_a_reader_that_is_gone_is_no_error(trained):
 
 def test_an_interrupted_command_ends_with_130(trained):
     """Ctrl-C while XLA compiles or runs: Python's own way out would crash (exit code -11)."""
-    command = [sys.executable, "-m", "scoresde", "sample", str(trained), "--num", "100000", "--batch-size", "50000",
-               "sampler:euler-maruyama", "--sampler.num-steps", "5000"]  # fmt: skip
+    command = [sys.executable, "-m", "scoresde", "sample", str(trained), "--num", "1000000", "--batch-size", "10000",
+               "sampler:euler-maruyama", "--sampler.num-steps", "2000"]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.read(8) == "sampling"[:8] or process.poll() is None
@@ -575,6 +577,31 @@ def test_an_interrupted_command_ends_with_130(trained):
     assert process.returncode == 130
     assert "interrupted." in err
     assert "Traceback" not in err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_lost_in_a_callback_comes_again():
+    """Python drops what is raised in a callback of its garbage collector, where a Ctrl-C may find XLA."""
+    lost = []
+
+    def callback(phase, info):
+        if not lost:
+            lost.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    def action(arguments):
+        gc.callbacks.append(callback)
+        gc.collect()
+        gc.callbacks.remove(callback)
+        time.sleep(30.0)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert exit_code(action, [], "interrupted.") == 130
+        assert lost
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- Help ---
