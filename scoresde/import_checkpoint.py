@@ -24,7 +24,8 @@ from flax import nnx
 from scoresde.config import save_yaml
 from scoresde.dequantization import UniformDequantization
 from scoresde.model import AnyNet, AnyParameterization, AnySDE, ModelSettings
-from scoresde.nets.ncsnpp import Attention, Block, Head, NCSNpp, NCSNppConfig, Resample
+from scoresde.nets.ncsnpp import Attention, Block, Head, NCSNpp, NCSNppConfig
+from scoresde.nets.resample import Resample
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.euler_maruyama import EulerMaruyama
 from scoresde.sampling.langevin import LangevinCorrector, NoiseLevel

@@ -17,7 +17,7 @@ from scoresde.config import from_dict, to_dict
 from scoresde.flags import parse
 from scoresde.model import AnyNet, ModelSettings
 from scoresde.nets.layers import fan_average
-from scoresde.nets.ncsnpp import fir_filter, fir_up
+from scoresde.nets.resample import fir_filter, fir_up
 from scoresde.train.state import Skeleton
 
 TINY = sd.NCSNppConfig.ncsnpp(channels=8, multipliers=(1, 2), num_blocks=1, attention=(4,))
