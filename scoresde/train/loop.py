@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,16 @@ from scoresde.config import differences, save_yaml, to_dict
 from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
 from scoresde.data.prepare import for_held_out
-from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
+from scoresde.data.source import ArraySource, Source, take
 from scoresde.dequantization import check_real_valued
 from scoresde.model import is_own_network
 from scoresde.score import ScoreModel
 from scoresde.sharding import data_mesh, replicate, shard_batch
+from scoresde.train.examples import as_source, check_labels, fingerprint_of, hold_out, nbytes
 from scoresde.train.run import LARGEST_HELD_OUT, RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
-from scoresde.types import Cond, as_typed_key, check_cond, check_numbers, check_setting
+from scoresde.types import Cond, as_typed_key
 
 Callback = Callable[[int, ScoreModel], dict[str, Any] | None]
 """(step, EMA model) → metrics to log, called after every validation: pictures, reports, evaluations."""
@@ -84,25 +85,25 @@ def fit(
     """
     key = as_typed_key(key)
     key_split, key_loop = jax.random.split(key)
-    train, held_out = _hold_out(key_split, _source(data, cond, "data"), validation, validation_cond)
+    train, held_out = hold_out(key_split, as_source(data, cond, "data"), validation, validation_cond)
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
     for part in (train, held_out):
         if isinstance(part, ArraySource):
-            _check_labels(model, part.cond, (len(part),))
+            check_labels(model, part.cond, (len(part),))
             if prepare is None:
                 check_real_valued(part.x, "data")
     about = {
         **describe(model, loop.shape, prepare),
-        "data": _fingerprint(train, held_out),
+        "data": fingerprint_of(train, held_out),
         "training": _decisive(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
     }
     if folder is not None:
         loop.resume(folder, about)
-        if held_out is not None and _nbytes(held_out) <= LARGEST_HELD_OUT:
+        if held_out is not None and nbytes(held_out) <= LARGEST_HELD_OUT:
             folder.keep(*take(held_out, np.arange(len(held_out))))
         save_yaml(training if config is None else config, folder.path / "config.yaml")
         history = [row for row in folder.rows() if row["step"] <= loop.step]
@@ -178,7 +179,7 @@ class _Loop:
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
         x, cond = take(source, rows)
         if not isinstance(source, ArraySource):  # their labels were never seen whole
-            _check_labels(self.skeleton.model, cond, rows.shape)
+            check_labels(self.skeleton.model, cond, rows.shape)
         return x, cond
 
     def advance(self, count: int, batches: tuple[Array, Cond]) -> dict[str, Array]:
@@ -315,107 +316,3 @@ def _interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-# --- Data ---
-
-
-def _source(data: Any, cond: Cond, name: str) -> Source:
-    """Arrays as a source of examples; a source as it is.
-
-    Raises:
-        ValueError: if it is empty, ragged, not finite, or conditions come beside a source.
-    """
-    if not hasattr(data, "batch"):
-        array = _check_array(data, name)
-        cond = np.asarray(cond) if isinstance(cond, (list, tuple)) else cond
-        check_cond(cond, len(array))
-        return ArraySource(array, jax.tree.map(np.asarray, cond))
-    source = cast(Source, data)
-    if cond is not None:
-        raise ValueError(f"{name} is a source and a condition came beside it: let its batch(indices) return "
-                         f"(examples, condition).")  # fmt: skip
-    x, _ = take(source, np.arange(min(2, len(source))))
-    if x.shape[1:] != tuple(source.shape):
-        raise ValueError(f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, {name}.shape is "
-                         f"{source.shape}: wanted (indices, *shape).")  # fmt: skip
-    _check_array(x, f"{name}.batch(indices)")
-    return source
-
-
-def _check_array(data: Any, name: str) -> np.ndarray:
-    """An array (n, *shape) without NaN, on the host."""
-    array = np.asarray(data)
-    if array.ndim < 2 or array.size == 0:
-        raise ValueError(
-            f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None]."
-        )
-    if np.issubdtype(array.dtype, np.integer):
-        return array  # a memory map is not read through
-    check_numbers(array, name)
-    return array
-
-
-def _hold_out(key: Array, data: Source, validation: Any, validation_cond: Cond) -> tuple[Source, Source | None]:
-    """(train, held out or None): given examples, or a random fraction that depends on the key alone."""
-    if not isinstance(validation, (int, float)):
-        if isinstance(validation, tuple):
-            raise ValueError("validation is a tuple: write validation=x, validation_cond=cond.")
-        held_out = _source(validation, validation_cond, "validation")
-        if tuple(held_out.shape) != tuple(data.shape):
-            raise ValueError(f"validation has examples of shape {held_out.shape}, data of {data.shape}.")
-        kinds = [np.issubdtype(take(part, np.arange(1))[0].dtype, np.integer) for part in (data, held_out)]
-        if kinds[0] != kinds[1]:
-            raise ValueError("data and validation are not of one kind: wanted integers both, or reals both.")
-        if (_labels(data) is None) != (_labels(held_out) is None):
-            raise ValueError("cond and validation_cond come together: the held-out examples need theirs too.")
-        return data, held_out
-    check_setting("validation", validation, 0.0, 1.0)
-    if validation_cond is not None:
-        raise ValueError("validation_cond came without held-out examples: give them as validation=array.")
-    count = round(validation * len(data))
-    if count == len(data):
-        raise ValueError(
-            f"validation = {validation} of {len(data)} examples leaves none to train on: write validation=0.0."
-        )
-    if count == 0:
-        return data, None
-    order = np.asarray(jax.random.permutation(key, len(data)))
-    parts = np.sort(order[count:]), np.sort(order[:count])
-    if isinstance(data, ArraySource):
-        train, held_out = (ArraySource(*data.batch(rows)) for rows in parts)
-    else:
-        train, held_out = (Subset(data, rows) for rows in parts)
-    return train, held_out
-
-
-def _labels(source: Source) -> Cond:
-    return take(source, np.arange(1))[1]
-
-
-def _nbytes(source: Source) -> int:
-    """Of all its examples, taken to be alike."""
-    return len(source) * sum(leaf.nbytes for leaf in jax.tree.leaves(take(source, np.arange(1))))
-
-
-def _fingerprint(train: Source, held_out: Source | None) -> str:
-    """Of the data: a run goes on with its own only. Arrays are read whole, sources say their own."""
-    parts = [part for part in (train, held_out) if part is not None]
-    return digest(*(leaf for part in parts for leaf in
-                    (jax.tree.leaves((part.x, part.cond)) if isinstance(part, ArraySource)
-                     else [fingerprint(part).encode()])))  # fmt: skip
-
-
-def _check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
-    """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
-    classes = getattr(getattr(model.net, "config", None), "num_classes", None)
-    if classes is None:
-        return
-    if cond is None:
-        raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
-                         f"without num_classes.")  # fmt: skip
-    if not (isinstance(cond, np.ndarray) and cond.shape == shape and np.issubdtype(cond.dtype, np.integer)):
-        found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
-        raise ValueError(f"cond is {found}: wanted one integer label an example, {shape}.")
-    if not np.all((cond >= 0) & (cond < classes)):
-        raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
