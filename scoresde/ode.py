@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Int, PyTree
 
@@ -109,13 +110,6 @@ def check_variable(variable: Any, sde: SDE, t_min: float) -> None:
             )
 
 
-def rms_norm(tree: PyTree[Array]) -> Array:
-    """Root mean square of all entries; its gradient at 0 is 0."""
-    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-    mean = jnp.mean(flat**2)
-    return jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), 0.0)
-
-
 def solve(
     field: Callable[[Array, PyTree], PyTree],
     y0: PyTree[Array],
@@ -130,7 +124,7 @@ def solve(
     max_steps: int = MAX_STEPS,
     save_at: Array | None = None,
     controller: Any = None,
-    norm: Callable[[PyTree], Array] = rms_norm,
+    norm: Callable[[PyTree], Array] = optx.rms_norm,
 ) -> Solution:
     """Integrate dy/dt = field(t, y) from t = start to end with step control on this one state.
 
