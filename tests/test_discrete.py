@@ -139,7 +139,12 @@ def test_few_steps_are_valid_or_refused():
     for n in (1, 2, 5):
         ddpm = sd.DDPM.from_sde(sd.VP(), n, exact=True)
         assert ddpm.num_steps == n
-        assert np.isfinite(ddpm.posterior_variances).all()
+        # From the SDE: var(x_{i-1} | x_0) var(x_i | x_{i-1}) / var(x_i | x_0), with x_{-1} = x_0, whose variance is 0.
+        with jax.enable_x64(True):
+            t = jnp.asarray([0.0, *np.arange(1, n + 1) / n])
+            total, (_, step) = np.asarray(sd.VP().variance(t)), sd.VP().transition(t[:-1], t[1:])
+        want = total[:-1] * np.asarray(step) ** 2 / total[1:]
+        np.testing.assert_allclose(ddpm.posterior_variances, want, rtol=1e-9)
         assert ddpm.alphas_bar[-1] == pytest.approx(float(sd.VP().alpha(1.0)) ** 2, rel=1e-4)
     with pytest.raises(ValueError, match=r"rounds to 1\. Take more steps"):
         sd.DDPM.from_sde(sd.VP(beta_max=200.0), 1, exact=True)

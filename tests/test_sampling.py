@@ -194,12 +194,15 @@ def test_denoise_is_used_where_offered(mixture):
 # --- Other starts ---
 
 
-def test_data_noised_part_way_come_back_as_data(sampler, mixture, exact_distances):
+def test_every_sampler_of_the_library_starts_anywhere():
+    assert [name for name, sampler in SAMPLERS.items() if not hasattr(sampler, "start")] == ["own"]
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "own"])
+def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
     """x0 noised to t = 0.3 and sampled from there: again draws of the mixture, and near where they were."""
-    if not hasattr(sampler, "start"):
-        pytest.skip("starts at 1")
     sde, (draw, floor) = sd.VP(), exact_distances
-    x0, sampler = mixture.sample(jax.random.key(200), DRAWS), dataclasses.replace(sampler, start=0.3)
+    x0, sampler = mixture.sample(jax.random.key(200), DRAWS), dataclasses.replace(SAMPLERS[name], start=0.3)
     out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (DRAWS, 2), x0=x0)
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
