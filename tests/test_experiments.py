@@ -19,14 +19,13 @@ import scoresde as sd
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
 SHORT = ["--training.steps", "160", "--training.validate-every", "80", "--training.warmup", "20",
-         "--net.channels", "16", "--net.multipliers", "1", "--net.attention-levels", "0", "--num-samples", "64",
+         "--training.batch-size", "64", "--net.channels", "16", "--net.multipliers", "1", "--net.attention-levels", "0",
+         "--num-samples", "64",
          "--likelihood-tolerance", "1e-3", "sampler:euler-maruyama", "--sampler.num-steps", "50"]  # fmt: skip
 
 
 def start(folder, *flags):
     environment = os.environ | {"COLUMNS": "200"}  # so that messages stand on one line
-    if flags[-len(SHORT) :] == tuple(SHORT):  # a short run mostly compiles
-        environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.Popen([sys.executable, SCRIPT, "--runs", str(folder), *flags], text=True, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
