@@ -4,6 +4,8 @@ import atexit
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one cache for this run's processes: many tests compile the same
@@ -11,6 +13,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one cache for this run's pr
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+if "XLA_FLAGS" not in os.environ:  # XLA up to that of jax 0.10 compiles a third faster so; others end at a flag unknown
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True).returncode:
+        os.environ["XLA_FLAGS"] = ""
 
 import jax
 import jaxtyping
@@ -84,6 +91,17 @@ def any_sde(request):
     return request.param
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(process, id=name, marks=[pytest.mark.slow] if name in ("subvp", "cosine") else [])
+        for name, process in PROCESSES.items()
+    ]
+)
+def long_sde(request):
+    """`any_sde` for what takes seconds each: two of them are `slow`."""
+    return request.param
+
+
 @pytest.fixture(params=PUBLISHED.values(), ids=PUBLISHED.keys())
 def sde(request):
     return request.param
@@ -104,13 +122,15 @@ def forget_programs():
 @pytest.fixture(
     params=[
         pytest.param(
-            sampler, id=name, marks=[pytest.mark.slow] if name in ("ancestral", "heun", "euler_maruyama") else []
+            sampler,
+            id=name,
+            marks=[pytest.mark.slow] if name in ("ancestral", "heun", "euler_maruyama", "exponential") else [],
         )
         for name, sampler in SAMPLERS.items()
     ]
 )
 def looped_sampler(request):
-    """Every sampler, for what is a matter of its loop; three of those that share one are `slow`."""
+    """Every sampler, for what is a matter of its loop; four of the five that share one are `slow`."""
     return request.param
 
 

@@ -24,7 +24,7 @@ import start_up  # noqa: E402
 import train_step  # noqa: E402
 
 
-def run(script, *flags):
+def run(script, *flags, ratios=True):
     """The JSON of a quick run in a process of its own, its structure checked."""
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", *flags]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
@@ -38,7 +38,7 @@ def run(script, *flags):
     assert result["device"] and result["settings"]
     assert str(FOLDER.parent) not in out
     assert set(result["medians"]) == set(result["spread"])
-    assert result["ratios"]
+    assert bool(result["ratios"]) == ratios
     for name, ratio in result["ratios"].items():
         lowest, *_, highest = ratio["spread"]
         assert 0 < lowest <= ratio["median"] <= highest < math.inf
@@ -98,6 +98,7 @@ def test_sampler_quality(tmp_path):
     assert (tmp_path / "q.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_likelihood():
     """Two solvers on the same probes err alike; with the exact divergence both are exact to their tolerance."""
     result = run("likelihood")
@@ -132,6 +133,19 @@ def test_data_pipeline():
 def test_start_up():
     result = run("start_up", "--repeats", "1")
     assert result["medians"]["first training step, CPU"] > result["medians"]["network built, CPU"]
+
+
+@pytest.mark.slow
+def test_likelihood_recipe(tmp_path):
+    """Two recipes, two seeds, a tiny network: a paired difference is that of the means."""
+    recipes = ["digits_vp", "digits_likelihood"]
+    result = run("likelihood_recipe", "--runs", str(tmp_path), ratios=False)
+    for name in ("uniform", "truncated normal"):
+        figures = result["figures"]
+        assert figures[f"{name}: digits left out, a solve failed"] == 0
+        first, second = (figures[f"{name}: {recipe}, bits/dim"] for recipe in recipes)
+        assert figures[f"{name}: digits_likelihood minus digits_vp"] == pytest.approx(second - first, abs=1e-6)
+        assert len(figures[f"{name}: seed by seed"]) == 2
 
 
 # --- Their pieces ---

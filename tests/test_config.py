@@ -101,7 +101,7 @@ training = st.builds(
 # --- YAML ---
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.builds(Experiment, sdes, nets, parameterizations, samplers, training, st.text(max_size=20)))
 def test_any_experiment_reads_back_equal(tmp_path, experiment):
     save_yaml(experiment, tmp_path / "config.yaml")
@@ -204,7 +204,9 @@ def test_no_file_and_a_folder_are_config_errors(tmp_path):
             load_yaml(path)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=60) | st.text("ab:{}[]&*!|>-\n 1.,'\"#?%<", max_size=40).map(str.encode))
 def test_any_bytes_are_settings_or_a_config_error(tmp_path, content):
     (tmp_path / "config.yaml").write_bytes(content)

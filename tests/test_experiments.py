@@ -1,5 +1,6 @@
 """The experiment as a person runs it: wrong flags, an interruption, resuming, the end, and what it reaches."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
+from PIL import Image
 
 import scoresde as sd
+from scoresde.nets.ncsnpp import NCSNpp
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
@@ -205,3 +210,72 @@ def test_fashion_smoke(tmp_path, name):
     assert [row["bits_per_dim"] for row in rows] == pytest.approx([want] * 2, abs=0.2)
     assert "While training" in (run / "report.html").read_text()
     assert not (tmp_path / "none").exists()
+
+
+# --- Photographs ---
+
+
+@pytest.mark.parametrize(
+    "name",  # the slow ones run the code of another, with other numbers
+    ["cifar10_vp", pytest.param("cifar10_subvp", marks=pytest.mark.slow), "cifar10_ve",
+     pytest.param("celeba64_ve", marks=pytest.mark.slow), "ffhq256_ve"],
+)  # fmt: skip
+def test_photographs_smoke(monkeypatch, tmp_path, name):
+    """From images through training, sampling and likelihood to the page, in a network of the experiment's own kind.
+
+    In warm-up's first two steps its output stays at nearly 0, so that the score is 0: from t_min to 1 the flow takes x to
+    a x, a = alpha(1) / alpha(t_min), and log p(x) = log prior(a x) + D log a. E|x_i|^2 = 1/3 for uniform pixels, on
+    [-1, 1] as on [0, 1].
+    """
+    module = experiment(monkeypatch, name)
+    (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
+    settings = kind(smoke=True, runs=str(tmp_path))
+    assert module.photographs.run(settings) == 0
+    run = tmp_path / f"{name}_smoke"
+    figures = json.loads((run / "results.json").read_text())["figures"]
+    low, sde = 0.0 if isinstance(settings.sde, sd.VE) else -1.0, settings.sde
+    scale = float(sde.alpha(1.0) / sde.alpha(1e-2))
+    prior = 0.5 * math.log(2.0 * math.pi * float(sde.variance(1.0))) + scale**2 / 3.0 / (2.0 * float(sde.variance(1.0)))
+    want = (prior - math.log(scale)) / math.log(2.0) + math.log2(256 / (1.0 - low))
+    assert figures["bits_per_dim"] == pytest.approx(want, abs=0.02)
+    assert figures["likelihood_failures"] == figures["sampling_failures"] == 0
+    page = (run / "report.html").read_text()
+    assert "not FID" in page
+    assert len(list((run / "samples").iterdir())) == 1
+    assert isinstance(sd.load(run).net, NCSNpp)
+
+
+def test_photographs_are_the_papers(monkeypatch):
+    """Sizes and optimisation of Song et al. 2021, App. H and their configurations; parameters from shapes alone."""
+    want = {
+        "cifar10_vp": (61_804_419, 0.9999, 128, 1_300_000, 32),
+        "cifar10_subvp": (61_804_419, 0.9999, 128, 1_300_000, 32),
+        "cifar10_ve": (62_758_915, 0.999, 128, 1_300_000, 32),
+        "celeba64_ve": (62_758_915, 0.999, 128, 1_300_000, 64),
+        "ffhq256_ve": (None, 0.999, 64, 2_400_000, 256),
+    }
+    for name, (count, ema, batch, steps, size) in want.items():
+        module = experiment(monkeypatch, name)
+        (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
+        found = kind()
+        t = found.training
+        assert (t.ema, t.batch_size, t.steps, found.size) == (ema, batch, steps, size), name
+        assert (t.learning_rate, t.warmup, t.clip, t.final_rate) == (2e-4, 5_000, 1.0, 1.0)
+        net = nnx.eval_shape(lambda net=found.net, size=size: net.build((size, size, 3), rngs=nnx.Rngs(0)))
+        leaves = jax.tree.leaves(nnx.state(net, nnx.Not(nnx.RngState)))
+        assert count is None or sum(leaf.size for leaf in leaves) == count
+
+
+def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):
+    """Each image once, in one of the two sets; too few is said before any work."""
+    photographs = experiment(monkeypatch, "photographs")
+    values = np.arange(10, dtype=np.uint8)
+    for value in values:
+        Image.fromarray(np.full((12, 9, 3), 10 * value, np.uint8)).save(tmp_path / f"{value}.png")
+    settings = photographs.Photographs(data=str(tmp_path), size=4, held_out=3)
+    train, test = photographs.load(settings)
+    assert train.shape == test.shape[1:] == (4, 4, 3)
+    assert sorted([*train.pixels[:, 0, 0, 0], *test[:, 0, 0, 0]]) == [*(10 * values)]
+    assert len(test) == 3
+    with pytest.raises(ValueError, match="held_out is 10"):
+        photographs.load(dataclasses.replace(settings, held_out=10))

@@ -125,6 +125,11 @@ ORDERS = [(name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in
 EACH = pytest.mark.parametrize(("predictor", "corrector_first", "process"),
                                [(*order, p) for order, p in zip(ORDERS, 4 * list(PROCESSES), strict=True)])  # fmt: skip
 """Every predictor under every SDE, in each order under half of them."""
+EACH_UNDER_TWO = pytest.mark.parametrize(("predictor", "corrector_first", "process"), [
+    pytest.param(*order, p, marks=[pytest.mark.slow] if (i // 4 + i // 2) % 2 else [])
+    for i, (order, p) in enumerate(zip(ORDERS, 4 * list(PROCESSES), strict=True))
+])  # fmt: skip
+"""The same, two SDEs of each predictor `slow`."""
 
 
 @EACH
@@ -180,7 +185,7 @@ def written_out(any_sde, score, predictor, corrector_first, rule, x1, t, k):
 # --- Pairs, against what is known ---
 
 
-@EACH
+@EACH_UNDER_TWO
 def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, process):
     """Gaussian data, 30 coarse steps: every step is linear, so mean and variance are known, bias included."""
     any_sde = PROCESSES[process]

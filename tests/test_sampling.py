@@ -40,16 +40,16 @@ def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / DRAWS))
 
 
-def test_probability_flow_is_the_exact_map_on_gaussian_data(any_sde, x64):
+def test_probability_flow_is_the_exact_map_on_gaussian_data(long_sde, x64):
     """x(t_min) = alpha m + (x_1 - alpha_1 m) sqrt(total(t_min) / total(1)): the flow of a Gaussian is linear."""
     m, v, t_min = 0.7, 0.25, 1e-3
-    x1 = any_sde.prior_sample(jax.random.key(0), (16, 3))
-    alpha, sigma2 = any_sde.alpha(jnp.asarray([t_min, 1.0])), any_sde.variance(jnp.asarray([t_min, 1.0]))
+    x1 = long_sde.prior_sample(jax.random.key(0), (16, 3))
+    alpha, sigma2 = long_sde.alpha(jnp.asarray([t_min, 1.0])), long_sde.variance(jnp.asarray([t_min, 1.0]))
     total = alpha**2 * v + sigma2
     want = alpha[0] * m + (x1 - alpha[1] * m) * jnp.sqrt(total[0] / total[1])
-    variable = sd.InTime() if isinstance(any_sde, (sd.VP, sd.VE)) else sd.InLogSNR()
+    variable = sd.InTime() if isinstance(long_sde, (sd.VP, sd.VE)) else sd.InLogSNR()
     sampler = sd.ProbabilityFlow(rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable)
-    out = sampler(jax.random.key(0), any_sde, gaussian_score(any_sde, m, v), x1)
+    out = sampler(jax.random.key(0), long_sde, gaussian_score(long_sde, m, v), x1)
     np.testing.assert_allclose(out.x, want, atol=1e-8)
 
 
@@ -198,7 +198,8 @@ def test_every_sampler_of_the_library_starts_anywhere():
     assert [name for name, sampler in SAMPLERS.items() if not hasattr(sampler, "start")] == ["own"]
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "own"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if i % 2 else [])
+                                  for i, name in enumerate(SAMPLERS) if name != "own"])  # fmt: skip
 def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
     """x0 noised to t = 0.3 and sampled from there: again draws of the mixture, and near where they were."""
     sde, (draw, floor) = sd.VP(), exact_distances
@@ -248,8 +249,9 @@ def test_starts_that_do_not_fit_are_refused(options, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [sd.EulerMaruyama(5), sd.Heun(5), sd.UniPC(2, 5), sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 1),)),
-     sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, path_points=4), sd.Ancestral(5)],
+    [sd.EulerMaruyama(5), sd.Heun(5), pytest.param(sd.UniPC(2, 5), marks=pytest.mark.slow),
+     pytest.param(sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 1),)), marks=pytest.mark.slow),
+     sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, path_points=4), pytest.param(sd.Ancestral(5), marks=pytest.mark.slow)],
     ids=lambda s: type(s).__name__,
 )  # fmt: skip
 def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
@@ -401,7 +403,12 @@ def test_infinite_log_snr_is_refused(mixture):
 
 @pytest.mark.parametrize(
     "sampler",
-    [sd.EulerMaruyama(1000), sd.AdaptiveSDE(0.05, 0.05), sd.ProbabilityFlow(rtol=1e-3, atol=1e-3), sd.UniPC(2, 50)],
+    [
+        sd.EulerMaruyama(1000),
+        pytest.param(sd.AdaptiveSDE(0.05, 0.05), marks=pytest.mark.slow),
+        pytest.param(sd.ProbabilityFlow(rtol=1e-3, atol=1e-3), marks=pytest.mark.slow),
+        sd.UniPC(2, 50),
+    ],
     ids=lambda s: type(s).__name__,
 )
 def test_half_precision_has_the_law_of_full(sampler):

@@ -34,7 +34,7 @@ def data(mixture, n=512):
 def test_training_approaches_the_exact_score(mixture):
     """On held-out points the trained score is far nearer to the exact one than the untrained, and the loss says so."""
     model, sde = mlp(width=64), sd.VP()
-    training = sd.Training(steps=1000, batch_size=256, learning_rate=4e-3, final_rate=0.02, validate_every=1000)
+    training = sd.Training(steps=600, batch_size=256, learning_rate=4e-3, final_rate=0.02, validate_every=600)
     fit = sd.fit(KEY, model, data(mixture, 4096), training=training, progress=False)
     x0, t = mixture.sample(jax.random.key(6), 4000), jax.random.uniform(KEY, (4000,), minval=0.02)
     mean, std = sde.marginal_prob(x0, t)
