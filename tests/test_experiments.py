@@ -223,7 +223,7 @@ def test_fashion_smoke(tmp_path, name):
 def test_photographs_smoke(monkeypatch, tmp_path, name):
     """From images through training, sampling and likelihood to the page, in a network of the experiment's own kind.
 
-    In warm-up's first two steps its output stays at nearly 0, so that the score is 0: from t_min to 1 the flow takes x to
+    In warm-up's first two steps its output stays at nearly 0, so the score is 0: from t_min to 1 the flow takes x to
     a x, a = alpha(1) / alpha(t_min), and log p(x) = log prior(a x) + D log a. E|x_i|^2 = 1/3 for uniform pixels, on
     [-1, 1] as on [0, 1].
     """
