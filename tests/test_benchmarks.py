@@ -140,12 +140,13 @@ def test_likelihood_recipe(tmp_path):
     """Two recipes, two seeds, a tiny network: a paired difference is that of the means."""
     recipes = ["digits_vp", "digits_likelihood"]
     result = run("likelihood_recipe", "--runs", str(tmp_path), ratios=False)
-    for name in ("uniform", "truncated normal"):
+    for name in ("uniform", "uniform, from 1e-3", "truncated normal"):
         figures = result["figures"]
         assert figures[f"{name}: digits left out, a solve failed"] == 0
         first, second = (figures[f"{name}: {recipe}, bits/dim"] for recipe in recipes)
-        assert figures[f"{name}: digits_likelihood minus digits_vp"] == pytest.approx(second - first, abs=1e-6)
-        assert len(figures[f"{name}: seed by seed"]) == 2
+        difference = f"{name}: digits_likelihood minus digits_vp"
+        assert figures[difference] == pytest.approx(second - first, abs=1e-6)
+        assert len(figures[f"{difference}, seed by seed"]) == 2
 
 
 # --- Their pieces ---
