@@ -24,6 +24,11 @@ from scoresde.report import write_report
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.run import RunFolder
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -113,8 +118,10 @@ def run(settings: Experiment, build: Any) -> int:
                             batch_size=250, progress=True)  # fmt: skip
         task.picture(np.asarray(samples.x), folder / "samples" / f"step_{fit.step:06d}.png")
     outcome = task.evaluate(settings, key_evaluate, fit.model, samples, folder, clock)
-    results |= {"status": "finished", "step": fit.step, "figures": outcome.figures, "headline": outcome.headline,
-                "tables": outcome.tables}  # fmt: skip
+    spent = cost(fit.history, settings.training.batch_size)
+    table = {"title": "Cost", "columns": ["", ""], "rows": [[name, f"{value:.4g}"] for name, value in spent.items()]}
+    results |= {"status": "finished", "step": fit.step, "figures": outcome.figures | spent,
+                "headline": outcome.headline, "tables": [*outcome.tables, table]}  # fmt: skip
     write(folder, results)
     minutes = sum(clock.seconds.values()) / 60
     print(f"\n{settings.name}: {settings.training.steps} steps, finished in {minutes:.1f} minutes")
@@ -145,6 +152,18 @@ def write(folder: Path, results: dict[str, Any]) -> None:
     """results.json and the page made of it."""
     write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
     write_report(folder)
+
+
+def cost(history: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
+    """Examples a second of training, the median of its rows, and the most memory that the process has held."""
+    spent = {"examples/s in training": batch_size * float(np.median([row["steps_per_second"] for row in history]))}
+    stats = jax.local_devices()[0].memory_stats() or {}  # None on CPU
+    if "peak_bytes_in_use" in stats:
+        spent["peak memory of the device, GiB"] = stats["peak_bytes_in_use"] / 2**30
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 2**10
+        spent["peak memory of the process, GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return spent
 
 
 def device() -> str:
