@@ -40,6 +40,8 @@ class Fashion(ImageExperiment):
     """Test images for validation, likelihoods and distances."""
     watched: int = 32
     """Of them, those whose bits/dim are found at every checkpoint."""
+    draws: int = 256
+    """Samples drawn at every checkpoint, for a Fréchet distance."""
     folder: str = ""
     """Where the four idx files stand; empty: where Debian's dataset-fashion-mnist puts them."""
     seed: int = 0
@@ -63,7 +65,7 @@ def run(settings: Fashion) -> int:
         some = np.random.default_rng(0).permutation(len(train))[:5_000]  # TFDS shuffles, but promises nothing
         reference, labels = train.pixels[some], np.asarray(train.labels)[some]
         return ImageTask.build("garments", train.without_labels(), test.pixels[: settings.held_out], reference, labels,
-                               levels=256, watched=settings.watched)  # fmt: skip
+                               levels=256, watched=settings.watched, draws=settings.draws)  # fmt: skip
 
     return pipeline.run(settings, build)
 
@@ -82,6 +84,7 @@ def reduced(settings: Fashion) -> Fashion:
         likelihood_tolerance=1e-4,
         held_out=8,
         watched=4,
+        draws=8,
     )
 
 

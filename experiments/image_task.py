@@ -47,6 +47,8 @@ class ImageTask:
     """Samplers to compare the run's own with."""
     watched: int = 0
     """Held-out images whose bits/dim are watched while training; 0: neither these nor distances."""
+    draws: int = 64
+    """Samples at every checkpoint: the picture shows 64, a distance is of all."""
 
     @classmethod
     def build(cls, noun: str, train: Any, test: np.ndarray, reference: np.ndarray, labels: np.ndarray, levels: int,
@@ -63,7 +65,7 @@ class ImageTask:
         return self.test.shape[1:]
 
     def watch(self, settings: ImageExperiment, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
-        """bits/dim of some held-out images, and the Fréchet distance of the few samples that are drawn on the way."""
+        """bits/dim of some held-out images, and the Fréchet distance of the samples that are drawn on the way."""
         if not self.watched:
             return {}
         x = self.prepare(jax.random.key(settings.seed), jnp.asarray(self.test[: self.watched]))
@@ -99,7 +101,7 @@ class ImageTask:
         if watched:
             names = ["step", "valid_loss", "bits_per_dim", "frechet_distance"]
             outcome.tables.append({
-                "title": f"While training: bits/dim of {self.watched} held-out {self.noun}, distance of 64 samples",
+                "title": f"While training: bits/dim of {self.watched} held-out {self.noun}, distance of {self.draws} samples",
                 "columns": ["step", "held-out loss", "bits/dim", "Fréchet distance"],
                 "rows": [[row[name] for name in names] for row in watched],
             })  # fmt: skip

@@ -59,6 +59,8 @@ class MixtureTask:
     train: np.ndarray
     test: np.ndarray
     prepare: None = None
+    draws: int = 64
+    """Samples at every checkpoint."""
 
     @classmethod
     def build(cls, num_data: int) -> MixtureTask:

@@ -93,6 +93,8 @@ class PhotographTask:
     dequantize: sd.UniformDequantization
     reference: np.ndarray
     """Dequantised training images."""
+    draws: int = 64
+    """Samples at every checkpoint, for its picture."""
 
     @classmethod
     def build(cls, settings: Photographs) -> PhotographTask:

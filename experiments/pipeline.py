@@ -72,6 +72,8 @@ class Task(Protocol):
     def test(self) -> np.ndarray: ...
     @property
     def prepare(self) -> sd.UniformDequantization | None: ...
+    @property
+    def draws(self) -> int: ...  # samples at every checkpoint
     def picture(self, x: np.ndarray, path: Path) -> None: ...
     def watch(self, settings: Any, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]: ...
     def evaluate(self, settings: Any, key: jax.Array, model: sd.ScoreModel, samples: sd.Sample, folder: Path,
@@ -96,7 +98,7 @@ def run(settings: Experiment, build: Any) -> int:
 
     def show(step: int, model: sd.ScoreModel) -> dict[str, float]:
         with clock("pictures while training"):
-            out = sd.sample(jax.random.key(settings.seed), settings.sampler, model.sde, model, (64, *shape))
+            out = sd.sample(jax.random.key(settings.seed), settings.sampler, model.sde, model, (task.draws, *shape))
             task.picture(np.asarray(out.x), folder / "samples" / f"step_{step:06d}.png")
             write(folder, results | {"status": "running", "step": step})
             return task.watch(settings, model, out)
