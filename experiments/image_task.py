@@ -101,7 +101,8 @@ class ImageTask:
         if watched:
             names = ["step", "valid_loss", "bits_per_dim", "frechet_distance"]
             outcome.tables.append({
-                "title": f"While training: bits/dim of {self.watched} held-out {self.noun}, distance of {self.draws} samples",
+                "title": f"While training: bits/dim of {self.watched} held-out {self.noun}, distance of {self.draws} "
+                         "samples",
                 "columns": ["step", "held-out loss", "bits/dim", "Fréchet distance"],
                 "rows": [[row[name] for name in names] for row in watched],
             })  # fmt: skip

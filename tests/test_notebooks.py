@@ -31,6 +31,26 @@ SHORT = {
         "training_steps": 300,
         "batch_size": 125,
     },
+    "03_likelihood": {
+        "solved": ["VP"],
+        "num_grid": 11,
+        "num_points": 121,  # one shape, and one tolerance, with the grid
+        "tolerances": [1e-3, 1e-6],
+        "probe_counts": [4],
+        "num_times": 40,
+        "num_levels": 5,
+        "num_repeats": 200,
+        "network": "MLPConfig",  # compiles in a fraction of a U-Net's time
+        "sizes": [{"width": 32, "depth": 1}] * 2,
+        "training_steps": 40,
+        "batch_size": 25,
+        "num_losses": 500,
+        "num_heldout": 16,
+        "dequantizations": 2,
+        "num_weighted": 16,
+        "draw_counts": [1, 2],
+        "num_pairs": 2,
+    },
 }
 
 
