@@ -74,12 +74,13 @@ def likelihood_of_set(
     n, shape = len(x), (len(x), repeats)
     found = {name: np.full(shape, np.nan) for name in ("nats", "stderr", "nfe")}
     done = _read(path, about, found)
-    starts = [(repeat, start) for repeat in range(repeats) for start in range(0, n, batch_size)]
-    bar = tqdm(total=n * repeats, desc="likelihood", unit="example", disable=not progress, smoothing=0.0)
+    bar = tqdm(total=n * repeats, initial=int(done.sum()), desc="likelihood", unit="example", disable=not progress,
+               smoothing=0.0)  # fmt: skip
     with bar, path.open("a") as file:
-        for repeat, start in starts:
-            rows = np.arange(start, min(start + batch_size, n))
-            if (repeat, start) not in done:
+        for repeat in range(repeats):
+            missing = np.flatnonzero(~done[:, repeat])
+            for start in range(0, len(missing), batch_size):
+                rows = missing[start : start + batch_size]
                 keys = example_keys(jax.random.fold_in(key, repeat), n)[rows]
                 key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
                 k = jnp.asarray(x[rows])
@@ -87,12 +88,12 @@ def likelihood_of_set(
                 out = log_likelihood(
                     key_probes, sde, score, data, jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond),
                     divergence, tolerance, tolerance, t_min, batch_size=batch_size)  # fmt: skip
-                line = {"repeat": repeat, "start": start, "nats": _plain(out.log_prob), "stderr": _plain(out.stderr),
-                        "nfe": np.asarray(out.nfe).tolist()}  # fmt: skip
+                line = {"repeat": repeat, "rows": rows.tolist(), "nats": _plain(out.log_prob),
+                        "stderr": _plain(out.stderr), "nfe": np.asarray(out.nfe).tolist()}  # fmt: skip
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 _put(found, line)
-            bar.update(len(rows))
+                bar.update(len(rows))
     return SetLikelihood(found["nats"], found["stderr"], found["nfe"].astype(int))
 
 
@@ -103,29 +104,31 @@ def _plain(values: Any) -> list[float | None]:
 
 def _put(found: dict[str, np.ndarray], line: dict[str, Any]) -> None:
     for name, table in found.items():
-        values = np.array(line[name], np.float64)  # None becomes NaN
-        table[line["start"] : line["start"] + len(values), line["repeat"]] = values
+        table[np.array(line["rows"]), line["repeat"]] = np.array(line[name], np.float64)  # None becomes NaN
 
 
-def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> set[tuple[int, int]]:
-    """Fill in what the file holds; which chunks these are. A new file gets its first line."""
+def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np.ndarray:
+    """Fill in what the file holds; which (examples, repeats) these are. A new file gets its first line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
+    done = np.zeros(found["nats"].shape, bool)
+    text = path.read_text() if path.exists() else ""
+    lines = text.splitlines()
     if not lines:
         path.write_text(json.dumps({"about": about}) + "\n")
-        return set()
+        return done
     if lines[0] != json.dumps({"about": about}):
         raise ValueError(f"{path} holds likelihoods made with other settings: delete it, or name another file.")
-    done = set()
-    for number, text in enumerate(lines[1:], start=2):
+    for number, row in enumerate(lines[1:], start=2):
         try:
-            line = json.loads(text)
+            line = json.loads(row)
             _put(found, line)
-            done.add((line["repeat"], line["start"]))
-        except (ValueError, TypeError, KeyError) as error:
+            done[line["rows"], line["repeat"]] = True
+        except (ValueError, TypeError, KeyError, IndexError) as error:
             if number < len(lines):
                 raise ValueError(f"{path}: line {number} cannot be read ({error}): delete the file.") from error
-            path.write_text("".join(f"{whole}\n" for whole in lines[:-1]))  # cut short when it was stopped
+            lines.pop()  # cut short when it was stopped
+    if text != (whole := "".join(f"{row}\n" for row in lines)):
+        path.write_text(whole)
     return done
 
 

@@ -294,6 +294,13 @@ def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, j
     assert calls == [4, 3]
     assert again | {"seconds": 0} == whole | {"seconds": 0}
     assert sorted(rows.read_text().splitlines(keepends=True)) == sorted(content)
+    rows.write_text("".join(content[:2]).rstrip("\n"))  # killed before the end of the line; then in other batches
+    calls.clear()
+    for _ in range(2):  # the second time from the file alone
+        again = json_of("likelihood", trained, *flags[:3], "5", *flags[4:])
+        assert calls == [3, 5, 2]
+        assert again["failed"] == 0
+        assert again["bits_per_dim"] == pytest.approx(whole["bits_per_dim"], abs=1e-5)
     other = json_of("likelihood", trained, *flags[:-1], "10")
     assert other["rows"] != whole["rows"]
     rows.write_text("".join([content[0], "no JSON\n", content[1]]))
