@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,10 +83,11 @@ class GaussianMixture:
         Raises:
             ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example in [0, 1].
         """
-        # t = 0 means the data: VE's marginal there has sigma_min, which the data do not.
-        data = jnp.broadcast_to(as_time(t), x.shape[:1]) == 0.0
-        log_joint, _ = self._components(sde, x, t, data)
-        return jax.nn.logsumexp(log_joint, axis=-1)
+
+        def log_prob(x, t):  # t = 0 means the data: VE's marginal there has sigma_min, which the data do not
+            return jax.nn.logsumexp(self._components(sde, x, t, data=t == 0.0)[0], axis=-1)
+
+        return self._over_batch(log_prob, x, t)
 
     def score(self, sde: SDE) -> MixtureScore:
         """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides. Always of the SDE's marginal:
@@ -95,35 +97,43 @@ class GaussianMixture:
     def _draw_components(self, keys: Array) -> Array:
         return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.weights)))(keys)
 
-    def _components(self, sde: SDE, x: Array, t: Time, data: Array | bool = False) -> tuple[Array, Array]:
-        """For each x and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
+    def _over_batch(self, function: Callable[[Array, Array], Array], x: Array, t: Time) -> Array:
+        """function of points (..., d) and times (...), over a batch.
+
+        A batch of one, as solvers have it under vmap, loses its axis meanwhile: XLA's sums on a CPU take twice as long
+        with an axis of one.
+        """
         _check_points(x, t, self.dim)
-        t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
-        variance = jnp.where(data, 0.0, sde.variance(t))[:, None, None]
-        alpha = sde.alpha(t)[:, None, None]
-        centred = x[:, None, :] - alpha * self.means  # (batch, k, d)
+        t = jnp.broadcast_to(as_time(t), x.shape[:1])
+        return function(x[0], t[0])[None] if len(x) == 1 else function(x, t)
+
+    def _components(self, sde: SDE, x: Array, t: Array, data: Array | bool = False) -> tuple[Array, Array]:
+        """For each x (..., d) and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
+        t = t.astype(x.dtype)
+        variance = jnp.where(data, 0.0, sde.variance(t))[..., None, None]
+        alpha = sde.alpha(t)[..., None, None]
+        centred = x[..., None, :] - alpha * self.means  # (..., k, d)
         if self.covs.ndim < 3:
-            spectrum = alpha**2 * self.covs.reshape(1, len(self.covs), -1) + variance  # (batch, k, 1 or d)
+            spectrum = alpha**2 * self.covs.reshape(len(self.covs), -1) + variance  # (..., k, 1 or d)
             spectrum = jnp.broadcast_to(spectrum, centred.shape)
             score = -centred / spectrum
         else:
             # One eigenbasis per component serves every t: alpha^2 C + sigma^2 I shares it.
             values, basis = jnp.linalg.eigh(self.covs)
             spectrum = alpha**2 * values + variance
-            rotated = jnp.einsum("kij,nki->nkj", basis, centred, precision="highest")
-            score = -jnp.einsum("kij,nkj->nki", basis, rotated / spectrum, precision="highest")
+            rotated = jnp.einsum("kij,...ki->...kj", basis, centred, precision="highest")
+            score = -jnp.einsum("kij,...kj->...ki", basis, rotated / spectrum, precision="highest")
         log_normal = 0.5 * jnp.sum(score * centred - jnp.log(spectrum), axis=-1) - 0.5 * self.dim * math.log(
             2.0 * math.pi
         )
         return jnp.log(self.weights) + log_normal, score
 
-    def _mean_inverse_trace(self, sde: SDE, x: Array, t: Time) -> Array:
-        """trace of C_t^-1 per component, (batch, k)."""
-        t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype)
+    def _inverse_trace(self, sde: SDE, x: Array, t: Array) -> Array:
+        """trace of C_t^-1 per component, (..., k)."""
+        t = t.astype(x.dtype)
         values = jnp.linalg.eigvalsh(self.covs) if self.covs.ndim == 3 else self.covs.reshape(len(self.covs), -1)
-        variance = sde.variance(t)[:, None, None]
-        spectrum = sde.alpha(t)[:, None, None] ** 2 * values + variance
-        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (len(x), len(values), self.dim)), axis=-1)
+        spectrum = sde.alpha(t)[..., None, None] ** 2 * values + sde.variance(t)[..., None, None]
+        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (*t.shape, len(values), self.dim)), axis=-1)
 
 
 @pytree_dataclass()
@@ -135,29 +145,44 @@ class MixtureScore:
 
     def __call__(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
         """sum_k r_k(x) s_k(x), r_k the posterior probability of component k; `cond` is ignored."""
-        log_joint, scores = self.mixture._components(self.sde, x, t)
-        return jnp.sum(jax.nn.softmax(log_joint, axis=-1)[..., None] * scores, axis=1)
+
+        def score(x, t):
+            responsibility, scores = self._components(x, t)
+            return jnp.sum(responsibility[..., None] * scores, axis=-2)
+
+        return self.mixture._over_batch(score, x, t)
 
     def denoise(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
         """E[x_0 | x_t] = sum_k r_k (m_k + alpha C_k C_t^-1 (x - alpha m_k)), by Gaussian conditioning."""
-        covs = self.mixture.covs
-        log_joint, scores = self.mixture._components(self.sde, x, t)
-        if covs.ndim == 3:
-            gain = -jnp.einsum("kij,nkj->nki", covs, scores, precision="highest")
-        else:
-            gain = -covs.reshape(1, len(covs), -1) * scores
-        alpha = self.sde.alpha(jnp.broadcast_to(as_time(t), x.shape[:1]).astype(x.dtype))[:, None, None]
-        responsibility = jax.nn.softmax(log_joint, axis=-1)[..., None]
-        return jnp.sum(responsibility * (self.mixture.means + alpha * gain), axis=1)
+        means, covs = self.mixture.means, self.mixture.covs
+
+        def denoised(x, t):
+            responsibility, scores = self._components(x, t)
+            if covs.ndim == 3:
+                gain = -jnp.einsum("kij,...kj->...ki", covs, scores, precision="highest")
+            else:
+                gain = -covs.reshape(len(covs), -1) * scores
+            alpha = self.sde.alpha(t.astype(x.dtype))[..., None, None]
+            return jnp.sum(responsibility[..., None] * (means + alpha * gain), axis=-2)
+
+        return self.mixture._over_batch(denoised, x, t)
 
     def divergence(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch"]:
         """trace of the score's Jacobian: sum_k r_k (|s_k|^2 - tr C_t^-1) - |s|^2."""
+
+        def divergence(x, t):
+            responsibility, scores = self._components(x, t)
+            trace = self.mixture._inverse_trace(self.sde, x, t)
+            mean = jnp.sum(responsibility[..., None] * scores, axis=-2)
+            second = jnp.sum(responsibility * (jnp.sum(scores**2, axis=-1) - trace), axis=-1)
+            return second - jnp.sum(mean**2, axis=-1)
+
+        return self.mixture._over_batch(divergence, x, t)
+
+    def _components(self, x: Array, t: Array) -> tuple[Array, Array]:
+        """r_k(x) and s_k(x)."""
         log_joint, scores = self.mixture._components(self.sde, x, t)
-        responsibility = jax.nn.softmax(log_joint, axis=-1)
-        trace = self.mixture._mean_inverse_trace(self.sde, x, t)
-        mean = jnp.sum(responsibility[..., None] * scores, axis=1)
-        second = jnp.sum(responsibility * (jnp.sum(scores**2, axis=-1) - trace), axis=-1)
-        return second - jnp.sum(mean**2, axis=-1)
+        return jax.nn.softmax(log_joint, axis=-1), scores
 
 
 def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[int, ...]) -> None:
