@@ -207,6 +207,9 @@ def test_fashion_smoke(tmp_path, name):
     assert figures["likelihood_failures"] == figures["sampling_failures"] == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
+    speed = 4 * np.mean([row["steps_per_second"] for row in rows])  # two rows, batches of 4
+    assert figures["examples/s in training"] == pytest.approx(speed)
+    assert 0.1 < figures["peak memory of the process, GiB"] < 100
     assert [row["bits_per_dim"] for row in rows] == pytest.approx([want] * 2, abs=0.2)
     assert "While training" in (run / "report.html").read_text()
     assert not (tmp_path / "none").exists()
