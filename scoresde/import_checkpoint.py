@@ -179,7 +179,16 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
     optimizer = state["optimizer"]
     if not isinstance(optimizer, dict) or set(optimizer) != {"target", "state"}:
         raise CheckpointMismatch(f"{file}: its optimizer holds {sorted(optimizer or {})}: wanted target and state.")
-    return state
+    return _norms_flat(state)
+
+
+def _norms_flat(tree: Any, norm: bool = False) -> Any:
+    """GroupNorm's scale and bias of (1, 1, 1, C), as Flax had them when the original was written (0.3), as (C,)."""
+    if isinstance(tree, dict):
+        return {name: _norms_flat(value, norm or str(name).startswith("GroupNorm_")) for name, value in tree.items()}
+    if norm and np.ndim(tree) > 1 and set(np.shape(tree)[:-1]) == {1}:
+        return np.reshape(tree, np.shape(tree)[-1:])
+    return tree
 
 
 def _chosen(config: str | Original | None, target: Any) -> Original:
