@@ -3,8 +3,9 @@
     python experiments/celeba64_ve.py                    # --help lists every setting; the same command resumes
     python experiments/celeba64_ve.py --smoke            # 2 steps of a tiny network on noise: does it run at all
 
-The network is that of CIFAR-10, sigma_max 90, snr 0.17; levels are continuous here, 1000 discrete ones there. Images
-are cropped to the central 140×140 and resized.
+The network is that of CIFAR-10, sigma_max 90, snr 0.17. Levels are continuous here, with a Fourier embedding of
+log sigma; 1000 discrete ones there, with a positional one of their index. Images are cropped to the central 140×140 and
+resized; held out are some of TFDS's test split, where theirs takes its validation split.
 
 Data: TFDS's celeb_a, prepared (its source allows few downloads a day), or --data FOLDER with the aligned images.
 Hardware: one GPU of 80 GB, days; --net.dtype bfloat16, --net.remat and --training.accumulate 4 for a smaller one.
@@ -34,7 +35,7 @@ class CelebA64VE(photographs.Photographs):
     sde: AnySDE = sd.VE(0.01, 90.0)
     net: AnyNet = ORIGINAL.net
     parameterization: AnyParameterization = ORIGINAL.parameterization
-    training: sd.Training = dataclasses.replace(photographs.ADAM, ema=0.999)
+    training: sd.Training = photographs.of_half_sum(dataclasses.replace(photographs.ADAM, ema=0.999), 64)
     sampler: AnySampler = dataclasses.replace(
         ORIGINAL.sampler, corrector=sd.LangevinCorrector(1, sd.NoiseLevel(snr=0.17))
     )

@@ -34,6 +34,8 @@ class Fashion(ImageExperiment):
     """Samples for the distances; the picture shows the first 64."""
     likelihood_tolerance: float = 1e-3
     """Relative and absolute tolerance of the likelihood's solver."""
+    evaluation_batch: int = 250
+    """Examples at a time in sampling and likelihoods: fewer need less memory."""
     likelihood_t_min: float = 1e-5
     """Where the likelihood starts."""
     held_out: int = 256

@@ -33,12 +33,16 @@ class FFHQ256VE(photographs.Photographs):
     sde: AnySDE = ORIGINAL.sde
     net: AnyNet = ORIGINAL.net
     parameterization: AnyParameterization = ORIGINAL.parameterization
-    training: sd.Training = dataclasses.replace(photographs.ADAM, steps=2_400_000, batch_size=64, ema=0.999)
+    training: sd.Training = photographs.of_half_sum(
+        dataclasses.replace(photographs.ADAM, steps=2_400_000, batch_size=64, ema=0.999), 256
+    )
     sampler: AnySampler = ORIGINAL.sampler
     num_samples: int = 256
     data: str = ""
     size: int = 256
     held_out: int = 256
+    evaluation_batch: int = 16
+    references: int = 1_000
 
 
 if __name__ == "__main__":

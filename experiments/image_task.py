@@ -89,7 +89,8 @@ class ImageTask:
         with clock("likelihood"):
             x = self.prepare(key_dequantize, jnp.asarray(self.test))
             likelihood = sd.log_likelihood(key_probes, model.sde, model, x, rtol=tolerance, atol=tolerance,
-                                           t_min=settings.likelihood_t_min, batch_size=100, progress=True)  # fmt: skip
+                                           t_min=settings.likelihood_t_min, batch_size=settings.evaluation_batch,
+                                           progress=True)  # fmt: skip
         with clock("distances"):
             spaces = [PCAFeatures.fit(self.real, 16), self.classifier]
             if math.prod(self.shape) <= 256:  # a jackknife of 784 dimensions takes minutes
@@ -116,7 +117,9 @@ class ImageTask:
         """A table for the page: evaluations and quality of the same network under `others`."""
         rows, shape = [], (settings.num_samples, *self.shape)
         for name, sampler in self.others.items():
-            samples = sd.sample(key, sampler, model.sde, model, shape, batch_size=250, progress=True)
+            samples = sd.sample(
+                key, sampler, model.sde, model, shape, batch_size=settings.evaluation_batch, progress=True
+            )
             found = drawn(samples)
             features, train = (self.classifier.features(rows) for rows in (found, self.real))
             sure = 100 * float(np.mean(self.classifier.confidence(found) >= 0.95))

@@ -43,6 +43,8 @@ class Mixture2D(pipeline.Experiment):
     """Samples for the distances and the picture."""
     likelihood_tolerance: float = 1e-5
     """Relative and absolute tolerance of the likelihood's solver."""
+    evaluation_batch: int = 5000
+    """Examples at a time in sampling and likelihoods: fewer need less memory."""
     num_data: int = 20_000
     """Draws to train on."""
     seed: int = 0

@@ -1,9 +1,10 @@
 """Photographs: settings, data and evaluation that the CIFAR-10, CelebA and FFHQ experiments share.
 
 Networks, processes and samplers are `ORIGINALS` of `scoresde.import_checkpoint`, the continuous configurations of Song
-et al. 2021; the optimisation is that of the same files. Two things differ. Theirs trains VP and VE alike on images
-without noise, ours on dequantised ones, which a likelihood needs; and for VE theirs clips the gradient of half the sum
-over pixels, ours that of the mean: `--training.clip` of 2 over the number of entries is the same, up to Adam's epsilon.
+et al. 2021; the optimisation is that of the same files. What differs: theirs trains on images without noise, ours on
+dequantised ones, which a likelihood needs; the moving average's decay is min(ema, (1 + n) / (10 + n)) after n steps
+here, constant there. For VE theirs clips the gradient of half the sum over pixels, ours that of the mean: see
+`of_half_sum`.
 
 FID is not computed here: it needs Inception's weights. Distances are in the space of the training images' principal
 components: comparable between runs of one experiment, not with a paper.
@@ -35,8 +36,16 @@ ADAM = sd.Training(steps=1_300_000, batch_size=128, learning_rate=2e-4, warmup=5
                    times=sd.UniformTime(), log_every=50, validate_every=10_000)  # fmt: skip
 """configs/default_cifar10_configs.py; the moving average is that of the VP and sub-VP files, the VE ones have 0.999."""
 COMPONENTS = 64
-REFERENCE = 5_000
-"""Training images that distances are measured to."""
+
+
+def of_half_sum(training: sd.Training, size: int) -> sd.Training:
+    """As if the loss were half the sum over size × size × 3 entries, and not their mean, as theirs is for VE.
+
+    With c = 2 / D the mean's gradient is c times the other's. Clipped at c, with c epsilon, it gives the same steps:
+    Adam of (c g, c epsilon) is Adam of (g, epsilon).
+    """
+    c = 2.0 / (3 * size**2)
+    return dataclasses.replace(training, clip=c * training.clip, epsilon=c * training.epsilon)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +63,8 @@ class Photographs(ImageExperiment):
     """Samples for the distances; the picture shows the first 64."""
     likelihood_tolerance: float = 1e-5
     """Relative and absolute tolerance of the likelihood's solver."""
+    evaluation_batch: int = 100
+    """Examples at a time in sampling and likelihoods: fewer need less memory."""
     likelihood_t_min: float = 1e-5
     """Where the likelihood starts."""
     data: str = "cifar10"
@@ -68,6 +79,8 @@ class Photographs(ImageExperiment):
     """Side of the central square that is cut out before resizing; 0: none."""
     held_out: int = 1000
     """Test images for validation, likelihoods and distances; of a folder its last ones, and not trained on."""
+    references: int = 5_000
+    """Training images that distances are measured to."""
     seed: int = 0
     """Decides the initial weights, every batch, and every draw."""
     runs: str = "runs"
@@ -102,7 +115,7 @@ class PhotographTask:
         train, test = noise(settings) if settings.smoke else load(settings)
         low = 0.0 if isinstance(settings.net, NCSNppConfig) and not settings.net.centered else -1.0
         dequantize = sd.UniformDequantization(256, low, 1.0)
-        some = np.sort(np.random.default_rng(0).permutation(len(train))[:REFERENCE])
+        some = np.sort(np.random.default_rng(0).permutation(len(train))[: settings.references])
         reference = np.asarray(dequantize(jax.random.key(0), jnp.asarray(train.pixels[some])))
         return cls(train, np.asarray(test), prepare.RandomFlip(dequantize), dequantize, reference)
 
@@ -128,7 +141,8 @@ class PhotographTask:
         x = self.dequantize(key_dequantize, jnp.asarray(self.test))
         with clock("likelihood"):
             likelihood = sd.log_likelihood(key_probes, model.sde, model, x, rtol=tolerance, atol=tolerance,
-                                           t_min=settings.likelihood_t_min, batch_size=100, progress=True)  # fmt: skip
+                                           t_min=settings.likelihood_t_min, batch_size=settings.evaluation_batch,
+                                           progress=True)  # fmt: skip
         with clock("distances"):
             space = PCAFeatures.fit(self.reference, min(COMPONENTS, len(self.reference) - 1, dim))
             comparisons = compare(drawn(samples), self.reference, np.asarray(x), [space])
@@ -169,6 +183,8 @@ class PhotographTask:
 
 def load(settings: Photographs) -> tuple[images.Images, np.ndarray]:
     """Training images without their labels, and held-out pixels."""
+    if not settings.data:
+        raise ValueError("no data are named: write --data FOLDER, a folder with the images.")
     geometry: dict[str, Any] = {"size": settings.size, "crop": settings.crop or None, "channels": 3}
     if Path(settings.data).expanduser().is_dir():
         found = images.from_folder(settings.data, **geometry)
@@ -181,7 +197,10 @@ def load(settings: Photographs) -> tuple[images.Images, np.ndarray]:
         kept, test = np.sort(order[settings.held_out :]), np.sort(order[: settings.held_out])
         return images.Images(found.pixels[kept]), found.pixels[test]
     options = {"data_dir": settings.data_dir or None, "download": settings.download, **geometry}
-    train, test = (images.from_tfds(settings.data, split, **options) for split in ("train", "test"))
+    try:
+        train, test = (images.from_tfds(settings.data, split, **options) for split in ("train", "test"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} For this experiment: --download, --data-dir, or --data FOLDER.") from error
     return train.without_labels(), test.pixels[: settings.held_out]
 
 
@@ -192,13 +211,15 @@ def reduced(settings: Photographs) -> Photographs:
     """The same process and kind of network, everything else as small as it can be."""
     net, sampler = settings.net, settings.sampler
     if isinstance(net, NCSNppConfig):
-        net = dataclasses.replace(net, channels=4, multipliers=(1,), num_blocks=1, attention=(8,))
+        net = dataclasses.replace(net, channels=4, multipliers=(1, 1), num_blocks=1, attention=(8,))
     return dataclasses.replace(
         settings,
         name=f"{settings.name}_smoke",
         net=net,
-        training=dataclasses.replace(settings.training, steps=2, batch_size=3, log_every=1, validate_every=2),
-        sampler=dataclasses.replace(sampler, num_steps=2),
+        training=dataclasses.replace(
+            settings.training, steps=2, batch_size=3 * settings.training.accumulate, log_every=1, validate_every=2
+        ),
+        sampler=dataclasses.replace(sampler, num_steps=2) if hasattr(sampler, "num_steps") else sampler,
         num_samples=64,  # as many as the pictures while training show: compiled once
         likelihood_tolerance=1e-1,
         likelihood_t_min=1e-2,

@@ -45,6 +45,8 @@ class Experiment:
     """Samples for the distances; the picture shows fewer."""
     likelihood_tolerance: float
     """Relative and absolute tolerance of the likelihood's solver."""
+    evaluation_batch: int
+    """Examples at a time in sampling and likelihoods: fewer need less memory."""
     seed: int
     """Decides the initial weights, every batch, and every draw."""
     runs: str
@@ -117,7 +119,7 @@ def run(settings: Experiment, build: Any) -> int:
 
     with clock("sampling"):
         samples = sd.sample(key_sample, settings.sampler, model.sde, fit.model, (settings.num_samples, *shape),
-                            batch_size=250, progress=True)  # fmt: skip
+                            batch_size=settings.evaluation_batch, progress=True)  # fmt: skip
         task.picture(np.asarray(samples.x), folder / "samples" / f"step_{fit.step:06d}.png")
     outcome = task.evaluate(settings, key_evaluate, fit.model, samples, folder, clock)
     spent = cost(fit.history, settings.training.batch_size)

@@ -263,10 +263,41 @@ def test_photographs_are_the_papers(monkeypatch):
         found = kind()
         t = found.training
         assert (t.ema, t.batch_size, t.steps, found.size) == (ema, batch, steps, size), name
-        assert (t.learning_rate, t.warmup, t.clip, t.final_rate) == (2e-4, 5_000, 1.0, 1.0)
+        scale = 2 / (3 * size**2) if isinstance(found.sde, sd.VE) else 1.0  # clips the gradient of half the sum to 1
+        assert (t.learning_rate, t.warmup, t.final_rate) == (2e-4, 5_000, 1.0)
+        assert (t.clip, t.epsilon) == pytest.approx((scale, 1e-8 * scale), rel=1e-12)
         net = nnx.eval_shape(lambda net=found.net, size=size: net.build((size, size, 3), rngs=nnx.Rngs(0)))
         leaves = jax.tree.leaves(nnx.state(net, nnx.Not(nnx.RngState)))
         assert count is None or sum(leaf.size for leaf in leaves) == count
+
+
+def test_adam_of_the_mean_takes_the_steps_of_half_the_sum(monkeypatch):
+    """Gradients above the clip and far below it, where epsilon decides; D = 3072."""
+    base = sd.Training(warmup=0)
+    ours = experiment(monkeypatch, "photographs").of_half_sum(base, 32)
+    rng = np.random.default_rng(0)
+    gradients = [jnp.asarray(scale * rng.normal(size=50), jnp.float32) for scale in (3.0, 1e-7, 1e-8, 1e-2)]
+    steps = []
+    for training, factor in ((base, 1.0), (ours, 2 / 3072)):
+        optimizer = training.optimizer()
+        state = optimizer.init(jnp.zeros(50))
+        for gradient in gradients:
+            step, state = optimizer.update(factor * gradient, state)
+        steps.append(step)
+    assert float(jnp.abs(steps[0]).max()) > 1e-6
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-4)
+
+
+def test_photographs_take_the_flags_they_recommend(monkeypatch):
+    """Smaller settings from any sampler and any number of parts; no data are no data."""
+    photographs = experiment(monkeypatch, "photographs")
+    training = dataclasses.replace(photographs.ADAM, accumulate=4)
+    small = photographs.reduced(photographs.Photographs(training=training, sampler=sd.ProbabilityFlow()))
+    assert small.training.batch_size == 12
+    with pytest.raises(ValueError, match="--data FOLDER"):
+        photographs.load(photographs.Photographs(data=""))
+    with pytest.raises(FileNotFoundError, match="--download"):
+        photographs.load(photographs.Photographs(data_dir="/nowhere"))
 
 
 def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):

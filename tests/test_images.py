@@ -68,6 +68,9 @@ def test_idx_files_become_a_tfds_set_without_tensorflow(tmp_path):
     assert again.labels is None
     np.testing.assert_array_equal(again.pixels, train.pixels[:5, 1:7])  # the shorter side is 6 already
 
+    assert len(images.from_tfds("idx_images:1.*.*", "test", data_dir=prepared)) == 4
+    with pytest.raises(ValueError, match=r"no example in the split 'train\[:0\]'"):
+        images.from_tfds("idx_images", "train[:0]", data_dir=prepared)
     with pytest.raises(ValueError, match="features image, label"):
         images.from_tfds("idx_images", data_dir=prepared, image="picture")
     info = next(prepared.rglob("dataset_info.json"))
@@ -98,6 +101,28 @@ def test_what_is_not_prepared_is_said_at_once(tmp_path):
     assert f"{tmp_path}/cifar10" in message
     assert "images.from_tfds('cifar10', data_dir=" in message
     assert "download=True" in message
+
+
+def test_folders_as_people_have_them(tmp_path, monkeypatch):
+    """A photograph on its side by EXIF, what begins with a dot, links (one in a circle), a bomb."""
+    folder, photo = write_pngs(tmp_path / "folder"), np.zeros((8, 6, 3), np.uint8)
+    photo[:4] = 200  # the upper half, once it stands
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    Image.fromarray(np.rot90(photo)).save(folder / "a" / "0.png", exif=exif)
+    for hidden in (folder / ".checkpoints" / "1.png", folder / "a" / ".2.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        Image.fromarray(photo).save(hidden)
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    write_pngs(tmp_path / "elsewhere")
+    (folder / "a" / "up").symlink_to(folder)
+    found = images.from_folder(folder, labels=True)
+    assert found.classes == ("a", "b", "c")
+    np.testing.assert_array_equal(np.bincount(found.labels), [3, 2, 4])
+    np.testing.assert_array_equal(found.pixels[0], photo)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"0.png cannot be used"):
+        images.from_folder(folder, size=4)
 
 
 def write_pngs(folder, side=8):
@@ -192,6 +217,18 @@ def test_decoded_once(tmp_path, monkeypatch):
     after = images.from_folder(folder)
     assert after.pixels[0, 0, 0, 0] == 99
     assert after.fingerprint != before.fingerprint
+
+
+def test_threads_that_want_the_same_get_the_same(tmp_path):
+    """Two at once: one decodes, the other finds it done."""
+    calls, found = [], []
+    threads = [threading.Thread(target=lambda: found.append(decode(tmp_path, calls=calls))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and len(calls) == 601
+    np.testing.assert_array_equal(found[0].pixels, found[1].pixels)
 
 
 def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):

@@ -328,22 +328,47 @@ def test_the_run_opens_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert found["imported"]["file"] == "checkpoint_1"
 
 
-def test_adams_moments_come_along(tmp_path):
+def restored(run, net):
+    """The newest checkpoint's state, and Adam's part of it."""
     from flax import nnx
 
     from scoresde.train.state import Skeleton, init_state
 
-    net = NETS["ncsnpp"]
-    import_checkpoint(written(tmp_path / "c", state_of(net)), tmp_path / "run", original(net))
     model = sd.ScoreModel(sd.VE(), net.build(SHAPE, rngs=nnx.Rngs(0)), sd.Score(label=sd.Sigma()))
     _, params, constants = Skeleton.split(model)
     like = jax.eval_shape(lambda: init_state(params, constants, sd.Training().optimizer()))
-    with sd.Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+    with sd.Checkpoints(run / "checkpoints") as checkpoints:
         state = checkpoints.restore(like).state
-    adam, schedule = state["opt_state"][1]
+    return state, *state["opt_state"][1]
+
+
+def test_adams_moments_come_along(tmp_path):
+    net = NETS["ncsnpp"]
+    import_checkpoint(written(tmp_path / "c", state_of(net)), tmp_path / "run", original(net))
+    state, adam, schedule = restored(tmp_path / "run", net)
     assert int(state["step"]) == int(adam.count) == int(schedule.count) == 7
     jax.tree.map(lambda m, p: np.testing.assert_array_equal(m, 0.5 * p), adam.mu, state["params"])
     jax.tree.map(lambda v, p: np.testing.assert_array_equal(v, p**2), adam.nu, state["params"])
+
+
+@pytest.mark.slow
+def test_an_imported_run_trains_on(tmp_path):
+    """One step more: Adam's mean is 0.9 of the imported one and 0.1 of a gradient whose norm is clipped at 1."""
+    net = NETS["ddpm"]
+    import_checkpoint(written(tmp_path / "c", state_of(net)), run := tmp_path / "run", original(net))
+    before = restored(run, net)[0]["params"]
+    data = np.random.default_rng(0).integers(0, 256, (8, *SHAPE))
+    model = sd.load(run, ema=False)
+    training = sd.Training(steps=8, batch_size=2, warmup=0, log_every=1, validate_every=1, learning_rate=1e-6)
+    settings = {"validation": 0, "prepare": original(net).prepare, "run": run, "training": training, "progress": False}
+    fit = sd.fit(jax.random.key(0), model, data, **settings)
+    assert (fit.step, len(fit.history)) == (8, 1)
+    state, adam, _ = restored(run, net)
+    gradient = [10 * np.asarray(m - 0.45 * p) for m, p in zip(*map(jax.tree.leaves, (adam.mu, before)), strict=True)]
+    assert 0.01 < np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient)) < 1.01
+    assert int(state["step"]) == int(adam.count) == 8
+    with pytest.raises(ValueError, match="made with other settings"):
+        sd.fit(jax.random.key(0), sd.ScoreModel(sd.VP(), model.net, sd.Data()), data, **settings)
 
 
 def test_misfits_are_listed_and_nothing_is_written(tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from scoresde.data.source import digest
 
 LARGEST_IN_MEMORY = 2**30
 """Bytes of pixels beyond which they stay on disk, memory mapped."""
+LOCK = threading.Lock()
+"""Between threads of one process, which share the name of what is half done."""
 CHUNK = 128
 """Images that a thread decodes at a time."""
 
@@ -54,11 +57,16 @@ def decode_once(identity: str, count: int, examples: Examples, folder: Path) -> 
         OSError: if the folder cannot be written, or has too little space.
     """
     place = folder / digest(identity.encode())
+    with LOCK:
+        return _decode_once(place, identity, count, examples)
+
+
+def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> Decoded:
     if place.is_dir():
         try:
             return _read(place, identity)
         except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"the decoded images in {place} are damaged ({error}): decoding anew.", stacklevel=3)
+            warnings.warn(f"the decoded images in {place} are damaged ({error}): decoding anew.", stacklevel=4)
             shutil.rmtree(place)
     _remove_remains(place)
     partial = _partial(place, os.getpid())
@@ -91,7 +99,8 @@ def _write(folder: Path, identity: str, count: int, examples: Examples) -> None:
         for i, (image, label) in zip(indices, examples(indices), strict=True):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise ValueError(f"example {i} has shape {image.shape} and dtype {image.dtype}, example 0 {first.shape}"
-                                 f" and uint8: wanted all alike. Give size=, they are cut to it.")  # fmt: skip
+                                 f" and uint8: wanted all alike. size= cuts them to one size, channels=3 gives colour "
+                                 f"to all.")  # fmt: skip
             pixels[i] = image
             if labels is not None:
                 labels[i] = -1 if label is None else label

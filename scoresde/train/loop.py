@@ -79,10 +79,16 @@ def fit(
     checkpoint.
 
     Raises:
-        ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings.
+        ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings; if
+            JAX runs in several processes.
         TrainingDiverged: after `training.max_skipped` non-finite steps in a row.
         OSError: if the run's folder cannot be written.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"fit trains on the devices of one process, and this is one of {jax.process_count()}: start it without "
+            f"jax.distributed. A loop of your own over processes cuts its batches by scoresde.data.order.Order."
+        )
     key = as_typed_key(key)
     key_split, key_loop = jax.random.split(key)
     train, held_out = hold_out(key_split, as_source(data, cond, "data"), validation, validation_cond)
@@ -212,7 +218,8 @@ class _Loop:
         if not folder.checkpoints.steps():
             return
         there = folder.checkpoints.restore_subtree({}).about
-        found = [line for name in about for line in differences(there.get(name), about[name], name)]
+        names = about.keys() & there.keys() if "imported" in there else about  # an imported one knows no data, nor key
+        found = [line for name in names for line in differences(there.get(name), about[name], name)]
         if found:
             raise ValueError(
                 f"{folder.path} was made with other settings: {'; '.join(found)}. Use them again to resume, name "

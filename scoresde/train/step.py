@@ -49,6 +49,8 @@ class Training:
     """Learning rate at the last step over the highest, by a cosine; 1 keeps it constant."""
     clip: float = 1.0
     """Largest norm of a gradient of the loss per data dimension."""
+    epsilon: float = 1e-8
+    """Adam's, added to the root of its second moment."""
     ema: float = 0.999
     """Decay of the parameters' moving average, after its warm-up."""
     weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
@@ -75,7 +77,7 @@ class Training:
             raise ValueError(f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}.")
         if self.steps_per_dispatch is not None:
             check_count("steps_per_dispatch", self.steps_per_dispatch)
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "epsilon"):
             check_setting(name, getattr(self, name), 0.0, inclusive=False)
         if not callable(self.weighting) or isinstance(self.weighting, type):
             raise ValueError(f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting().")
@@ -92,7 +94,7 @@ class Training:
 
     def optimizer(self) -> optax.GradientTransformation:
         """Adam after clipping (Kingma & Ba 2015)."""
-        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(self.schedule()))
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(self.schedule(), eps=self.epsilon))
 
 
 def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Any]:
