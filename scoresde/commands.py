@@ -9,6 +9,7 @@ import json
 import math
 import os
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.probability_flow import ProbabilityFlow
 from scoresde.sharding import use_cpu_cores
 from scoresde.train.run import HELD_OUT, Trained, open_run
+from scoresde.train.state import Skeleton
 from scoresde.types import Cond, check_count, check_numbers, check_setting
 
 PICTURED = 400
@@ -196,6 +198,8 @@ class Likelihood(OfModel):
             raise ValueError("--exact uses no probes: leave out --exact or --probes.")
 
     def __call__(self) -> dict[str, Any]:
+        from scoresde import __version__
+
         trained, classes = self.open()
         path = Path(self.data).expanduser() if self.data else trained.path / HELD_OUT
         x, cond = self._examples(trained, path, classes)
@@ -215,6 +219,8 @@ class Likelihood(OfModel):
             "t_min": self.t_min,
             "tolerance": self.tolerance,
         }
+        weights = digest(*map(np.asarray, jax.tree.leaves(Skeleton.split(trained.model)[1:])))
+        about |= {"weights": weights, "version": __version__}
         held = {**about, "content": digest(*map(np.asarray, jax.tree.leaves((x, cond)))), "label": self.label}
         name = digest(json.dumps(held, sort_keys=True).encode())
         rows, start = trained.path / "likelihood" / f"{name}.jsonl", time.perf_counter()
@@ -248,7 +254,16 @@ class Likelihood(OfModel):
             return prepare
         if prepare is None:
             raise ValueError(f"{trained.path} trained on real-valued data: there is nothing to dequantise.")
-        return TruncatedNormalDequantization(trained.model.sde, self.t_min, **dataclasses.asdict(prepare))
+        sde, half = trained.model.sde, (prepare.high - prepare.low) / (2 * prepare.levels)
+        found = TruncatedNormalDequantization(sde, self.t_min, **dataclasses.asdict(prepare))
+        if found.tau > 5.0:
+            wanted = float(sde.time_from_log_snr(2.0 * math.log(3.0 / half)))
+            warnings.warn(
+                f"at t_min = {self.t_min:g} half a bin is {found.tau:.0f} standard deviations of the SDE's noise, so "
+                f"the dequantised data are spikes, which no network has seen: --t-min {wanted:.1g} makes it 3.",
+                stacklevel=2,
+            )
+        return found
 
     def _examples(self, trained: Trained, path: Path, classes: int | None) -> tuple[np.ndarray, Cond]:
         """Examples as training took them, and their conditions."""

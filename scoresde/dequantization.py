@@ -111,6 +111,11 @@ class TruncatedNormalDequantization:
         return alpha * self._centre(k) + sigma * u
 
     @property
+    def tau(self) -> float:
+        """Half a bin in standard deviations of the SDE's noise at t_min: beyond about 5 the noise is a spike in it."""
+        return float(self._scales[2])
+
+    @property
     def entropy(self) -> Float[Array, ""]:
         """H of z given k, in nats per dimension: log(sigma Z sqrt(2 pi e)) - tau phi(tau) / Z, Z = 2 Phi(tau) - 1."""
         _, sigma, tau = self._scales
@@ -123,24 +128,35 @@ class TruncatedNormalDequantization:
         alpha, sigma, tau = self._scales
         u = (z - alpha * self._centre(k)) / sigma
         mass = jax.scipy.special.erf(tau / math.sqrt(2.0))
-        inside = jnp.abs(u) <= tau * (1.0 + 1e-4)  # to rounding
+        rounding = 4.0 * jnp.finfo(z.dtype).eps * jnp.abs(z) / sigma
+        inside = jnp.abs(u) <= tau * (1.0 + 1e-4) + rounding
         density = -0.5 * u**2 - 0.5 * math.log(2.0 * math.pi) - jnp.log(sigma * mass)
         return sum_data(jnp.where(inside, density, -jnp.inf))
 
 
 def discrete_bits_per_dim(
-    log_prob: Float[Array, " draws batch"], log_q: Float[Array, " draws batch"], dim: int
+    log_prob: Float[Array, " draws batch"],
+    log_q: Float[Array, " draws batch"],
+    dim: int,
+    stderr: Float[Array, " draws batch"] | None = None,
 ) -> Float[Array, " batch"]:
     """Bits per dimension of integers k, -log2[1/K sum_i p(z_i) / q(z_i | k)] / D, from K draws of a dequantisation.
 
     In expectation an upper bound, the tighter the more draws (Burda et al. 2016, arXiv:1509.00519). K = 1 is the plain
     bound -(log p - log q), of the same mean as -(log p + D H). log_prob: nats of each draw; log_q: `log_prob` of the
-    dequantisation; dim: D.
+    dequantisation; dim: D; stderr: of log_prob, as `log_likelihood` gives it. For K > 1 log_prob must have no noise of
+    probes, so `divergence=ExactDivergence()`: the exponential of a noisy one is too large on average, by half its
+    variance in nats, and the result no bound.
 
     Raises:
-        ValueError: if dim is not a whole number, or the shapes differ.
+        ValueError: if dim is not a whole number, the shapes differ, or K > 1 and stderr says that there were probes.
     """
     check_count("dim", dim)
+    if stderr is not None and len(stderr) > 1 and is_concrete(stderr) and np.any(np.asarray(stderr) != 0.0):
+        raise ValueError(
+            "log_prob has the noise of probes, which the mean over several draws takes for likelihood: compute it with "
+            "divergence=sd.ExactDivergence(), or average the bits of single draws."
+        )
     if jnp.shape(log_prob) != jnp.shape(log_q) or jnp.ndim(log_prob) != 2:
         raise ValueError(
             f"log_prob has shape {jnp.shape(log_prob)}, log_q {jnp.shape(log_q)}: wanted (draws, batch) both; for one "
@@ -153,8 +169,9 @@ def discrete_bits_per_dim(
 def check_levels(k: Array, levels: int) -> None:
     """k holds whole numbers 0 … levels - 1, where that can be read now."""
     if is_concrete(k) and k.size:
-        low, high = jnp.min(k), jnp.max(k)
-        if not (low >= 0 and high <= levels - 1 and jnp.all(k == jnp.round(k))):
+        values = np.asarray(k)  # NumPy's: under jit a known k is still read now
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= levels - 1 and np.all(values == np.round(values))):
             raise ValueError(
                 f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
                 f"dequantisation; other integers: UniformDequantization(levels=...)."
@@ -181,8 +198,9 @@ def check_real_valued(x: Array | np.ndarray, name: str) -> None:
     some = values.reshape(-1)[:: max(1, values.size // 2**16)]
     if len(some) >= 64 and np.array_equal(some, np.round(some)) and len(np.unique(some)) > 2:
         low, high = values.min(), values.max()
-        levels = 256 if low >= 0 and 17 <= high <= 255 else int(high - min(low, 0)) + 1
+        levels = 256 if 17 <= high - min(low, 0) <= 255 else int(high - min(low, 0)) + 1
+        shifted = f"{name} + {-low:g}" if low < 0 else name
         raise ValueError(
             f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. Write "
-            f"sd.UniformDequantization(levels={levels})(key, {name}), which also scales to [-1, 1]."
+            f"sd.UniformDequantization(levels={levels})(key, {shifted}), which also scales to [-1, 1]."
         )

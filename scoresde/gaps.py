@@ -62,10 +62,15 @@ def gaps(
     draw of x_t an example.
 
     Raises:
-        ValueError: as `log_likelihood`.
+        ValueError: if the likelihood was made with a prior of your own; as `log_likelihood`.
     """
     check_sde(sde)
     settings = likelihood.settings
+    if settings.own_prior:
+        raise ValueError(
+            "the likelihood was made with prior_log_prob=, of which nothing is known here: make it without, or take "
+            "prior_log_prob(x_1) - log p_1(x_1) for the prior's gap."
+        )
     if log_prob is not None:
         prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
         return Gaps(prior, log_prob(x0, settings.t_min) - log_prob(x0, 0.0), exact=True)

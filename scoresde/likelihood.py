@@ -58,6 +58,8 @@ class LikelihoodSettings:
     """One step size for the whole chunk, or each example its own."""
     dtype: str
     """The precision of the solve."""
+    own_prior: bool = False
+    """Whether x_1 was held against a `prior_log_prob` of the caller's."""
 
 
 @pytree_dataclass("settings")
@@ -118,7 +120,8 @@ def log_likelihood(
     a plain function is static.
 
     Raises:
-        ValueError: if x0 has no batch axis, holds NaN, or whole numbers only, or a setting is out of range.
+        ValueError: if x0 has no batch axis, holds NaN, or whole numbers only, or a setting is out of range, as atol far
+            below rtol is.
         TypeError: if x0 does not hold floating-point numbers.
     """
     if float64:
@@ -131,16 +134,19 @@ def log_likelihood(
     check_sde(sde)
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
+    if 0.0 < atol < 1e-8 * rtol:
+        raise ValueError(f"atol = {atol:g} is tiny beside rtol = {rtol:g}: write at least {1e-8 * rtol:g}.")
     check_setting("t_min", t_min, 0.0, 1.0)
     check_real_valued(x0, "x0")
+    x0 = jnp.asarray(x0)
     check_variable(variable, sde, t_min)
     settings = LikelihoodSettings(
         divergence, check_solver(solver, rtol, atol), variable, rtol, atol, t_min, max_steps, joint_steps,
-        str(x0.dtype))  # fmt: skip
+        str(x0.dtype), prior_log_prob is not None)  # fmt: skip
     terms, stderr, latent, nfe, success = in_chunks(
         lambda shared, rows: _solve_chunk(shared, rows, settings),
         (sde, as_argument(score)),
-        (example_keys(key, x0.shape[0]), jnp.asarray(x0), cond),
+        (example_keys(key, x0.shape[0]), x0, cond),
         x0.shape[0],
         batch_size,
         "likelihood" if progress else None,
@@ -212,9 +218,12 @@ def _solve_chunk(
     nats = settings.atol + settings.rtol * data_dim(x0)
 
     def norm(scaled):
-        """The larger of the errors of x, to its tolerance, and of the terms, rtol D + atol nats each."""
-        x, terms = map(optx.rms_norm, scaled)
-        return jnp.maximum(x, terms * (settings.atol / TINY / nats))
+        """The larger of the errors of x, to its tolerance, and of the terms, rtol D + atol nats each, and combined: the
+        exact divergence sums D of them."""
+        x, terms = scaled
+        combined = jax.vmap(lambda terms: divergence.combine(terms)[0])(jnp.atleast_2d(terms))
+        nats_off = jnp.maximum(optx.rms_norm(terms), optx.rms_norm(combined))
+        return jnp.maximum(optx.rms_norm(x), nats_off * (settings.atol / TINY / nats))
 
     with full_precision():
         if settings.joint_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,11 @@ def likelihood_of_set(
                 key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
                 k = jnp.asarray(x[rows])
                 data = k.astype(jnp.float32) if dequantization is None else dequantization(key_dequantize, k)
-                out = log_likelihood(
-                    key_probes, sde, score, data, jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond),
-                    divergence, tolerance, tolerance, t_min, batch_size=batch_size)  # fmt: skip
+                part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond)
+                with warnings.catch_warnings():  # rows of a chunk; those of the set are the caller's to name
+                    warnings.filterwarnings("ignore", ".* likelihoods did not reach")
+                    out = log_likelihood(key_probes, sde, score, data, part, divergence, tolerance, tolerance, t_min,
+                                         batch_size=batch_size)  # fmt: skip
                 line = {"repeat": repeat, "rows": rows.tolist(), "nats": _plain(out.log_prob),
                         "stderr": _plain(out.stderr), "nfe": np.asarray(out.nfe).tolist()}  # fmt: skip
                 file.write(json.dumps(line) + "\n")
@@ -113,7 +116,7 @@ def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np
     done = np.zeros(found["nats"].shape, bool)
     text = path.read_text() if path.exists() else ""
     lines = text.splitlines()
-    if not lines:
+    if not lines or (len(lines) == 1 and not text.endswith("\n")):  # new, or stopped within its first line
         path.write_text(json.dumps({"about": about}) + "\n")
         return done
     if lines[0] != json.dumps({"about": about}):
@@ -163,7 +166,9 @@ def split_error(
         within = mean_i var_r(y_ir) = v_d + v_p,   v_p = mean(probe_stderr^2),   var_i(mean_r y_ir) = v_e + within / R
         stderr^2 = var_i(mean_r y_ir) / n = v_e / n + v_d / (n R) + v_p / (n R)
 
-    A variance estimated below zero counts as zero. dequantized: whether v_d is there at all. Failed examples (NaN) are
+    A variance estimated below zero counts as zero, and the others as what is left.
+
+    dequantized: whether v_d is there at all. Failed examples (NaN) are
     to be left out before.
 
     Raises:
@@ -174,17 +179,19 @@ def split_error(
         raise ValueError(f"values have shape {values.shape}: wanted at least one example, and none that failed.")
     means = values.mean(axis=1)
     total = float(np.var(means, ddof=1)) if n > 1 else math.nan
-    within = float(np.mean(np.var(values, axis=1, ddof=1))) if repeats > 1 else None
-    probe = float(np.mean(probe_stderr**2)) if np.all(np.isfinite(probe_stderr)) else None
+    most = total if n > 1 else math.inf
+    within = min(float(np.mean(np.var(values, axis=1, ddof=1))) / repeats, most) if repeats > 1 else None
+    known = np.all(np.isfinite(probe_stderr))
+    probe = min(float(np.mean(probe_stderr**2)) / repeats, most if within is None else within) if known else None
     if not dequantized:  # whatever varies within an example is the probes'
         within = probe = probe if within is None else within
-    draws = None if within is None or probe is None else max(within - probe, 0.0)
-    example = None if within is None or n < 2 else max(total - within / repeats, 0.0) / n
-    share = lambda v: None if v is None else math.sqrt(v / (n * repeats))  # noqa: E731
+    draws = None if within is None or probe is None else within - probe
+    example = None if within is None or n < 2 else total - within
+    share = lambda v: None if v is None else math.sqrt(v / n)  # noqa: E731
     return ErrorSplit(
         mean=float(means.mean()),
         stderr=math.sqrt(total / n),
-        examples=None if example is None else math.sqrt(example),
+        examples=share(example),
         dequantization=share(draws) if dequantized else 0.0,
         probes=share(probe),
     )

@@ -70,6 +70,72 @@ def test_bounds_are_above_the_bits_and_tighten_to_them(kind):
     assert np.all(np.abs(with_entropy.mean(axis=0) - single.mean(axis=0)) < 5 * error + 1e-3)
 
 
+def bits_in_16_bins():
+    """P(k) of PAIR's mass in 16 bins of [-1, 1], normalised, and its entropy in bits: by the error function."""
+    cdf = lambda x: 0.4 * _phi((x + 0.5) / 0.1) + 0.6 * _phi((x - 0.4) / 0.2)  # noqa: E731
+    mass = np.diff([cdf(x) for x in np.linspace(-1.0, 1.0, 17)])
+    mass /= mass.sum()
+    return mass, -float(np.sum(mass * np.log2(mass)))
+
+
+def _phi(x):
+    return 0.5 * (1.0 + math.erf(x / math.sqrt(2.0)))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "truncated normal"])
+def test_a_distribution_of_known_entropy_takes_no_fewer_bits(kind):
+    """The ODE's bits are the cross-entropy of q(z | k) by integration, within 4 standard errors, and so above the
+    entropy; so is the variational bound, by its own error more.
+    """
+    n, (mass, entropy) = 3000, bits_in_16_bins()
+    k = jnp.asarray(np.random.default_rng(0).choice(16, n, p=mass))[:, None]
+    dequantize, score = both(16)[kind], PAIR.score(SDE)
+    t_min, scale = (T_MIN, float(SDE.alpha(T_MIN))) if kind == "truncated normal" else (1e-5, 1.0)
+    grid = np.linspace(-scale, scale, 16 * 200 + 1).reshape(-1, 1)
+    own = np.minimum(np.arange(len(grid)) // 200, 15)
+    q, p = (
+        dequantize.log_prob(jnp.asarray(grid), jnp.asarray(own)[:, None]),
+        PAIR.log_prob(SDE, jnp.asarray(grid), t_min),
+    )
+    want = np.trapezoid(mass[own] * np.exp(q) * np.asarray(q - p), grid[:, 0]) / math.log(2.0)
+    assert want > entropy + 0.01
+
+    x = dequantize(KEY, k)
+    out = sd.log_likelihood(KEY, SDE, score, x, divergence=sd.ExactDivergence(), t_min=t_min)
+    bits = np.asarray(
+        sd.discrete_bits_per_dim(out.log_prob[None], dequantize.log_prob(x, k)[None], 1, out.stderr[None])
+    )
+    assert abs(bits.mean() - want) < 4 * bits.std() / math.sqrt(n) + 2e-3
+    if kind == "uniform":  # the bound takes x as data, not as a state at t_min
+        bound = sd.variational_bound(jax.random.key(1), SDE, score, x, num_times=50, t_min=t_min)
+        bits = (np.asarray(bound.nll) - float(dequantize.entropy)) / math.log(2.0)
+        assert entropy - 4 * bits.std() / math.sqrt(n) < bits.mean() < want + 0.02 + 4 * bits.std() / math.sqrt(n)
+
+
+def test_noisy_likelihoods_are_not_averaged_as_probabilities():
+    """By how much the mean of exp is too large: half the variance, in nats. One draw may be noisy."""
+    log_prob, log_q = jnp.zeros((3, 2)), jnp.zeros((3, 2))
+    with pytest.raises(ValueError, match="ExactDivergence"):
+        sd.discrete_bits_per_dim(log_prob, log_q, 4, jnp.full((3, 2), jnp.nan))
+    sd.discrete_bits_per_dim(log_prob[:1], log_q[:1], 4, jnp.ones((1, 2)))
+    sd.discrete_bits_per_dim(log_prob, log_q, 4, jnp.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "truncated normal"])
+def test_known_integers_are_dequantised_inside_jit(kind):
+    dequantize, k = both(16)[kind], jnp.arange(16)[:, None]
+    draw, above = jax.jit(lambda key: dequantize(key, k)), k + 1
+    np.testing.assert_allclose(draw(KEY), dequantize(KEY, k), rtol=1e-5)
+    with pytest.raises(ValueError, match="0 … 15"):
+        jax.jit(lambda key: dequantize(key, above))(KEY)
+
+
+def test_many_levels_stay_in_their_bins():
+    """10 000 levels, where rounding of z is a part of the bin: every log q is finite."""
+    dequantize, k = sd.TruncatedNormalDequantization(sd.VP(), levels=10_000), jnp.arange(0, 10_000, 7)[:, None]
+    assert bool(jnp.isfinite(dequantize.log_prob(dequantize(KEY, k), k)).all())
+
+
 def test_uniform_agrees_with_bits_per_dim():
     dequantize = sd.UniformDequantization(levels=17)
     log_prob = jnp.asarray([10.0, -3.0])

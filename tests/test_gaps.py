@@ -28,6 +28,14 @@ def test_with_the_law_known_the_gaps_close_exactly(any_sde, x64):
     assert float(jnp.abs(found.truncation).max()) > 1e-5  # not nothing
 
 
+def test_a_prior_of_ones_own_is_not_guessed_at(mixture):
+    x = mixture.sample(KEY, 2)
+    end = partial(mixture.log_prob, sd.VP(), t=1.0)
+    out = sd.log_likelihood(KEY, sd.VP(), mixture.score(sd.VP()), x, prior_log_prob=end)
+    with pytest.raises(ValueError, match="prior_log_prob="):
+        sd.gaps(KEY, sd.VP(), mixture.score(sd.VP()), x, out)
+
+
 def test_the_prior_is_bounded_by_what_x1_still_knows(any_sde):
     """Gaussian data: KL(p_1 || pi) in closed form lies below the mean of `prior_kl`, which is its own closed form."""
     m, v, n = 0.7, 0.25, 4000
@@ -58,5 +66,6 @@ def test_the_truncation_bound_is_below_log_p0_and_near_it(any_sde):
     gap = exact - np.asarray(out.log_prob - found.truncation)
     error = gap.std(ddof=1) / np.sqrt(n)
     prior = float(any_sde.prior_kl(x0).mean())
+    assert -prior == pytest.approx(float(found.prior.mean()), rel=1e-5) and prior > 0
     assert gap.mean() > -4 * error - 2e-3
     assert gap.mean() < 0.1 + prior + 4 * error

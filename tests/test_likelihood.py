@@ -34,7 +34,7 @@ def end_marginal(mixture, sde):
 )
 def test_density_is_exact_in_float64(sde, variable, x64):
     """From the exact end marginal to the exact density at t_min within 1e-7 nats; there and back within 1e-6."""
-    mixture = ring()
+    mixture = mixture_in(16, jnp.float64) if isinstance(sde, sd.SubVP) else ring()
     score, x = mixture.score(sde), mixture.sample(KEY, 24)
     out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-11, atol=1e-11,
                             t_min=1e-5, prior_log_prob=end_marginal(mixture, sde), variable=variable)  # fmt: skip
@@ -56,18 +56,23 @@ def test_density_in_float32_is_within_1e4_bits_per_dim(any_sde):
                             atol=1e-6)  # fmt: skip
     gap = any_sde.prior_log_prob(out.latent) - mixture.log_prob(any_sde, out.latent, 1.0)
     error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (16 * np.log(2.0))
-    assert abs(float(error.mean())) < 1e-4
-    assert float(jnp.abs(error).max()) < 2e-3
+    assert float(jnp.abs(error).max()) < 1e-4
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
 
 
 @pytest.mark.parametrize(("tol", "bits"), [(1e-3, 0.03), (1e-4, 2e-3)])
-def test_the_tolerance_holds_for_the_integral_of_the_divergence(tol, bits):
-    """N(0, .49 I) in 36-D, whose divergence any probe has exactly; as one entry of a mean it was off by .5 bits."""
-    data = sd.GaussianMixture(jnp.zeros((1, 36)), jnp.asarray([0.49]))
+@pytest.mark.parametrize(
+    ("divergence", "dim"), [(sd.Hutchinson(), 36), (sd.ExactDivergence(), 144)], ids=["probed", "exact"]
+)
+def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim, tol, bits):
+    """N(0, .49 I), whose divergence any probe has exactly: as one entry of a mean it was off by .5 bits/dim in 36-D,
+    and so was a sum of D terms with a tolerance each.
+    """
+    data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
     sde, x = sd.VP(), data.sample(KEY, 8)
-    out = sd.log_likelihood(KEY, sde, data.score(sde), x, rtol=tol, atol=tol, prior_log_prob=end_marginal(data, sde))
-    error = (out.log_prob - data.log_prob(sde, x, 1e-5)) / (36 * np.log(2.0))
+    out = sd.log_likelihood(KEY, sde, data.score(sde), x, divergence=divergence, rtol=tol, atol=tol,
+                            prior_log_prob=end_marginal(data, sde))  # fmt: skip
+    error = (out.log_prob - data.log_prob(sde, x, 1e-5)) / (dim * np.log(2.0))
     assert float(jnp.abs(error).max()) < bits
 
 
@@ -213,6 +218,7 @@ def test_dequantization_depends_on_key_and_example_alone():
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=1.0), "t_min"),
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), prior_log_prob=lambda x: x),
          "prior_log_prob returned shape"),
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), rtol=1e-3, atol=1e-16), "1e-11"),
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=0.0), "infinite log SNR"),
         (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
@@ -269,6 +275,21 @@ def test_float64_on_request(mixture):
         want = sd.log_likelihood(KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11}))
     np.testing.assert_allclose(np.asarray(out.log_prob), np.asarray(want.log_prob), atol=1e-8)
     assert sd.log_likelihood(KEY, sde, model, x).log_prob.dtype == jnp.float32
+
+
+def test_settings_say_the_precision_of_the_solve(mixture, unchecked):
+    """NumPy's float64 without x64 is solved in float32."""
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    out = sd.log_likelihood(KEY, sd.VP(), mixture.score(sd.VP()), x)
+    assert (out.log_prob.dtype, out.settings.dtype) == (jnp.float32, "float32")
+
+
+def test_the_line_to_write_is_one_that_works(unchecked):
+    """Also below zero."""
+    x = jnp.asarray(np.random.default_rng(0).integers(-128, 128, (4, 8, 8, 1)), jnp.float32).at[0].set(-128)
+    with pytest.raises(ValueError, match=r"levels=256\)\(key, x0 \+ 128\)"):
+        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x)
+    assert float(jnp.abs(sd.UniformDequantization(levels=256)(KEY, x + 128)).max()) <= 1.0
 
 
 @pytest.mark.parametrize(("top", "line"), [(255, r"levels=256\)"), (16, r"levels=17\)")])
