@@ -7,7 +7,8 @@ Each recipe is an experiment of `experiments/`, with flags if there are any ("di
 trained with seeds 0, 1, 2 in folders of their own; finished ones are taken as they are. Every digit is evaluated
 `--draws` times under uniform and under truncated-normal dequantisation, each from a t_min of its own, with the same
 noise and the same probes for every model, so that a difference is of the models: its standard error is over digits,
-each the mean over seeds and draws. The seeds' own differences are printed beside it.
+each the mean over seeds and draws, and so of these seeds. The seeds' own differences are printed beside it, and the
+standard error of their mean: what other seeds might bring.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def main() -> None:
         "--recipes": {"nargs": "+", "default": ["digits_vp", "digits_likelihood"],
                       "help": "experiments with their flags; the others are compared with the first"},
         "--seeds": {"type": int, "nargs": "+", "default": [0, 1, 2], "help": "(default 0 1 2)"},
+        "--settings": {"nargs": "+", "default": list(SETTINGS), "choices": list(SETTINGS), "help": "(default: all)"},
         "--draws": {"type": int, "default": 2, "help": "dequantisations of each digit (default 2)"},
         "--probes": {"type": int, "default": 4, "help": "probes of each (default 4)"},
     })  # fmt: skip
@@ -59,7 +61,7 @@ def main() -> None:
     report = bench.Report("likelihood_recipe", args.quick, {
         "recipes": args.recipes, "seeds": seeds, "draws": args.draws, "probes": args.probes, "digits": len(test),
         "tolerance": TOLERANCE, "t_min": {name: t_min for name, (_, t_min) in SETTINGS.items()}})  # fmt: skip
-    for name, (kind, t_min) in SETTINGS.items():
+    for name, (kind, t_min) in ((name, SETTINGS[name]) for name in args.settings):
 
         def evaluate(folder: Path, kind: str = kind, t_min: float = t_min) -> np.ndarray:
             model = sd.load(folder)
@@ -115,7 +117,10 @@ def compare(report: bench.Report, name: str, found: dict[tuple[str, int], np.nda
         report.figures[label] = float(mean.mean())
         report.figures[f"{label}, paired standard error"] = error(mean)
         report.figures[f"{label}, in standard errors"] = float(mean.mean() / error(mean))
-        report.figures[f"{label}, seed by seed"] = [round(float(value), 4) for value in difference.mean(axis=1)]
+        of_seed = difference.mean(axis=1)
+        report.figures[f"{label}, seed by seed"] = [round(float(value), 4) for value in of_seed]
+        if len(of_seed) > 1:
+            report.figures[f"{label}, standard error over seeds"] = error(of_seed)
 
 
 if __name__ == "__main__":
