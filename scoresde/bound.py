@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import as_argument, full_precision, in_chunks
+from scoresde.calls import as_argument, check_score, full_precision, in_chunks
 from scoresde.dequantization import check_real_valued
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
@@ -75,6 +75,7 @@ def variational_bound(
     check_sde(sde)
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
+    check_score(sde, score, cond)
     check_count("num_times", num_times, 2)
     check_real_valued(x0, "x0")
     check_setting("t_min", t_min, 0.0, 1.0, inclusive=sde.noisy_at_zero)

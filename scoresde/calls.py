@@ -16,6 +16,7 @@ from jax import Array
 from jaxtyping import PyTree
 from tqdm import tqdm
 
+from scoresde.sde.base import SDE
 from scoresde.sharding import gather, spread
 from scoresde.types import Cond, check_count, is_concrete, pytree_dataclass
 
@@ -90,6 +91,37 @@ def _as_leaf(leaf: Any) -> Any:
     except TypeError:
         return ByIdentity(leaf)
     return leaf
+
+
+def check_score(sde: SDE, score: Any, cond: Cond) -> None:
+    """The score was made for this SDE, and labels are rows of its network's table, where that can be read.
+
+    Raises:
+        ValueError: if a label is none of the network's classes; the one after the last stands for "no label".
+    """
+    own = getattr(score, "sde", None)
+    if isinstance(own, SDE) and not _alike(own, sde):
+        warnings.warn(f"the score is that of {own}, and is used under {sde}: hand over the same SDE, its .sde.",
+                      stacklevel=3)  # fmt: skip
+    classes = getattr(getattr(getattr(score, "net", None), "config", None), "num_classes", None)
+    if classes is None:
+        return
+    if cond is None:
+        warnings.warn(f"the network has {classes} classes and no cond arrived: it takes its row for no label, which "
+                      f"`fit` does not train. Write cond=labels, 0 … {classes - 1}.", stacklevel=3)  # fmt: skip
+    elif is_concrete(cond) and np.size(cond) and not 0 <= np.min(cond) <= np.max(cond) <= classes:
+        raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
+
+
+def _alike(a: SDE, b: SDE) -> bool:
+    """Of one type and settings, or a setting is not known yet."""
+    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
+    if type(a) is not type(b) or len(leaves[0]) != len(leaves[1]):
+        return False
+    known = is_concrete(*leaves[0], *leaves[1])
+    return not known or all(
+        np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in zip(*leaves, strict=True)
+    )
 
 
 @contextmanager

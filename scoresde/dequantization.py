@@ -178,10 +178,11 @@ def check_levels(k: Array, levels: int) -> None:
             )
 
 
-def check_real_valued(x: Array | np.ndarray, name: str) -> None:
+def check_real_valued(x: Array | np.ndarray, name: str, anew: bool = False) -> None:
     """x is finite, and not integers in disguise, where that can be read now: raw pixels 0 … 255 as float32, say.
 
-    Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance.
+    Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance. anew:
+    the noise is for `fit` to draw, at every step.
 
     Raises:
         ValueError: if it holds NaN or infinity, or 64 entries and more, all whole, of more than two values.
@@ -200,7 +201,9 @@ def check_real_valued(x: Array | np.ndarray, name: str) -> None:
         low, high = values.min(), values.max()
         levels = 256 if 17 <= high - min(low, 0) <= 255 else int(high - min(low, 0)) + 1
         shifted = f"{name} + {-low:g}" if low < 0 else name
+        line = f"sd.UniformDequantization(levels={levels})"
+        line = f"prepare={line}, drawn anew at every step" if anew else f"{line}(key, {shifted})"
         raise ValueError(
-            f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. Write "
-            f"sd.UniformDequantization(levels={levels})(key, {shifted}), which also scales to [-1, 1]."
+            f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. Write {line}, "
+            f"which also scales to [-1, 1]{f', and {shifted} for {name}' if anew and low < 0 else ''}."
         )

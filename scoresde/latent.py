@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import as_argument, full_precision, in_chunks
+from scoresde.calls import as_argument, check_score, full_precision, in_chunks
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
 from scoresde.sampling.base import Sample, check_times, finish
 from scoresde.sde.base import SDE, check_sde, reverse_drift
@@ -105,6 +105,7 @@ def _flow(
     check_sde(sde)
     check_batch(x)
     check_cond(cond, x.shape[0])
+    check_score(sde, score, cond)
     check_times(min(ends))
     check_variable(variable, sde, min(ends))
     settings = (check_solver(solver, rtol, atol), variable, rtol, atol, ends)

@@ -16,7 +16,7 @@ import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.calls import as_argument, full_precision, in_chunks
+from scoresde.calls import as_argument, check_score, full_precision, in_chunks
 from scoresde.dequantization import check_real_valued
 from scoresde.divergence import Divergence, Hutchinson
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, Solution, check_solver, check_variable, solve
@@ -134,6 +134,7 @@ def log_likelihood(
     check_sde(sde)
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
+    check_score(sde, score, cond)
     if 0.0 < atol < 1e-8 * rtol:
         raise ValueError(f"atol = {atol:g} is tiny beside rtol = {rtol:g}: write at least {1e-8 * rtol:g}.")
     check_setting("t_min", t_min, 0.0, 1.0)

@@ -73,7 +73,7 @@ def data_dim(x: Array) -> int:
 def as_typed_key(key: Array) -> Array:
     """A typed key array; raw uint32 keys of `jax.random.PRNGKey` are wrapped."""
     if not isinstance(key, jax.Array):
-        raise TypeError(f"key is a {type(key).__name__}: wanted a JAX random key. Write jax.random.key(0).")
+        raise TypeError(f"key is of type {type(key).__name__}: wanted a JAX random key. Write jax.random.key(0).")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     if key.dtype == jnp.uint32 and key.ndim in (1, 2):

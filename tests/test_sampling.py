@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SAMPLERS, each_under_one, ring
+from flax import nnx
 from gaussian import gaussian_score
 
 import scoresde as sd
@@ -428,3 +429,28 @@ def test_half_precision_has_the_law_of_full(sampler):
     x = np.asarray(out.x, np.float64)
     assert abs(x.mean() - 0.7) < 5 * np.sqrt(0.25 / n) + 0.002
     assert abs(x.var() / 0.25 - 1.0) < 5 * np.sqrt(2.0 / n)
+
+
+# --- A score that does not belong ---
+
+
+def test_a_score_of_another_sde_is_said(mixture, recwarn):
+    """For samples and likelihoods; the same SDE, its settings as numbers or arrays, is not."""
+    score = mixture.score(sd.VP())
+    with pytest.warns(UserWarning, match=r"the score is that of VP\(.*used under VE"):
+        sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), score, (2, 2))
+    with pytest.warns(UserWarning, match=r"used under VP\(beta_min=0.2"):
+        sd.log_likelihood(KEY, sd.VP(beta_min=0.2), score, jnp.full((1, 2), 0.3), rtol=1e-2, atol=1e-2)
+    recwarn.clear()
+    sd.sample(KEY, sd.EulerMaruyama(2), jax.tree.map(jnp.float32, sd.VP()), score, (2, 2))
+    sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), lambda x, t: -x, (2, 2))
+    assert not [w for w in recwarn if "the score is that of" in str(w.message)]
+
+
+def test_labels_are_those_of_the_network():
+    net = sd.MLPConfig(width=4, depth=1, num_classes=2).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
+    with pytest.raises(ValueError, match=r"0 … 5: wanted labels 0 … 1"):
+        sd.sample(KEY, sd.EulerMaruyama(2), sd.VP(), model, (3, 2), cond=jnp.asarray([0, 5, 1]))
+    with pytest.warns(UserWarning, match="no cond arrived"):
+        sd.sample(KEY, sd.EulerMaruyama(2), sd.VP(), model, (3, 2))

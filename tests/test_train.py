@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.data.images import Images
 from scoresde.sharding import data_mesh
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.state import Skeleton
@@ -208,6 +209,11 @@ def test_integers_where_reals_are_wanted_are_refused_before_training(mixture):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 2))
     with pytest.raises(ValueError, match=r"data holds whole numbers .*UniformDequantization\(levels=256\)"):
         sd.fit(KEY, mlp(), pixels.astype(np.float32), training=SMALL)
+    with pytest.raises(ValueError, match=r"prepare=sd.UniformDequantization\(levels=256\), drawn anew"):
+        sd.fit(KEY, mlp(), pixels.astype(np.uint8), training=SMALL)
+    source = Images(np.zeros((8, 2, 2, 1), np.uint8))
+    with pytest.raises(TypeError, match=r"data are integers, uint8: write prepare="):
+        sd.fit(KEY, mlp(), source, validation=0.0, training=SMALL)
     with pytest.raises(ValueError, match="wanted integers both, or reals both"):
         sd.fit(KEY, mlp(), data(mixture), validation=pixels, training=SMALL)
 

@@ -155,7 +155,10 @@ def add_label(h: Float[Array, " batch width"], table: nnx.Embed | None, cond: Ar
     """h plus each example's row of the table; h itself where the network is unconditional."""
     if table is None:
         if cond is not None:
-            raise ValueError("a condition arrived at an unconditional network: build it with num_classes=...")
+            raise ValueError(
+                "a condition arrived at an unconditional network: build it with num_classes=..., or leave it out "
+                "(labels of images: Images(pixels), or .without_labels())."
+            )
         return h
     label = jnp.full(h.shape[:1], table.num_embeddings - 1) if cond is None else cond
     if label.shape != h.shape[:1] or not jnp.issubdtype(label.dtype, jnp.integer):

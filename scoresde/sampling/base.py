@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.calls import ByIdentity, as_argument, in_chunks
+from scoresde.calls import ByIdentity, as_argument, check_score, in_chunks
 from scoresde.sde.base import SDE, check_sde, denoise, plain_settings
 from scoresde.types import (
     Cond,
@@ -152,6 +152,7 @@ def sample(
     if len(shape) < 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
     check_cond(cond, shape[0])
+    check_score(sde, score, cond)
     sde, start, held = plain_settings(sde), getattr(sampler, "start", 1.0), traced(sampler)
     try:
         hash(sampler)

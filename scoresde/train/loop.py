@@ -99,7 +99,12 @@ def fit(
         if isinstance(part, ArraySource):
             check_labels(model, part.cond, (len(part),))
             if prepare is None:
-                check_real_valued(part.x, "data")
+                check_real_valued(part.x, "data", anew=True)
+        elif part is not None and prepare is None:
+            kind = take(part, np.arange(1))[0].dtype
+            if np.issubdtype(kind, np.integer):
+                raise TypeError(f"data are integers, {kind}: write prepare=sd.UniformDequantization(levels=256), which "
+                                f"draws its noise anew at every step, or prepare.Scale.")  # fmt: skip
     about = {
         **describe(model, loop.shape, prepare),
         "data": fingerprint_of(train, held_out),
@@ -231,7 +236,7 @@ class _Loop:
 
 
 def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool) -> bool:
-    """Run to the last step; returns whether it was interrupted before it."""
+    """Run to the last step; returns whether it was interrupted."""
     training = loop.training
     most = training.steps_per_dispatch or _usual_dispatch(loop)
     window: list[dict[str, Array]] = []
@@ -267,7 +272,7 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
             window, clock, clock_step, waited = [], time.perf_counter(), loop.step, ahead.waited
         if saved != loop.step:
             save()
-    return loop.step < training.steps
+    return loop.step < training.steps or stop.is_set()
 
 
 def _usual_dispatch(loop: _Loop) -> int:
