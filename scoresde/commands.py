@@ -321,9 +321,13 @@ class Info:
                 except CheckpointError as error:
                     checkpoints[step] = str(error)
         pieces = about.get("model") or about.get("own") or config
+        status, steps = results.get("status"), config.get("steps")  # of `fit` alone, config.yaml is its Training
+        good = [step for step, state in checkpoints.items() if state == "good"]
+        if status is None and good and isinstance(steps, int):
+            status = "finished" if good[-1] >= steps else f"at step {good[-1]} of {steps}"
         return {
             "run": str(path),
-            "status": results.get("status"),
+            "status": status,
             **{name: pieces.get(name) for name in ("sde", "net", "parameterization")},
             "parameters": parameters,
             "shape": about.get("shape"),
@@ -372,6 +376,8 @@ class ImportCheckpoint:
 
 def _run_folder(run: str) -> Path:
     path = Path(run).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no folder {path}: wanted a run's, such as runs/digits_vp.")
     if not any((path / name).exists() for name in ("checkpoints", "config.yaml", "metrics.jsonl", "results.json")):
         raise FileNotFoundError(f"{path} is not a run's folder: it has neither checkpoints nor config.yaml.")
     return path

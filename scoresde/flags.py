@@ -34,7 +34,7 @@ class UsageError(ValueError):
 
 def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> NoReturn:
     """Read the command line into `kind`, run main on it and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
-    interrupted = "interrupted; the same command goes on from the last checkpoint."
+    interrupted = "interrupted; the same command goes on from the last checkpoint, if there is one."
     leave(exit_code(lambda flags: main(parse(kind, flags, description=description)), sys.argv[1:], interrupted))
 
 

@@ -489,7 +489,7 @@ def test_report_is_written_anew(copy, call):
         (["sample", "nowhere"], 1, "nowhere is not a run's folder"),
         (["likelihood", "RUN", "--exact", "--probes", "2"], 2, "--exact uses no probes"),
         (["likelihood", "RUN", "--tolerance", "0"], 2, "tolerance"),
-        (["info", "nowhere"], 1, "nowhere is not a run's folder"),
+        (["info", "nowhere"], 1, "there is no folder nowhere"),
         (["report", "."], 1, "is not a run's folder"),
     ],
 )
