@@ -29,6 +29,16 @@ def test_the_standard_error_is_that_of_the_mean_over_new_sets():
     assert np.std([f.mean for f in found]) == pytest.approx(np.mean([f.stderr for f in found]), rel=0.1)
 
 
+def test_the_shares_sum_where_a_variance_comes_out_below_zero():
+    """No dequantisation noise: about half of such sets estimate it below zero, or the examples' with few of them."""
+    rng = np.random.default_rng(3)
+    for example in (0.5, 0.0):
+        for _ in range(50):
+            found = split_error(*draws(rng, 12, 3, example, 0.0, 0.3))
+            parts = (found.examples, found.dequantization, found.probes)
+            assert np.sum(np.square(parts)) == pytest.approx(found.stderr**2, rel=1e-9)
+
+
 def test_what_cannot_be_told_is_none():
     rng = np.random.default_rng(2)
     values, probe = draws(rng, 100, 1, 0.5, 0.3, 0.2)
