@@ -43,7 +43,7 @@ class Mixture2D(pipeline.Experiment):
     """Samples for the distances and the picture."""
     likelihood_tolerance: float = 1e-5
     """Relative and absolute tolerance of the likelihood's solver."""
-    evaluation_batch: int = 5000
+    evaluation_batch: int = 2000
     """Examples at a time in sampling and likelihoods: fewer need less memory."""
     num_data: int = 20_000
     """Draws to train on."""
@@ -126,7 +126,8 @@ class MixtureTask:
         """The exact log density of the data and the model's, in nats."""
         tolerance = settings.likelihood_tolerance
         out = sd.log_likelihood(jax.random.key(0), model.sde, model, x, divergence=sd.ExactDivergence(),
-                                rtol=tolerance, atol=tolerance, batch_size=2000, progress=True)  # fmt: skip
+                                rtol=tolerance, atol=tolerance, batch_size=settings.evaluation_batch,
+                                progress=True)  # fmt: skip
         return np.asarray(self.mixture.log_prob(model.sde, x, 0.0)), np.asarray(out.log_prob)
 
     def _densities(self, settings: Mixture2D, model: sd.ScoreModel, path: Path, points: int = 60) -> None:

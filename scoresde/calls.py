@@ -103,7 +103,7 @@ def check_score(sde: SDE, score: Any, cond: Cond) -> None:
     if isinstance(own, SDE) and not _alike(own, sde):
         warnings.warn(f"the score is that of {own}, and is used under {sde}: hand over the same SDE, its .sde.",
                       stacklevel=3)  # fmt: skip
-    classes = getattr(getattr(getattr(score, "net", None), "config", None), "num_classes", None)
+    classes = getattr(score, "num_classes", None)
     if classes is None:
         return
     if cond is None:

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import time
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -66,19 +65,19 @@ class OfModel:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed}: wanted 0 … {2**32 - 1}.")
 
-    def open(self) -> tuple[Trained, int | None]:
-        """The trained model, and the number of its classes.
+    def open(self) -> Trained:
+        """The trained model.
 
         Raises:
             ValueError: if the label is none of them.
         """
         use_cpu_cores()  # before anything else of JAX
         trained = open_run(self.run, step=self.step, ema=self.ema)
-        classes = getattr(getattr(trained.model.net, "config", None), "num_classes", None)
+        classes = trained.model.num_classes
         if self.label is not None and not 0 <= self.label < (classes or 0):
             wanted = f"0 … {classes - 1}" if classes else "none, the network is unconditional"
             raise ValueError(f"label = {self.label}: wanted {wanted}.")
-        return trained, classes
+        return trained
 
     def about(self, trained: Trained) -> dict[str, Any]:
         """Which model it was."""
@@ -108,7 +107,7 @@ class Sample(OfModel):
             raise ValueError("a sampler that starts below t = 1 needs data to start from: sd.sample(..., x0=data).")
 
     def __call__(self) -> dict[str, Any]:
-        trained, classes = self.open()
+        trained = self.open()
         num = self.num or 64
         about = {**self.about(trained), "num": num, "label": self.label, "sampler": to_dict(self.sampler, AnySampler)}
         path = Path(self.out).expanduser() if self.out else trained.path / "samples" / f"{self._name(about)}.npz"
@@ -119,7 +118,7 @@ class Sample(OfModel):
             raise ValueError(f"examples of shape {trained.shape}: a GIF is drawn of images and points of the plane.")
         start = time.perf_counter()
         label: dict[str, Any] = {}
-        if classes:
+        if classes := trained.model.num_classes:
             label = {"label": np.arange(num) % classes if self.label is None else np.full(num, self.label)}
         out = sample(jax.random.key(self.seed), self.sampler, trained.model.sde, trained.model, (num, *trained.shape),
                      label.get("label"), self.batch_size, progress=True)  # fmt: skip
@@ -200,9 +199,9 @@ class Likelihood(OfModel):
     def __call__(self) -> dict[str, Any]:
         from scoresde import __version__
 
-        trained, classes = self.open()
+        trained = self.open()
         path = Path(self.data).expanduser() if self.data else trained.path / HELD_OUT
-        x, cond = self._examples(trained, path, classes)
+        x, cond = self._examples(trained, path)
         sde, dequantization = trained.model.sde, self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
         bins = {name: getattr(dequantization, name, None) for name in ("levels", "low", "high")}
@@ -254,18 +253,9 @@ class Likelihood(OfModel):
             return prepare
         if prepare is None:
             raise ValueError(f"{trained.path} trained on real-valued data: there is nothing to dequantise.")
-        sde, half = trained.model.sde, (prepare.high - prepare.low) / (2 * prepare.levels)
-        found = TruncatedNormalDequantization(sde, self.t_min, **dataclasses.asdict(prepare))
-        if found.tau > 5.0:
-            wanted = float(sde.time_from_log_snr(2.0 * math.log(3.0 / half)))
-            warnings.warn(
-                f"at t_min = {self.t_min:g} half a bin is {found.tau:.0f} standard deviations of the SDE's noise, so "
-                f"the dequantised data are spikes, which no network has seen: --t-min {wanted:.1g} makes it 3.",
-                stacklevel=2,
-            )
-        return found
+        return TruncatedNormalDequantization(trained.model.sde, self.t_min, **dataclasses.asdict(prepare))
 
-    def _examples(self, trained: Trained, path: Path, classes: int | None) -> tuple[np.ndarray, Cond]:
+    def _examples(self, trained: Trained, path: Path) -> tuple[np.ndarray, Cond]:
         """Examples as training took them, and their conditions."""
         if own := (trained.about.get("prepare") or {}).get("own"):
             raise ValueError(f"{trained.path} prepared its data by {own}, which its folder does not hold: prepare them "
@@ -281,7 +271,7 @@ class Likelihood(OfModel):
             raise ValueError(f"{path} holds {getattr(x, 'shape', 'several arrays')}: wanted one array of shape "
                              f"(n, {', '.join(map(str, trained.shape))}), n > 0.")  # fmt: skip
         check_numbers(x, str(path))
-        if classes and (cond is None) == (self.label is None):
+        if (classes := trained.model.num_classes) and (cond is None) == (self.label is None):
             have = "no labels: name their class" if cond is None else "labels of their own: leave out"
             raise ValueError(f"the network has {classes} classes, and the examples of {path} have {have}, --label K.")
         cond = cond if self.label is None else np.full(len(x), self.label)

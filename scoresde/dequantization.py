@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,9 @@ class TruncatedNormalDequantization:
 
         -log P(k) <= -E log p_{t_min}(z) - D H,   bits/dim = -(log p + D H) / (D ln 2), with no other offset
 
+    Beyond a tau of about 5 the data are spikes within their bins, a density that no network has learnt: that is warned
+    of, with the t_min at which tau is 3.
+
     Raises:
         ValueError: if levels < 2, low >= high, or t_min lies outside (0, 1).
     """
@@ -89,6 +93,14 @@ class TruncatedNormalDequantization:
         check_setting("t_min", self.t_min, 0.0, 1.0, inclusive=self.sde.noisy_at_zero)
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}.")
+        if is_concrete(*jax.tree.leaves((self.sde, self.t_min))) and (tau := float(self._scales[2])) > 5.0:
+            half = (self.high - self.low) / (2.0 * self.levels)
+            wanted = float(self.sde.time_from_log_snr(2.0 * math.log(3.0 / half)))
+            warnings.warn(
+                f"at t_min = {self.t_min:g} half a bin of {self.levels} levels is {tau:.0f} standard deviations of the "
+                f"SDE's noise: the data are spikes, which no network has seen. t_min = {wanted:.1g} makes it 3.",
+                stacklevel=3,
+            )
 
     @property
     def _scales(self) -> tuple[Array, Array, Array]:
@@ -109,11 +121,6 @@ class TruncatedNormalDequantization:
         keys = example_keys(key, k.shape[0])
         u = jax.vmap(lambda key: jax.random.truncated_normal(key, -tau, tau, k.shape[1:]))(keys)
         return alpha * self._centre(k) + sigma * u
-
-    @property
-    def tau(self) -> float:
-        """Half a bin in standard deviations of the SDE's noise at t_min: beyond about 5 the noise is a spike in it."""
-        return float(self._scales[2])
 
     @property
     def entropy(self) -> Float[Array, ""]:

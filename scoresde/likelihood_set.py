@@ -168,8 +168,7 @@ def split_error(
 
     A variance estimated below zero counts as zero, and the others as what is left.
 
-    dequantized: whether v_d is there at all. Failed examples (NaN) are
-    to be left out before.
+    dequantized: whether v_d is there at all. Failed examples (NaN) are to be left out before.
 
     Raises:
         ValueError: if there is no example, or a value is NaN.

@@ -247,6 +247,11 @@ class ScoreModel:
     net: Callable[..., Array]
     parameterization: Any = Noise()
 
+    @property
+    def num_classes(self) -> int | None:
+        """Of a conditional network of the library; None: unconditional, or what a network of your own does not say."""
+        return getattr(getattr(self.net, "config", None), "num_classes", None)
+
     def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
         """The score, -noise / sigma; t: one time, or one per example."""
         _, noise = self.data_and_noise(x, t, cond)

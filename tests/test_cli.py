@@ -279,7 +279,7 @@ def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, jso
     parts = about["error_split"]
     assert sum(part**2 for part in parts.values()) == pytest.approx(about["bits_per_dim_stderr"] ** 2, rel=1e-6)
     assert parts["examples"] > 0 < parts["dequantization"]
-    with pytest.warns(UserWarning, match=r"half a bin is 59 standard deviations .* --t-min 0.003 makes it 3"):
+    with pytest.warns(UserWarning, match=r"half a bin of 17 levels is 59 standard .* t_min = 0.003 makes it 3"):
         commands.Likelihood(str(trained), dequantization="truncated-normal")._dequantization(run)
 
 
@@ -309,6 +309,9 @@ def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, j
     code, _, err = call("likelihood", trained, *flags)
     assert code == 1
     assert "line 2 cannot be read" in err
+    weights = json.loads(content[0])["about"]["weights"]  # other weights at the same step have rows of their own
+    raw = json_of("likelihood", trained, "--no-ema", *flags)
+    assert weights not in Path(raw["rows"]).read_text()
     rows.write_text(content[0][:-30])  # killed in its first line: as if new
     assert json_of("likelihood", trained, *flags) | {"seconds": 0} == whole | {"seconds": 0}
 

@@ -130,6 +130,18 @@ def test_known_integers_are_dequantised_inside_jit(kind):
         jax.jit(lambda key: dequantize(key, above))(KEY)
 
 
+@pytest.mark.parametrize("sde", [sd.VP(), sd.SubVP(), sd.VE()], ids=["vp", "subvp", "ve"])
+def test_spikes_are_said_and_the_t_min_to_write(sde, recwarn):
+    """17 levels at t_min = 1e-5; at the one that is named, to its one digit, half a bin is about 3 deviations."""
+    sd.TruncatedNormalDequantization(sde, 1e-5, 17)
+    (warning,) = recwarn
+    t_min = float(str(warning.message).split("t_min = ")[-1].split()[0])
+    recwarn.clear()
+    sd.TruncatedNormalDequantization(sde, t_min, 17)
+    assert not list(recwarn)
+    assert float(sde.alpha(t_min) / sde.sigma(t_min)) / 17 == pytest.approx(3.0, rel=0.5)
+
+
 def test_many_levels_stay_in_their_bins():
     """10 000 levels, where rounding of z is a part of the bin: every log q is finite."""
     dequantize, k = sd.TruncatedNormalDequantization(sd.VP(), levels=10_000), jnp.arange(0, 10_000, 7)[:, None]

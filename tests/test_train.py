@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -219,6 +220,24 @@ def test_integers_where_reals_are_wanted_are_refused_before_training(mixture):
 
 
 # --- What is not finite ---
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
+    """SIGINT at a validation: stopped there, saved, and said; the same call goes on to the end."""
+
+    def interrupt(now, model):
+        if now == step:
+            signal.raise_signal(signal.SIGINT)
+
+    training = dataclasses.replace(SMALL, steps=4, log_every=1, validate_every=1)
+    call = lambda callbacks: sd.fit(KEY, mlp(), data(mixture), training=training, run=tmp_path / "run",  # noqa: E731
+                                    callbacks=callbacks, progress=False)  # fmt: skip
+    stopped = call([interrupt])
+    assert (stopped.step, stopped.interrupted) == (step, True)
+    assert sd.Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == step
+    whole = call([])
+    assert (whole.step, whole.interrupted) == (4, False)
 
 
 def test_one_of_several_processes_is_refused(mixture, monkeypatch):

@@ -101,7 +101,7 @@ def fingerprint_of(train: Source, held_out: Source | None) -> str:
 
 def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
     """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
-    classes = getattr(getattr(model.net, "config", None), "num_classes", None)
+    classes = model.num_classes
     if classes is None:
         return
     if cond is None:
