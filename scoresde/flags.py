@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
+import itertools
 import os
 import re
 import shutil
@@ -179,13 +181,32 @@ def _choose(kind: Any, values: dict[str, Any], arguments: Sequence[str]) -> tupl
         unions = _unions(kind, values)
         if place not in unions:
             raise UsageError(f"{place}:{chosen[place]} is no choice here. There are:\n{_listing(unions)}")
-        names = {_name(member).replace("-", ""): member for member in unions[place]}
+        names = _by_name(unions[place])
         wanted = chosen[place].replace("-", "").lower().removesuffix("config")
         if wanted not in names:
-            listing = _listing({place: unions[place]}).strip()
-            raise UsageError(f"{place}:{chosen[place]} is no choice: wanted one of {listing}.")
+            raise UsageError(f"{place}:{chosen[place]} is no choice: {_meant(place, wanted, unions[place])}")
         values = _put(values, place.split("."), names[wanted])
+    unions = _unions(kind, values)
+    for word, following in itertools.pairwise([*others, ""]):
+        option, _, member = word.partition("=")
+        place = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and place in unions:  # --sampler heun, or --sampler=heun
+            wanted = (member or following).replace("-", "").lower()
+            raise UsageError(f"{option} is a choice, not an option: {_meant(place, wanted, unions[place])}")
     return values, others
+
+
+def _by_name(members: Sequence[type]) -> dict[str, type]:
+    """Members by their names on the command line, without hyphens."""
+    return {_name(member).replace("-", ""): member for member in members}
+
+
+def _meant(place: str, wanted: str, members: Sequence[type]) -> str:
+    """The line to write, where it can be guessed, and all the members."""
+    names = _by_name(members)
+    near = difflib.get_close_matches(wanted, names, 1, cutoff=0.5)
+    line = f"write {place}:{_name(names[near[0]])}, or another" if near else "wanted one"
+    return f"{line} of\n{_listing({place: members})}"
 
 
 def _put(values: Mapping[str, Any], place: list[str], member: type) -> dict[str, Any]:

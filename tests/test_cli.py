@@ -482,7 +482,11 @@ def test_report_is_written_anew(copy, call):
         (["sample", "RUN", "--nun", "3"], 2, "--num"),
         (["sample", "RUN", "--sampler.num-stes", "3"], 2, "--sampler.num-steps"),
         (["sample", "RUN", "--sampler.rtol", "1"], 2, "--sampler.rtol"),
-        (["sample", "RUN", "sampler:euler"], 2, "wanted one of sampler:{probability-flow, euler-maruyama"),
+        (
+            ["sample", "RUN", "sampler:euler"],
+            2,
+            "is no choice: write sampler:euler-maruyama, or another of\n  sampler:{probability-flow, euler-maruyama",
+        ),
         (["sample", "RUN", "--num", "0"], 2, "num = 0: wanted a whole number"),
         (["sample", "RUN", "--out", "x.png"], 2, "ends in .npz"),
         (["sample", "--out", ".", "RUN"], 2, "ends in .npz"),

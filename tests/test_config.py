@@ -295,7 +295,10 @@ def test_the_order_of_flags_and_choices_does_not_matter():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("sde:vpp", r"sde:vpp is no choice: wanted one of sde:{vp, sub-vp, ve}"),
+        ("sde:vpp", r"sde:vpp is no choice: write sde:vp, or another of\n  sde:{vp, sub-vp, ve}"),
+        ("sde:xyz", r"sde:xyz is no choice: wanted one of\n  sde:{vp, sub-vp, ve}"),
+        ("--sde=sub_vp", r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}"),
+        ("--sde sub-vp", r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}"),
         ("sde.grid:uniform", r"no choice here. There are:\n  sde:{vp, sub-vp, ve}\n"),
         ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, "),
         ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
