@@ -18,8 +18,8 @@ import photographs
 
 import scoresde as sd
 from scoresde.flags import run
-from scoresde.import_checkpoint import ORIGINALS
 from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.originals import ORIGINALS
 from scoresde.sampling.choices import AnySampler
 
 ORIGINAL = ORIGINALS["ve/cifar10_ncsnpp_continuous"]

@@ -18,8 +18,8 @@ import dataclasses
 import photographs
 
 from scoresde.flags import run
-from scoresde.import_checkpoint import ORIGINALS
 from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.originals import ORIGINALS
 from scoresde.sampling.choices import AnySampler
 
 ORIGINAL = ORIGINALS["vp/cifar10_ddpmpp_continuous"]

@@ -1,6 +1,6 @@
 """Photographs: settings, data and evaluation that the CIFAR-10, CelebA and FFHQ experiments share.
 
-Networks, processes and samplers are `ORIGINALS` of `scoresde.import_checkpoint`, the continuous configurations of Song
+Networks, processes and samplers are `ORIGINALS` of `scoresde.originals`, the continuous configurations of Song
 et al. 2021; the optimisation is that of the same files. What differs: theirs trains on images without noise, ours on
 dequantised ones, which a likelihood needs; the moving average's decay is min(ema, (1 + n) / (10 + n)) after n steps
 here, constant there. For VE theirs clips the gradient of half the sum over pixels, ours that of the mean: see
