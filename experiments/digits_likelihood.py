@@ -4,10 +4,13 @@
 
 Uniform log SNR is the importance sampling of Song et al. 2021b's likelihood weighting (`sd.LogSNRTime`): the loss it
 averages is the variational bound. Network, steps and all else are those of `digits_vp.py`. Measured by
-`python benchmarks/likelihood_recipe.py --runs runs`, paired over digits, noise, probes and seeds 0, 1, 2, in bits/dim
-with uniform dequantisation, minus those of `digits_vp.py` (1.916): -0.040 ± 0.002 (1.876), seed by seed -.046, -.032,
--.042. The times alone, under VP (`sde:vp`): -0.006 ± 0.002, seed by seed -.010, +.002, -.010; with truncated-normal
-dequantisation from t_min = 3e-3, -0.033 ± 0.002 (2.191 for 2.223). ± one standard error over digits.
+
+    python benchmarks/likelihood_recipe.py --runs runs --recipes digits_vp "digits_likelihood sde:vp" digits_likelihood
+
+paired over digits, noise, probes and seeds 0, 1, 2, in bits/dim with uniform dequantisation, minus those of
+`digits_vp.py` (1.916): -0.040 ± 0.002 (1.876), seed by seed -.046, -.032, -.042. The times alone, under VP: -0.006 ±
+0.002, seed by seed -.010, +.002, -.010; with truncated-normal dequantisation from t_min = 3e-3, -0.033 ± 0.002 (2.191
+for 2.223). ± one standard error over digits.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ score       a network and what it predicts make a ScoreModel, a function score(x
 loss        denoising score matching (loss.py)
 train       fit: arrays in, an EMA model and a run's folder out (train/, checkpoint.py); load brings it back
 sampling    EulerMaruyama, PredictorCorrector, DDIM, Heun, ProbabilityFlow, …: from the prior to data (sampling/)
-discrete    DDPM and NCSN: the chains that VP and VE are the limits of (discrete.py)
+discrete    DDPM and NCSN: the chains that VP and VE are the limits of (discrete/)
 likelihood  exact log-likelihoods off the probability-flow ODE, and bits per dimension (likelihood.py)
 evaluation  distances between samples and data (evaluation.py)
 """
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from scoresde.bound import Bound, variational_bound
 from scoresde.dequantization import TruncatedNormalDequantization, UniformDequantization, discrete_bits_per_dim
-from scoresde.discrete import DDPM, NCSN
+from scoresde.discrete.ddpm import DDPM
+from scoresde.discrete.ncsn import NCSN
 from scoresde.divergence import ExactDivergence, Gaussian, Hutchinson, HutchPlusPlus, Rademacher
 from scoresde.gaps import Gaps, gaps
 from scoresde.latent import decode, encode, interpolate

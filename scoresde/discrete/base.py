@@ -1,9 +1,7 @@
-"""DDPM and NCSN: chains of Gaussian steps, by tables. They are VP and VE at finitely many noise levels."""
+"""A chain of Gaussian steps, by tables: what DDPM and NCSN share, which are VP and VE at finitely many noise levels."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -15,8 +13,6 @@ from jaxtyping import Float, Int
 
 from scoresde.score import Index, Noise, Score, ScoreModel
 from scoresde.sde.base import SDE, check_sde, plain_settings
-from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, TabulatedVP
 from scoresde.types import (
     Cond,
     Key,
@@ -25,7 +21,6 @@ from scoresde.types import (
     check_batch,
     check_cond,
     check_count,
-    check_setting,
     example_keys,
     is_concrete,
     normal_like,
@@ -79,7 +74,7 @@ class Chain:
     @property
     def posterior_variances(self) -> np.ndarray:
         """v_i sigma_{i-1}^2 / sigma_i^2 of q(x_{i-1} | x_i, x_0); 0 at i = 0."""
-        return self.variances * _before(self.marginal_variances, 0.0) / self.marginal_variances
+        return self.variances * shifted(self.marginal_variances, 0.0) / self.marginal_variances
 
     # --- Forward ---
 
@@ -104,8 +99,8 @@ class Chain:
         mean = c_i sigma_{i-1}^2 / sigma_i^2 x + a_{i-1} v_i / sigma_i^2 x_0
         """
         i, x, x0 = self._inputs(i, x, x0=x0)
-        keep = self.coefficients * _before(self.marginal_variances, 0.0) / self.marginal_variances
-        pull = _before(self.signal, 1.0) * self.variances / self.marginal_variances
+        keep = self.coefficients * shifted(self.marginal_variances, 0.0) / self.marginal_variances
+        pull = shifted(self.signal, 1.0) * self.variances / self.marginal_variances
         return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(np.sqrt(self.posterior_variances), i, x)
 
     # --- Backward ---
@@ -239,210 +234,6 @@ class Chain:
         return jnp.broadcast_to(i, x.shape[:1]), x, *(jnp.asarray(other) for other in others.values())
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DDPM(Chain):
-    """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239), the discretisation of VP:
-
-        q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I),   alphas_bar_i = prod_{j <= i} (1 - beta_j)
-
-    Raises:
-        ValueError: if a beta does not lie in (0, 1).
-    """
-
-    betas: np.ndarray
-    """beta_i, (N,)."""
-
-    def __post_init__(self):
-        object.__setattr__(self, "betas", _table("betas", self.betas))
-        low, high = self.betas.min(), self.betas.max()
-        if low <= 0.0:
-            raise ValueError(
-                f"betas hold {low:g}: each is the variance that a step adds, above 0. For a rate that starts at 0: "
-                f"DDPM.from_sde(sde, num_steps, exact=True)."
-            )
-        if high >= 1.0:
-            raise ValueError(
-                f"betas hold {high:g}: each is the share of the variance that a step replaces, below 1. Take more "
-                f"steps, or DDPM.from_sde(sde, num_steps, exact=True), valid for few."
-            )
-
-    @classmethod
-    def from_sde(cls, sde: SDE, num_steps: int = 1000, exact: bool = False) -> DDPM:
-        """N steps of a variance-preserving SDE.
-
-        By default beta_i = beta(i / (N - 1)) / N (Song et al. 2021, arXiv:2011.13456, App. B), Ho et al.'s 1e-4 … 0.02
-        for N = 1000: right to first order in 1 / N. exact: beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2 at t_i =
-        (i + 1) / N, whose marginals are the SDE's.
-
-        Raises:
-            ValueError: if the SDE is not variance-preserving, or so few steps make a beta >= 1; exact: round to 1.
-        """
-        _check_from_sde(sde, num_steps)
-        probe = np.linspace(0.0, 1.0, 5)
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            total = np.asarray(sde.alpha(probe) ** 2 + sde.variance(probe))
-            if not np.allclose(total, 1.0, atol=1e-6):
-                raise ValueError(f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde.")
-            if exact:
-                times = np.arange(num_steps + 1) / num_steps
-                betas = -np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times))))
-                if betas.max() >= 1.0:
-                    raise ValueError(
-                        f"num_steps is {num_steps}: a step keeps so little of x that its exact beta rounds to 1. Take "
-                        f"more steps."
-                    )
-                return cls(betas)
-            if num_steps < 2:
-                raise ValueError("num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True.")
-            betas = np.asarray(sde.squared_diffusion(np.linspace(0.0, 1.0, num_steps))) / num_steps
-        if betas.max() >= 1.0:
-            raise ValueError(
-                f"num_steps is {num_steps}: beta(t) / N reaches {betas.max():.3g}, but must stay below 1. Take more "
-                f"than {math.floor(betas.max() * num_steps)} steps, or exact=True, valid for few."
-            )
-        return cls(betas)
-
-    @classmethod
-    def linear(cls, num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> DDPM:
-        """beta_i from first to last in equal steps (Ho et al. 2020)."""
-        check_count("num_steps", num_steps)
-        return cls(np.linspace(first, last, num_steps))
-
-    @classmethod
-    def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DDPM:
-        """alphas_bar = cos^2((t + s) / (1 + s) pi / 2) at t = (i + 1) / N over its value at t = 0; s is the offset.
-
-        Each beta_i is at most max_beta (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17).
-        """
-        check_count("num_steps", num_steps)
-        check_setting("offset", offset, 0.0)
-        times = np.arange(num_steps + 1) / num_steps
-        alphas_bar = np.cos((times + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
-        return cls(np.minimum(1.0 - alphas_bar[1:] / alphas_bar[:-1], max_beta))
-
-    @property
-    def alphas(self) -> np.ndarray:
-        """alpha_i = 1 - beta_i (not the SDE's alpha)."""
-        return 1.0 - self.betas
-
-    @property
-    def alphas_bar(self) -> np.ndarray:
-        """prod_{j <= i} alpha_j, the SDE's alpha^2."""
-        return np.exp(self._log_alphas_bar)
-
-    @property
-    def _log_alphas_bar(self) -> np.ndarray:
-        return np.cumsum(np.log1p(-self.betas))
-
-    @property
-    def coefficients(self) -> np.ndarray:
-        return np.sqrt(self.alphas)
-
-    @property
-    def variances(self) -> np.ndarray:
-        return self.betas
-
-    @property
-    def signal(self) -> np.ndarray:
-        return np.exp(0.5 * self._log_alphas_bar)
-
-    @property
-    def marginal_variances(self) -> np.ndarray:
-        return -np.expm1(self._log_alphas_bar)  # 1 - alphas_bar, with its digits
-
-    def to_sde(self, exact: bool = False) -> VP | TabulatedVP:
-        """The VP SDE that this chain discretises.
-
-        By default, the limit of many steps where there is one: a linear table's VP, beta_min = N beta_0 and beta_max =
-        N beta_{N-1}. exact, and for any other table: the SDE whose marginals at t = (i + 1) / N are the chain's.
-        """
-        first, last = self.betas[[0, -1]]
-        linear = np.linspace(first, last, self.num_steps)  # rtol 1e-6: tables that were stored in float32 too
-        if not exact and self.num_steps > 1 and first <= last and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0):
-            return VP(beta_min=float(self.num_steps * first), beta_max=float(self.num_steps * last))
-        return TabulatedVP(np.concatenate([[0.0], -self._log_alphas_bar]))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class NCSN(Chain):
-    """Noise-conditional score networks, SMLD (Song & Ermon 2019, arXiv:1907.05600), the discretisation of VE:
-
-        q(x_i | x_0) = N(x_0, sigma_i^2 I),   q(x_i | x_{i-1}) = N(x_{i-1}, (sigma_i^2 - sigma_{i-1}^2) I)
-
-    with sigma_{-1} = 0. Scales rise with i; the paper's fall.
-
-    Raises:
-        ValueError: if the scales do not rise from above 0.
-    """
-
-    sigmas: np.ndarray
-    """sigma_i, (N,), rising."""
-
-    def __post_init__(self):
-        object.__setattr__(self, "sigmas", _table("sigmas", self.sigmas))
-        if not (self.sigmas[0] > 0.0 and np.all(np.diff(self.sigmas) > 0.0)):
-            raise ValueError(
-                f"sigmas run {self.sigmas[0]:g} … {self.sigmas[-1]:g}: wanted scales that rise from above 0, e.g. "
-                f"NCSN.geometric(10, 0.01, 1.0)."
-            )
-
-    @classmethod
-    def from_sde(cls, sde: SDE, num_steps: int = 1000) -> NCSN:
-        """sigma_i = sigma(i / (N - 1)), i = 0 … N - 1: geometric for VE (Song et al. 2021, arXiv:2011.13456, App. B).
-
-        Raises:
-            ValueError: if the SDE is not variance-exploding, or N < 2.
-        """
-        _check_from_sde(sde, num_steps)
-        if num_steps < 2:
-            raise ValueError("num_steps is 1: the scales run from sigma(0) to sigma(1), two at least.")
-        times = sde.level_times(num_steps)
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            if not (sde.noisy_at_zero and np.allclose(np.asarray(sde.alpha(times)), 1.0)):
-                raise ValueError(f"the signal of {sde} shrinks: NCSN discretises VE. For VP: DDPM.from_sde.")
-            return cls(np.asarray(sde.sigma(times)))
-
-    @classmethod
-    def geometric(cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0) -> NCSN:
-        """Geometric from sigma_min to sigma_max: NCSN's 10 from 0.01 to 1, NCSNv2's 232 to 50 (data in [0, 1])."""
-        check_count("num_steps", num_steps)
-        if num_steps < 2:
-            raise ValueError("num_steps is 1: the scales run from sigma_min to sigma_max, two at least.")
-        check_setting("sigma_min", sigma_min, 0.0, inclusive=False)
-        check_setting("sigma_max", sigma_max, 0.0, inclusive=False)
-        return cls(np.geomspace(sigma_min, sigma_max, num_steps))
-
-    @property
-    def coefficients(self) -> np.ndarray:
-        return np.ones_like(self.sigmas)
-
-    @property
-    def variances(self) -> np.ndarray:
-        before = _before(self.sigmas, 0.0)
-        return (self.sigmas - before) * (self.sigmas + before)
-
-    @property
-    def signal(self) -> np.ndarray:
-        return np.ones_like(self.sigmas)
-
-    @property
-    def marginal_variances(self) -> np.ndarray:
-        return self.sigmas**2
-
-    def to_sde(self, exact: bool = False) -> VE:
-        """The VE SDE whose marginals at t = i / (N - 1) are this chain's, exactly in any case.
-
-        Raises:
-            ValueError: if the scales are not geometric, to 1e-6 of each, or there is one alone.
-        """
-        if self.num_steps < 2:
-            raise ValueError(f"the chain has one scale, {self.sigmas[0]:g}: a VE runs from one to another.")
-        logs = np.log(self.sigmas)
-        if not np.allclose(logs, np.linspace(logs[0], logs[-1], self.num_steps), rtol=0.0, atol=1e-6):
-            raise ValueError("the scales are not geometric: no VE has them. NCSN.geometric makes such as are.")
-        return VE(sigma_min=float(self.sigmas[0]), sigma_max=float(self.sigmas[-1]))
-
-
 def check_variance(variance: str) -> None:
     """ "posterior" or "beta"."""
     if variance not in ("posterior", "beta"):
@@ -454,7 +245,8 @@ def _check_predicts(predicts: str) -> None:
         raise ValueError(f"predicts is {predicts!r}: wanted 'noise' or 'score'.")
 
 
-def _check_from_sde(sde: SDE, num_steps: int) -> None:
+def check_from_sde(sde: SDE, num_steps: int) -> None:
+    """A chain can be made of the SDE: its settings are known."""
     check_count("num_steps", num_steps)
     _check_known(sde)
 
@@ -465,7 +257,12 @@ def _check_known(sde: SDE) -> None:
         raise TypeError(f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit.")
 
 
-def _table(name: str, values: np.ndarray) -> np.ndarray:
+def table_of(name: str, values: np.ndarray) -> np.ndarray:
+    """Values as a table that nobody changes.
+
+    Raises:
+        ValueError: if they are not finite numbers, (N,).
+    """
     table = np.array(values, np.float64)
     if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
         raise ValueError(f"{name} have shape {table.shape}: wanted finite numbers, (N,), one per step.")
@@ -473,7 +270,7 @@ def _table(name: str, values: np.ndarray) -> np.ndarray:
     return table
 
 
-def _before(table: np.ndarray, first: float) -> np.ndarray:
+def shifted(table: np.ndarray, first: float) -> np.ndarray:
     """The table moved by one: entry i - 1, `first` at i = 0."""
     return np.concatenate([[first], table[:-1]])
 
