@@ -263,6 +263,17 @@ def test_photographs_are_the_papers(monkeypatch):
         found = kind()
         t = found.training
         assert (t.ema, t.batch_size, t.steps, found.size) == (ema, batch, steps, size), name
+        sampler, sde = found.sampler, found.sde
+        if isinstance(sde, sd.VE):
+            about = (sde.sigma_min, sde.sigma_max, sampler.corrector.rule.snr, sampler.num_steps, sampler.t_min)
+            end = {
+                "cifar10_ve": (50.0, 0.16, 1000),
+                "celeba64_ve": (90.0, 0.17, 1000),
+                "ffhq256_ve": (348.0, 0.075, 2000),
+            }
+            assert about == (0.01, *end[name], 1e-5)
+        else:
+            assert (sde.beta_min, sde.beta_max, sampler.num_steps, sampler.t_min) == (0.1, 20.0, 1000, 1e-3)
         scale = 2 / (3 * size**2) if isinstance(found.sde, sd.VE) else 1.0  # clips the gradient of half the sum to 1
         assert (t.learning_rate, t.warmup, t.final_rate) == (2e-4, 5_000, 1.0)
         assert (t.clip, t.epsilon) == pytest.approx((scale, 1e-8 * scale), rel=1e-12)

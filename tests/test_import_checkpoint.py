@@ -220,10 +220,12 @@ class Linen(Settled):
 
 TINY = {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "attention": (4,)}
 RESIDUAL = {"block": "plain", "input_path": "residual", "output_path": "residual"}
+THREE = {"block": "plain", "input_path": "skip", "output_path": "skip", "multipliers": (1, 2, 2)}
 NETS = {
     "ncsnpp": sd.NCSNppConfig.ncsnpp(**TINY, centered=False),
     "ddpmpp with skips": sd.NCSNppConfig.ddpmpp(**TINY, input_path="skip", output_path="skip"),
     "plain, filtered, residual paths": sd.NCSNppConfig.ncsnpp(**TINY | RESIDUAL),
+    "plain, filtered, three levels, skip paths": sd.NCSNppConfig.ncsnpp(**TINY | THREE),  # Downsample_0, _2: _1 is bare
     "ddpm": sd.NCSNppConfig.ddpm(**TINY | {"channels": 32}),
 }
 SHAPE = (8, 8, 3)
