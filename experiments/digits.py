@@ -32,6 +32,8 @@ class Digits(ImageExperiment):
     """Examples at a time in sampling and likelihoods: fewer need less memory."""
     likelihood_t_min: float = 1e-5
     """Where the likelihood starts; a network of discrete levels has learnt nothing below its lowest."""
+    shift: int = 0
+    """Augmentation: training digits are moved at random by up to so many pixels along each axis."""
     seed: int = 0
     """Decides the initial weights, every batch, and every draw."""
     runs: str = "runs"
@@ -44,6 +46,6 @@ def run(settings: Digits, others: dict[str, AnySampler] | None = None) -> int:
     def build() -> ImageTask:
         data = digits()
         return ImageTask.build("digits", data.train, data.test, data.train, data.train_labels, data.levels,
-                               others=others or {})  # fmt: skip
+                               others=others or {}, shift=settings.shift)  # fmt: skip
 
     return pipeline.run(settings, build)

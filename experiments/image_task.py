@@ -13,6 +13,7 @@ import numpy as np
 import pipeline
 
 import scoresde as sd
+from scoresde.data.prepare import RandomShift
 from scoresde.evaluation import Comparison, GaussianFit, compare, frechet_distance
 from scoresde.features import ClassifierFeatures, PCAFeatures, RawFeatures
 from scoresde.files import read_rows
@@ -38,7 +39,7 @@ class ImageTask:
     """Integers: an array, or a source of them."""
     test: np.ndarray
     """Held-out ones."""
-    prepare: sd.UniformDequantization
+    dequantize: sd.UniformDequantization
     classifier: ClassifierFeatures
     gaussian: GaussianFit
     real: np.ndarray
@@ -47,6 +48,8 @@ class ImageTask:
     """Samplers to compare the run's own with."""
     watched: int = 0
     """Held-out images whose bits/dim are watched while training; 0: neither these nor distances."""
+    shift: int = 0
+    """Training images are moved at random by up to so many pixels; 0: not at all."""
     draws: int = 64
     """Samples at every checkpoint: the picture shows 64, a distance is of all."""
 
@@ -64,15 +67,20 @@ class ImageTask:
         """Of one image."""
         return self.test.shape[1:]
 
+    @property
+    def prepare(self) -> sd.UniformDequantization | RandomShift:
+        """What training does to a batch."""
+        return RandomShift(self.shift, self.dequantize) if self.shift else self.dequantize
+
     def watch(self, settings: ImageExperiment, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
         """bits/dim of some held-out images, and the Fréchet distance of the samples that are drawn on the way."""
         if not self.watched:
             return {}
-        x = self.prepare(jax.random.key(settings.seed), jnp.asarray(self.test[: self.watched]))
+        x = self.dequantize(jax.random.key(settings.seed), jnp.asarray(self.test[: self.watched]))
         tolerance = settings.likelihood_tolerance
         likelihood = sd.log_likelihood(jax.random.key(settings.seed + 1), model.sde, model, x, rtol=tolerance,
                                        atol=tolerance, t_min=settings.likelihood_t_min)  # fmt: skip
-        bits = sd.bits_per_dim(likelihood.log_prob, math.prod(self.shape), levels=self.prepare.levels)
+        bits = sd.bits_per_dim(likelihood.log_prob, math.prod(self.shape), levels=self.dequantize.levels)
         features, real = (self.classifier.features(rows) for rows in (drawn(samples), self.real))
         return {"bits_per_dim": float(np.mean(np.asarray(bits)[np.asarray(likelihood.success)])),
                 "frechet_distance": frechet_distance(features, real)}  # fmt: skip
@@ -87,7 +95,7 @@ class ImageTask:
         key_dequantize, key_probes = jax.random.split(key)
         tolerance = settings.likelihood_tolerance
         with clock("likelihood"):
-            x = self.prepare(key_dequantize, jnp.asarray(self.test))
+            x = self.dequantize(key_dequantize, jnp.asarray(self.test))
             likelihood = sd.log_likelihood(key_probes, model.sde, model, x, rtol=tolerance, atol=tolerance,
                                            t_min=settings.likelihood_t_min, batch_size=settings.evaluation_batch,
                                            progress=True)  # fmt: skip
@@ -132,7 +140,7 @@ class ImageTask:
     def figures(self, samples: sd.Sample, likelihood: sd.Likelihood, x: np.ndarray) -> dict[str, float]:
         """The figures of the headline; x is the dequantised test set. Failures are counted, not averaged in."""
         good = np.asarray(likelihood.success)
-        dim, levels = math.prod(self.shape), self.prepare.levels
+        dim, levels = math.prod(self.shape), self.dequantize.levels
         bits = np.asarray(sd.bits_per_dim(likelihood.log_prob, dim, levels=levels))[good]
         found = drawn(samples)
         gaussian = self.gaussian.sample(seed=0, n=len(found))
@@ -166,9 +174,9 @@ class ImageTask:
                 f"{equal.floor_stderr:.2f}"  # fmt: skip
         headline = [
             ["bits/dim, held out", f"{f['bits_per_dim']:.3f} ± {f['bits_per_dim_stderr']:.3f}",
-             f"{count} {self.noun}; uniform dequantisation of {self.prepare.levels} levels, 1 Rademacher probe, t_min "
-             f"{settings.likelihood_t_min:.2g}, tolerance {settings.likelihood_tolerance:g}; ± one standard error "
-             f"over {self.noun}"],
+             f"{count} {self.noun}; uniform dequantisation of {self.dequantize.levels} levels, 1 Rademacher probe, "
+             f"t_min {settings.likelihood_t_min:.2g}, tolerance {settings.likelihood_tolerance:g}; ± one "
+             f"standard error over {self.noun}"],
             ["Fréchet distance", f"{f['fd']:.2f}", f"hidden features of a small classifier, {settings.num_samples} "
              f"samples against {len(self.real)} training {self.noun}; fewer read higher: {floor}"],
             ["recognised", f"{100 * f['sure']:.0f} %", "samples of which that classifier is at least 95 % sure"],

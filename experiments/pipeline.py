@@ -8,7 +8,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,7 +73,7 @@ class Task(Protocol):
     @property
     def test(self) -> np.ndarray: ...
     @property
-    def prepare(self) -> sd.UniformDequantization | None: ...
+    def prepare(self) -> Callable[[jax.Array, jax.Array], jax.Array] | None: ...  # see sd.fit
     @property
     def draws(self) -> int: ...  # samples at every checkpoint
     def picture(self, x: np.ndarray, path: Path) -> None: ...

@@ -22,7 +22,7 @@ from scoresde.data import cache, images
 from scoresde.data.images import Geometry, Images
 from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
-from scoresde.data.prepare import RandomFlip, Scale
+from scoresde.data.prepare import RandomFlip, RandomShift, Scale, without_augmentation
 from scoresde.data.source import Subset, fingerprint
 
 rng = np.random.default_rng(0)
@@ -319,6 +319,33 @@ def test_flips_are_of_key_and_example():
     assert abs(scaled).max() <= 1
     assert scaled.dtype == jnp.float32
     np.testing.assert_allclose(np.sort(scaled, axis=2), np.sort(2.0 * x / 255.0 - 1, axis=2), atol=1e-6)
+
+
+def test_shifts_are_uniform_and_of_key_and_example():
+    """Every example is one of the nine cuts from its edge-padded self, each as often; neighbours do not matter."""
+    image = PIXELS[:1]
+    cuts = [
+        np.pad(image[0], [(1, 1), (1, 1), (0, 0)], mode="edge")[i : i + 8, j : j + 6]
+        for i in range(3)
+        for j in range(3)
+    ]
+    x = jnp.asarray(np.repeat(image, 900, axis=0))
+    moved = np.asarray(RandomShift()(jax.random.key(1), x))
+    equal = np.array([[np.array_equal(row, cut) for cut in cuts] for row in moved])
+    assert np.all(equal.sum(axis=1) == 1)  # so the nine differ, too
+    np.testing.assert_allclose(equal.mean(axis=0), 1 / 9, atol=4.5 * np.sqrt(8 / 81 / len(x)))
+    np.testing.assert_array_equal(RandomShift()(jax.random.key(1), x[:5]), moved[:5])
+    assert RandomShift(2)(jax.random.key(1), jnp.zeros((4, 7, 1))).shape == (4, 7, 1)  # a signal
+    with pytest.raises(ValueError, match="pixels = 0"):
+        RandomShift(0)
+
+
+def test_held_out_examples_are_prepared_without_augmentation():
+    """Whatever is nested comes off, and is named."""
+    dequantize = sd.UniformDequantization()
+    assert without_augmentation(RandomFlip(RandomShift(2, dequantize))) == (dequantize, {"flip": True, "shift": 2})
+    assert without_augmentation(RandomShift()) == (None, {"shift": 1})
+    assert without_augmentation(dequantize) == (dequantize, {})
 
 
 class Mirror(nnx.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,36 @@ class RandomFlip:
         key_flip, key_then = jax.random.split(key)
         flip = jax.vmap(lambda key: jax.random.bernoulli(key))(example_keys(key_flip, len(x)))
         x = jnp.where(right_pad(flip, x), jnp.flip(x, axis=-2), x)
+        return x if self.then is None else self.then(key_then, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomShift:
+    """Every example moved by whole pixels, uniformly in -pixels … pixels along each axis, then `then`.
+
+    What moves in from outside repeats the edge; held-out examples see only `then`. Example i's shift depends on
+    (key, i) alone, and a step's key on (seed, step).
+
+    Raises:
+        ValueError: if pixels < 1.
+    """
+
+    pixels: int = 1
+    """The largest shift either way."""
+    then: Callable[[Key, Array], Array] | None = None
+    """What else is done, e.g. `UniformDequantization()`."""
+
+    def __post_init__(self):
+        check_count("pixels", self.pixels)
+
+    def __call__(self, key: Key, x: Real[Array, " batch *space c"]) -> Real[Array, " batch *space c"]:
+        key_shift, key_then = jax.random.split(key)
+        axes, size = x.ndim - 2, 2 * self.pixels + 1
+        draw = lambda key: jax.random.randint(key, (axes,), 0, size)  # noqa: E731
+        starts = jax.vmap(draw)(example_keys(key_shift, len(x)))
+        padded = jnp.pad(x, [(0, 0), *[(self.pixels, self.pixels)] * axes, (0, 0)], mode="edge")
+        cut = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), x.shape[1:])  # noqa: E731
+        x = jax.vmap(cut)(padded, starts)
         return x if self.then is None else self.then(key_then, x)
 
 
@@ -55,6 +86,12 @@ class Scale:
         return self.low + (self.high - self.low) * jnp.asarray(k, jnp.float32) / (self.levels - 1)
 
 
-def for_held_out(prepare: Callable[[Key, Array], Array] | None) -> Callable[[Key, Array], Array] | None:
-    """What prepares held-out examples: no flips."""
-    return prepare.then if isinstance(prepare, RandomFlip) else prepare
+def without_augmentation(
+    prepare: Callable[[Key, Array], Array] | None,
+) -> tuple[Callable[[Key, Array], Array] | None, dict[str, Any]]:
+    """What prepares held-out examples, and what training does before it: (rest, {"flip": True, "shift": 1})."""
+    augmentation: dict[str, Any] = {}
+    while isinstance(prepare, RandomFlip | RandomShift):
+        augmentation |= {"flip": True} if isinstance(prepare, RandomFlip) else {"shift": prepare.pixels}
+        prepare = prepare.then
+    return prepare, augmentation

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from scoresde.config import differences, save_yaml, to_dict
 from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
-from scoresde.data.prepare import for_held_out
+from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.dequantization import check_real_valued
 from scoresde.model import is_own_network
@@ -158,7 +158,7 @@ class _Loop:
         self._single = jax.jit(step, donate_argnums=0)
         self._several = jax.jit(lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
                                 donate_argnums=0)  # fmt: skip
-        self._validate = jax.jit(make_validation(self.skeleton, training, for_held_out(prepare)))
+        self._validate = jax.jit(make_validation(self.skeleton, training, without_augmentation(prepare)[0]))
         self._order = Order(int(jax.random.bits(key_order, dtype=jnp.uint32)), len(train), training.batch_size)
 
     def model(self) -> ScoreModel:

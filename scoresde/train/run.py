@@ -14,7 +14,7 @@ import numpy as np
 
 from scoresde.checkpoint import Checkpoints
 from scoresde.config import ConfigError, from_dict, to_dict
-from scoresde.data.prepare import RandomFlip, Scale
+from scoresde.data.prepare import Scale, without_augmentation
 from scoresde.dequantization import UniformDequantization
 from scoresde.files import read_rows, write_atomically
 from scoresde.model import ModelSettings
@@ -30,16 +30,15 @@ LARGEST_HELD_OUT = 2**28
 def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
     """What a checkpoint says of its model and data: settings where they are the library's, else names."""
     about: dict[str, Any] = {"shape": list(shape), "prepare": None}
-    flip = {"flip": True} if isinstance(prepare, RandomFlip) else {}
-    prepare = prepare.then if isinstance(prepare, RandomFlip) else prepare
+    prepare, augmentation = without_augmentation(prepare)
     if isinstance(prepare, UniformDequantization):
-        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare) | flip
+        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare) | augmentation
     elif isinstance(prepare, Scale):
-        about["prepare"] = {"own": repr(prepare)} | flip
+        about["prepare"] = {"own": repr(prepare)} | augmentation
     elif prepare is not None:
-        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)} | flip
-    elif flip:
-        about["prepare"] = flip
+        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)} | augmentation
+    elif augmentation:
+        about["prepare"] = augmentation
     settings = ModelSettings.of(model)
     if settings is not None:
         return about | {"model": to_dict(settings)}
@@ -163,7 +162,8 @@ def open_run(
         state = checkpoints.restore_subtree(like, found.step).state
     prepare = dict(about.get("prepare") or {})
     known = prepare.pop("kind", None) == "UniformDequantization"
-    prepare.pop("flip", None)
+    for augmentation in ("flip", "shift"):
+        prepare.pop(augmentation, None)
     return Trained(
         path=path,
         step=found.step,
