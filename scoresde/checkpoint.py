@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from scoresde.files import write_atomically
+from scoresde.processes import any_process
 from scoresde.types import check_count
 
 MANIFEST = "manifest.json"
@@ -65,11 +66,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        try:
+        if error is None:
             self.close()
-        except CheckpointError as failure:
-            if error is None:
-                raise
+        elif (failure := self._finished()) is not None:
             warnings.warn(str(failure), stacklevel=2)  # raised here, it would hide the error that ended the run
 
     # --- Writing ---
@@ -129,14 +128,17 @@ class Checkpoints:
         self.wait()
 
     def _settle(self) -> BaseException | None:
-        """Wait for the save under way and forget it, so that its failure is reported once and never again."""
+        """Wait for the save under way, in all processes, so that its failure is reported once, and in all."""
         if self._pending is None:
             return None
-        failure, self._pending = self._pending.exception(), None
-        if jax.process_count() > 1:  # or the others would look for a manifest that process 0 is still writing
-            from jax.experimental import multihost_utils
+        failure = self._finished()  # the others wait for it: they would look for a manifest still to be written
+        if any_process(failure is not None) and failure is None:
+            failure = CheckpointError("another process could not save: its own message says why.")
+        return failure
 
-            multihost_utils.sync_global_devices("scoresde.checkpoint")
+    def _finished(self) -> BaseException | None:
+        """Wait for this process's part of the save under way, and forget it."""
+        failure, self._pending = self._pending and self._pending.exception(), None
         return failure
 
     def _finish(self, response: Any, manifest: dict) -> None:

@@ -240,14 +240,6 @@ def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
     assert (whole.step, whole.interrupted) == (4, False)
 
 
-def test_one_of_several_processes_is_refused(mixture, monkeypatch):
-    """Each would train a copy of its own on the same batches."""
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    net = sd.MLPConfig(width=4, depth=1).build((2,), rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="one of 2"):
-        sd.fit(jax.random.key(0), sd.ScoreModel(sd.VP(), net, sd.EDM(1.0)), mixture.sample(jax.random.key(1), 8))
-
-
 def test_bad_batches_are_skipped_and_counted(mixture):
     """Every row is finite, but `prepare` makes some batches overflow: their steps leave everything as it was."""
 

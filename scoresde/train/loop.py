@@ -1,4 +1,4 @@
-"""`fit`: train a ScoreModel on arrays or a source of them, on all local devices, resumable to the bit."""
+"""`fit`: train a ScoreModel on arrays or a source of them, on all devices of all processes, resumable to the bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,8 +27,9 @@ from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.dequantization import check_real_valued
 from scoresde.model import is_own_network
+from scoresde.processes import any_process, check_alike, in_first
 from scoresde.score import ScoreModel
-from scoresde.sharding import data_mesh, replicate, shard_batch
+from scoresde.sharding import local, replicate, shard_batch, training_mesh, whole
 from scoresde.train.examples import as_source, check_labels, fingerprint_of, hold_out, nbytes
 from scoresde.train.run import LARGEST_HELD_OUT, RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
@@ -78,17 +80,16 @@ def fit(
     config: settings to keep there as config.yaml, `training` if None. Ctrl-C ends after the current step with a
     checkpoint.
 
+    After `jax.distributed.initialize`, every process makes the same call on all of the data. Each takes its share of
+    every batch, so that together they take the steps of one; process 0 writes the run's folder, which all must see,
+    and calls the callbacks. Ctrl-C to any of them ends all at the next row of metrics.
+
     Raises:
         ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings; if
-            JAX runs in several processes.
+            several processes do not divide the batch, or differ in settings, data, key or what they see of `run`.
         TrainingDiverged: after `training.max_skipped` non-finite steps in a row.
         OSError: if the run's folder cannot be written.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"fit trains on the devices of one process, and this is one of {jax.process_count()}: start it without "
-            f"jax.distributed. A loop of your own over processes cuts its batches by scoresde.data.order.Order."
-        )
     key = as_typed_key(key)
     key_split, key_loop = jax.random.split(key)
     train, held_out = hold_out(key_split, as_source(data, cond, "data"), validation, validation_cond)
@@ -112,17 +113,18 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
     }
+    of_call = {"training": to_dict(training), "run": run is not None, "devices": jax.local_device_count()}
+    check_alike(about | of_call)
+    loop.place()
     if folder is not None:
         loop.resume(folder, about)
-        if held_out is not None and nbytes(held_out) <= LARGEST_HELD_OUT:
-            folder.keep(*take(held_out, np.arange(len(held_out))))
-        save_yaml(training if config is None else config, folder.path / "config.yaml")
         history = [row for row in folder.rows() if row["step"] <= loop.step]
+        in_first(partial(_describe_run, folder, held_out, training if config is None else config))
 
     def log(row: dict[str, Any]) -> None:
         history.append(row)
         if folder is not None:
-            folder.append(row)
+            in_first(partial(folder.append, row))
 
     def save() -> None:
         if folder is not None:
@@ -131,6 +133,13 @@ def fit(
     with nullcontext() if folder is None else folder.checkpoints:  # leaving waits for the save under way
         interrupted = _train(loop, log, save, callbacks, progress)
     return Fit(loop.model(), loop.step, history, interrupted)
+
+
+def _describe_run(folder: RunFolder, held_out: Source | None, config: Any) -> None:
+    """What stands in the folder beside checkpoints and metrics."""
+    if held_out is not None and nbytes(held_out) <= LARGEST_HELD_OUT:
+        folder.keep(*take(held_out, np.arange(len(held_out))))
+    save_yaml(config, folder.path / "config.yaml")
 
 
 def _decisive(training: Training) -> dict[str, Any]:
@@ -151,19 +160,25 @@ class _Loop:
         self.shape = tuple(train.shape)
         self.skeleton, *arrays = Skeleton.split(model)
         params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated; the caller's model stays whole
-        self.mesh = data_mesh(training.batch_size)
-        self.state: State = replicate(init_state(params, constants, training.optimizer()), self.mesh)
+        self.process, self.processes = jax.process_index(), jax.process_count()
+        seed = int(jax.random.bits(key_order, dtype=jnp.uint32))
+        self._order = Order(seed, len(train), training.batch_size, self.process, self.processes)
+        self.mesh = training_mesh(training.batch_size)
+        self.state: State = init_state(params, constants, training.optimizer())
         self.step = 0
-        step = make_step(self.skeleton, training, prepare)
-        self._single = jax.jit(step, donate_argnums=0)
-        self._several = jax.jit(lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
-                                donate_argnums=0)  # fmt: skip
-        self._validate = jax.jit(make_validation(self.skeleton, training, without_augmentation(prepare)[0]))
-        self._order = Order(int(jax.random.bits(key_order, dtype=jnp.uint32)), len(train), training.batch_size)
+        step, compiled = make_step(self.skeleton, training, prepare), partial(jax.jit, out_shardings=whole(self.mesh))
+        self._single = compiled(step, donate_argnums=0)
+        self._several = compiled(lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
+                                 donate_argnums=0)  # fmt: skip
+        self._validate = compiled(make_validation(self.skeleton, training, without_augmentation(prepare)[0]))
+
+    def place(self) -> None:
+        """Put the state on every device."""
+        self.state = replicate(self.state, self.mesh)
 
     def model(self) -> ScoreModel:
         """The EMA model, whole on one device."""
-        params, constants = jax.device_put((self.state["ema"], self.state["constants"]), jax.local_devices()[0])
+        params, constants = local((self.state["ema"], self.state["constants"]))
         return self.skeleton.score_model(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, constants))
 
     def plan(self, most: int) -> Iterator[tuple[int, int]]:
@@ -207,10 +222,10 @@ class _Loop:
         n, size, total = len(self.held_out), self.training.batch_size, 0.0
         for repeat in range(repeats):
             for start in range(0, n, size):
-                rows = np.minimum(np.arange(start, start + size), n - 1)
-                weight = (np.arange(start, start + size) < n).astype(np.float32)
+                rows = np.split(np.arange(start, start + size), self.processes)[self.process]
+                weight = (rows < n).astype(np.float32)
                 key = jax.random.fold_in(jax.random.fold_in(self.key_validation, repeat), start)
-                x, cond, weight = shard_batch((*self._take(self.held_out, rows), weight), self.mesh)
+                x, cond, weight = shard_batch((*self._take(self.held_out, np.minimum(rows, n - 1)), weight), self.mesh)
                 total += float(self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight))
         return total / (n * repeats)
 
@@ -220,18 +235,20 @@ class _Loop:
         Raises:
             ValueError: if the run was made with other settings, data or key.
         """
-        if not folder.checkpoints.steps():
+        found = folder.checkpoints.restore_subtree({}) if folder.checkpoints.steps() else None
+        check_alike({"newest checkpoint": None if found is None else found.step})
+        if found is None:
             return
-        there = folder.checkpoints.restore_subtree({}).about
+        there = found.about
         names = about.keys() & there.keys() if "imported" in there else about  # an imported one knows no data, nor key
-        found = [line for name in names for line in differences(there.get(name), about[name], name)]
-        if found:
+        lines = [line for name in names for line in differences(there.get(name), about[name], name)]
+        if lines:
             raise ValueError(
-                f"{folder.path} was made with other settings: {'; '.join(found)}. Use them again to resume, name "
+                f"{folder.path} was made with other settings: {'; '.join(lines)}. Use them again to resume, name "
                 f"another folder, or delete this one to start afresh."
             )
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state)
-        self.state = folder.checkpoints.restore(like).state
+        self.state = folder.checkpoints.restore(like, found.step).state
         self.step = int(self.state["step"])
 
 
@@ -239,12 +256,14 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
     """Run to the last step; returns whether it was interrupted."""
     training = loop.training
     most = training.steps_per_dispatch or _usual_dispatch(loop)
+    progress = progress and loop.process == 0
     window: list[dict[str, Array]] = []
     saved, clock, clock_step, waited = loop.step, time.perf_counter(), loop.step, 0.0
     bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress,
                mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True)  # fmt: skip
-    with bar, Prefetch(loop.batches, loop.plan(most)) as ahead, _interruptible(bar.write) as stop:
-        while loop.step < training.steps and not stop.is_set():
+    with bar, _interruptible(bar.write) as stop, Prefetch(loop.batches, loop.plan(most)) as ahead:
+        stopped = False
+        while loop.step < training.steps and not stopped:
             boundary = loop.boundary(loop.step)
             count, batches = next(ahead)
             window.append(loop.advance(count, batches))
@@ -255,6 +274,7 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
                 save()
                 raise TrainingDiverged(_diverged(loop))
             if loop.step < boundary:
+                stopped = loop.processes == 1 and stop.is_set()  # several agree at rows only
                 continue
             now = time.perf_counter()
             row = _row(loop, window, (loop.step - clock_step) / (now - clock))
@@ -264,15 +284,22 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
                 row["valid_loss"] = loop.validation_loss()
                 save()
                 saved = loop.step
-                model = loop.model()
-                for callback in callbacks:
-                    row |= callback(loop.step, model) or {}
+                row |= in_first(partial(_call, callbacks, loop)) or {}
             log({name: value for name, value in row.items() if value is not None})
             # Evaluation is not training speed.
             window, clock, clock_step, waited = [], time.perf_counter(), loop.step, ahead.waited
+            stopped = any_process(stop.is_set())
         if saved != loop.step:
             save()
-    return loop.step < training.steps or stop.is_set()
+    return loop.step < training.steps or any_process(stop.is_set())
+
+
+def _call(callbacks: Sequence[Callback], loop: _Loop) -> dict[str, Any]:
+    """What they add to a row."""
+    row, model = {}, loop.model()
+    for callback in callbacks:
+        row |= callback(loop.step, model) or {}
+    return row
 
 
 def _usual_dispatch(loop: _Loop) -> int:

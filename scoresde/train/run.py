@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,8 @@ class RunFolder:
         self.path = Path(path).expanduser()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                probe.write(b"\0" * 4096)
         except OSError as error:
             raise OSError(
                 f"the run's folder {self.path} cannot be written ({error.strerror or error}): choose another place, "

@@ -1,0 +1,80 @@
+"""Training in two processes: the steps of one, cut in halves; what differs between them is refused in both."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import two_processes
+from flax import nnx
+
+import scoresde as sd
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What the two processes saw, and the folder that they shared."""
+    folder = tmp_path_factory.mktemp("both")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                        "PYTHONPATH": str(Path(sd.__file__).parents[1])}  # fmt: skip
+    command = [sys.executable, two_processes.__file__, port]
+    processes = [subprocess.Popen([*command, str(i), str(folder)], env=env, text=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
+    try:
+        told = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], told[0][1] + told[1][1]
+    return [json.loads(out.splitlines()[-1]) for out, _ in told], folder
+
+
+def test_two_processes_take_the_steps_of_one(both, tmp_path):
+    """Losses, gradients, validation and weights are those of one process, through a stop and a resumption.
+
+    Sums over the batch are split otherwise: float32 rounding, 1e-6 relative, grows over 12 steps of Adam.
+    """
+    seen, folder = both
+    whole = two_processes.train(tmp_path)
+    assert [process["devices"] for process in seen] == [4, 4]
+    assert [process["finished"] for process in seen] == [[False, 12]] * 2
+    for process in seen:
+        assert [row["step"] for row in process["rows"]] == [4, 8, 12]
+        for name in ("loss", "grad_norm", "valid_loss", "learning_rate", "skipped"):
+            found, wanted = ([row[name] for row in rows] for rows in (process["rows"], whole.history))
+            np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    model = sd.load(folder / "run")  # as one process sees it
+    for a, b in zip(*(jax.tree.leaves(nnx.to_pure_dict(nnx.state(m.net, nnx.Param))) for m in (model, whole.model)),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert seen[0]["sample"] == seen[1]["sample"]
+    assert len((folder / "run" / "metrics.jsonl").read_text().splitlines()) == 3  # written by one of them
+
+
+def test_a_signal_to_one_process_stops_both(both):
+    """At the same row of metrics; the callbacks are process 0's."""
+    (first, second), _ = both
+    assert first["stopped"] == second["stopped"]
+    assert first["stopped"] in ([True, 4], [True, 8])
+    assert first["called"] == [step for step in (4, 8, 12) if step > first["stopped"][1]]
+    assert second["called"] == []
+
+
+def test_what_differs_between_processes_is_refused_in_both(both):
+    """The one that differs says in what."""
+    (first, second), _ = both
+    for what, name in (("other key", "key"), ("other rows of metrics", "training.log_every: 4 there, 5 now"),
+                       ("not shared", "newest checkpoint")):  # fmt: skip
+        assert "called differently" in first[what]
+        assert "called differently" in second[what] and name in second[what]
+    assert "a batch of 9" in first["batch of 9"] and "a batch of 9" in second["batch of 9"]
+    assert first["callback"] == "ValueError: no picture"
+    assert second["callback"].startswith("RuntimeError: process 0 failed")

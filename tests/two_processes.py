@@ -1,0 +1,79 @@
+"""One of two processes that train together: `python two_processes.py PORT PROCESS FOLDER` prints what it saw."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+import scoresde as sd
+
+TRAINING = sd.Training(steps=12, batch_size=8, warmup=2, validate_every=4, log_every=4, accumulate=2)
+
+
+class Rows:
+    """Labelled points; asked for a batch of training the `signal_at`-th time, it sends this process a SIGTERM."""
+
+    shape = (2,)
+    fingerprint = "rows"
+
+    def __init__(self, n: int, seed: int = 0, signal_at: int | None = None):
+        generator = np.random.default_rng(seed)
+        self.x, self.label = generator.normal(size=(n, 2)).astype(np.float32), generator.integers(0, 3, n)
+        self.asked, self.signal_at = 0, signal_at
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, indices: np.ndarray):
+        if len(indices) >= 4:  # not the looks at one or two examples that checks take
+            self.asked += 1
+            if self.asked == self.signal_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return self.x[indices], self.label[indices]
+
+
+def train(run=None, key=0, training=TRAINING, **options):
+    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build((2,), rngs=nnx.Rngs(key))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
+    options = {"data": Rows(50), "validation": Rows(11, seed=1)} | options  # 11: a last part that is not full
+    return sd.fit(jax.random.key(key), model, run=run, training=training, progress=False, **options)
+
+
+def refused(**options) -> str:
+    try:
+        train(**options)
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "not refused"
+
+
+def fail(step, model):
+    raise ValueError("no picture")
+
+
+def main(port: str, process: int, folder: Path) -> None:
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
+    called = []
+    seen = {"devices": jax.device_count()}
+    seen["other key"] = refused(key=process)
+    seen["other rows of metrics"] = refused(training=sd.Training(steps=12, batch_size=8, log_every=4 + process))
+    seen["batch of 9"] = refused(training=sd.Training(steps=12, batch_size=9))
+    seen["callback"] = refused(callbacks=[fail])
+    stopped = train(folder / "run", data=Rows(50, signal_at=2 if process == 1 else None))
+    seen["stopped"] = [stopped.interrupted, stopped.step]
+    seen["not shared"] = refused(run=folder / ("run" if process == 0 else "elsewhere"))
+    fit = train(folder / "run", callbacks=[lambda step, model: called.append(step)])
+    sample = sd.sample(jax.random.key(1), sd.EulerMaruyama(5), fit.model.sde, fit.model, (4, 2),
+                       cond=np.zeros(4, np.int32))  # fmt: skip
+    seen |= {"finished": [fit.interrupted, fit.step], "called": called, "rows": fit.history,
+             "sample": np.asarray(sample.x).tolist()}  # fmt: skip
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
