@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -83,12 +84,16 @@ class Task(Protocol):
 
 
 def run(settings: Experiment, build: Any) -> int:
-    """Train or resume, sample, evaluate, report; the exit code. build: () → the Task."""
+    """Train or resume, sample, evaluate, report; the exit code. build: () → the Task.
+
+    Several processes train together (see `join`); process 0 does the rest.
+    """
     folder = Path(settings.runs).expanduser() / settings.name
     command = "python " + " ".join(sys.argv)
     if _is_finished(folder, settings):
         print(f"{folder} is finished: {folder / 'report.html'} shows it. For another run: --name NAME or --seed N.")
         return 0
+    join()
     RunFolder(folder)  # a place that cannot be written is said before any work
     sd.use_cpu_cores()
     clock = Clock()
@@ -112,6 +117,10 @@ def run(settings: Experiment, build: Any) -> int:
         fit = sd.fit(key_fit, model, task.train, validation=task.test, prepare=task.prepare,
                      training=settings.training, run=folder, config=settings, callbacks=[show])  # fmt: skip
     clock.seconds["training"] -= clock.seconds.get("pictures while training", 0.0)
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()  # the others would not wait as long as an evaluation takes
+    if jax.process_index() > 0:
+        return 130 if fit.interrupted else 0
     if fit.interrupted:
         write(folder, results | {"status": "interrupted", "step": fit.step})
         print(f"stopped at step {fit.step} of {settings.training.steps}, saved in {folder}. To go on: {command}")
@@ -132,6 +141,18 @@ def run(settings: Experiment, build: Any) -> int:
     print("\n".join(f"  {line}" for line in outcome.summary))
     print(f"look at {folder / 'report.html'}; in Python: model = sd.load({str(folder)!r})")
     return 0
+
+
+def join() -> None:
+    """Become one of several processes if JAX_COORDINATOR_ADDRESS names the first, host:port.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say the rest, or what JAX reads of SLURM, Open MPI and Kubernetes.
+    """
+    if "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return
+    variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    jax.distributed.initialize(**{name: int(os.environ[variable]) for name, variable in variables.items()
+                                  if variable in os.environ})  # fmt: skip
 
 
 # --- Bookkeeping ---
@@ -171,8 +192,8 @@ def cost(history: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
 
 
 def device() -> str:
-    """The device that JAX runs on."""
-    devices = jax.local_devices()
+    """The devices that JAX runs on."""
+    devices = jax.devices()
     return f"{len(devices)} × {devices[0].device_kind}, {platform.machine()} {platform.system()}"
 
 

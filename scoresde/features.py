@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,7 +99,13 @@ class ClassifierFeatures:
 
         # Trained until it no longer improves: an undertrained one is unsure of real data too.
         classifier = MLPClassifier((hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed)
-        return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
+        with warnings.catch_warnings():
+            # scikit-learn answers Ctrl-C with this warning and a classifier that is not trained.
+            warnings.filterwarnings("error", message="Training interrupted by user")
+            try:
+                return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
+            except UserWarning as interrupted:
+                raise KeyboardInterrupt from interrupted
 
     @property
     def name(self) -> str:

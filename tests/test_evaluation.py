@@ -1,9 +1,11 @@
 """Distances against closed forms, their errors against the spread of repeats, features against scikit-learn's."""
 
+import _thread
 import dataclasses
 import json
 import math
 import sys
+import threading
 from functools import partial
 from itertools import combinations
 
@@ -254,6 +256,17 @@ def test_all_features_are_rows_of_float64():
         assert features.features(jnp.asarray(x[:1])).dtype == np.float64
         np.testing.assert_allclose(features.features(x)[:1], features.features(x[:1]), atol=1e-12)
     np.testing.assert_array_equal(RawFeatures().features(x), x.reshape(30, 4))
+
+
+def test_ctrl_c_leaves_no_classifier_that_is_not_trained():
+    """scikit-learn swallows it, and would hand back what it has."""
+    labels = np.arange(2000) % 10
+    images = np.random.default_rng(0).normal(size=(2000, 64))  # noise: a thousand epochs would take a minute
+    clock = threading.Timer(0.5, _thread.interrupt_main)
+    clock.start()
+    with pytest.raises(KeyboardInterrupt):
+        ClassifierFeatures.fit(images, labels, hidden=512)
+    clock.join()
 
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):

@@ -37,8 +37,8 @@ class Rows:
         return self.x[indices], self.label[indices]
 
 
-def train(run=None, key=0, training=TRAINING, **options):
-    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build((2,), rngs=nnx.Rngs(key))
+def train(run=None, key=0, training=TRAINING, weights=0, **options):
+    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build((2,), rngs=nnx.Rngs(weights))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
     options = {"data": Rows(50), "validation": Rows(11, seed=1)} | options  # 11: a last part that is not full
     return sd.fit(jax.random.key(key), model, run=run, training=training, progress=False, **options)
@@ -64,7 +64,8 @@ def main(port: str, process: int, folder: Path) -> None:
     seen["other rows of metrics"] = refused(training=sd.Training(steps=12, batch_size=8, log_every=4 + process))
     seen["batch of 9"] = refused(training=sd.Training(steps=12, batch_size=9))
     seen["callback"] = refused(callbacks=[fail])
-    stopped = train(folder / "run", data=Rows(50, signal_at=2 if process == 1 else None))
+    rows = Rows(50, signal_at=2 if process == 1 else None)
+    stopped = train(folder / "run", weights=process, data=rows)  # process 0's initial weights serve
     seen["stopped"] = [stopped.interrupted, stopped.step]
     seen["not shared"] = refused(run=folder / ("run" if process == 0 else "elsewhere"))
     fit = train(folder / "run", callbacks=[lambda step, model: called.append(step)])
