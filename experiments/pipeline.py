@@ -146,13 +146,14 @@ def run(settings: Experiment, build: Any) -> int:
 def join() -> None:
     """Become one of several processes if JAX_COORDINATOR_ADDRESS names the first, host:port.
 
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say the rest, or what JAX reads of SLURM, Open MPI and Kubernetes.
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say the rest, or what JAX reads of SLURM, Open MPI and Kubernetes. An error in
+    one ends the others after a minute.
     """
     if "JAX_COORDINATOR_ADDRESS" not in os.environ:
         return
     variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-    jax.distributed.initialize(**{name: int(os.environ[variable]) for name, variable in variables.items()
-                                  if variable in os.environ})  # fmt: skip
+    known = {name: int(os.environ[variable]) for name, variable in variables.items() if variable in os.environ}
+    jax.distributed.initialize(**known, shutdown_timeout_seconds=60)
 
 
 # --- Bookkeeping ---

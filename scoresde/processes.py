@@ -48,7 +48,8 @@ def check_alike(about: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    found = differences(json.loads(_of_first(json.dumps(about))), about)
+    text = json.dumps(about)
+    found = differences(json.loads(_of_first(text)), json.loads(text))
     if any_process(bool(found)):
         what = "; ".join(found) if found else "the others say in what"
         raise ValueError(
