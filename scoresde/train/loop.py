@@ -82,7 +82,8 @@ def fit(
 
     After `jax.distributed.initialize`, every process makes the same call on all of the data. Each takes its share of
     every batch, so that together they take the steps of one; process 0 writes the run's folder, which all must see,
-    and calls the callbacks. Ctrl-C to any of them ends all at the next row of metrics.
+    and calls the callbacks, for which the others wait (on CPU Gloo ends them after 30 minutes). Ctrl-C to any of them
+    ends all at the next row of metrics.
 
     Raises:
         ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings; if
