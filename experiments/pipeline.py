@@ -151,9 +151,9 @@ def join() -> None:
     """
     if "JAX_COORDINATOR_ADDRESS" not in os.environ:
         return
-    variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-    known = {name: int(os.environ[variable]) for name, variable in variables.items() if variable in os.environ}
-    jax.distributed.initialize(**known, shutdown_timeout_seconds=60)
+    number = lambda variable: int(os.environ[variable]) if variable in os.environ else None  # noqa: E731
+    jax.distributed.initialize(num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID"),
+                               shutdown_timeout_seconds=60)  # fmt: skip
 
 
 # --- Bookkeeping ---
