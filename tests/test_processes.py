@@ -26,15 +26,18 @@ def both(tmp_path_factory):
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                         "PYTHONPATH": str(Path(sd.__file__).parents[1])}  # fmt: skip
     command = [sys.executable, two_processes.__file__, port]
-    processes = [subprocess.Popen([*command, str(i), str(folder)], env=env, text=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
-    try:
-        told = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], told[0][1] + told[1][1]
-    return [json.loads(out.splitlines()[-1]) for out, _ in told], folder
+    logs = [folder / f"{i}.log" for i in range(2)]  # pipes may fill while the other process is waited for
+    with logs[0].open("w") as first, logs[1].open("w") as second:
+        processes = [subprocess.Popen([*command, str(i), str(folder)], env=env, stdout=log, stderr=subprocess.STDOUT)
+                     for i, log in enumerate((first, second))]  # fmt: skip
+        try:
+            codes = [process.wait(timeout=300) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    told = [log.read_text() for log in logs]
+    assert codes == [0, 0], "".join(told)
+    return [json.loads(out[out.index('{"devices"') :].splitlines()[0]) for out in told], folder
 
 
 def test_two_processes_take_the_steps_of_one(both, tmp_path):

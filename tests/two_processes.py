@@ -57,7 +57,8 @@ def fail(step, model):
 
 
 def main(port: str, process: int, folder: Path) -> None:
-    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
+    address = f"127.0.0.1:{port}"
+    jax.distributed.initialize(address, num_processes=2, process_id=process, coordinator_bind_address=address)
     called = []
     seen = {"devices": jax.device_count()}
     seen["other key"] = refused(key=process)
