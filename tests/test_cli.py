@@ -162,7 +162,7 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
 
 def test_the_run_s_own_sampler_takes_flags(trained, monkeypatch, json_of):
     """--sampler.num-steps without naming the sampler; other settings have other names, so nothing is overwritten."""
-    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((6, 2), np.float32)))
+    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
     files = {json_of("sample", trained, *DRAW, *flags)["samples"] for flags in (
         [], ["--sampler.num-steps", "30"], ["sampler.grid:uniform-log-snr"], ["sampler:predictor-corrector"],
         ["sampler:predictor-corrector", "sampler.predictor:no-predictor"], ["--seed", "4"], ["--no-ema"],
@@ -186,11 +186,11 @@ def fake_samples(x, failed=(), cond=None):
 
 def test_failed_samples_are_counted_and_not_averaged_in(trained, tmp_path, monkeypatch, call, json_of):
     x = np.where(np.arange(6)[:, None] == 2, np.nan, 0.5 * np.ones((6, 2), np.float32))
-    monkeypatch.setattr(commands, "sample", fake_samples(x, [2]))
+    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(x, [2]))
     about = json_of("sample", trained, *DRAW, "--out", tmp_path / "x.npz")
     assert (about["failed"], about["evaluations"]) == (1, 10)
     assert np.load(tmp_path / "x.npz")["success"].tolist() == [True, True, False, True, True, True]
-    monkeypatch.setattr(commands, "sample", fake_samples(x, range(6)))
+    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(x, range(6)))
     code, out, err = call("sample", trained, *DRAW, "--json")
     assert (code, out) == (1, "")
     assert "all 6 samples failed" in err
@@ -200,11 +200,13 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     """Every class in turn, or one; a label that is none is refused."""
     settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1, num_classes=3), sd.EDM())
     run = untrained(tmp_path / "labels", settings, (5,))
-    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0]))
+    monkeypatch.setattr(
+        "scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0])
+    )
     about = json_of("sample", run, "--num", "4")
     assert about["picture"] is None  # neither images nor points of the plane
     assert np.load(about["samples"])["label"].tolist() == [0, 1, 2, 0]
-    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4))
+    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4))
     assert json_of("sample", run, "--num", "4", "--label", "2")["label"] == 2
     code, _, err = call("sample", run, "--num", "4", "--label", "3")
     assert code == 1
@@ -220,7 +222,7 @@ def test_images_are_drawn_in_the_range_of_their_data(trained, tmp_path):
     prepare = sd.UniformDequantization(low=0.0, high=1.0)
     run = dataclasses.replace(open_run(trained), prepare=prepare)
     x = np.stack([np.zeros((8, 8, 1)), np.ones((8, 8, 1))])
-    picture = np.asarray(Image.open(commands._picture(x, tmp_path / "x.png", run)))
+    picture = np.asarray(Image.open(commands.sample._picture(x, tmp_path / "x.png", run)))
     assert picture[20, 20].max() == 0
     assert picture[20, 70].min() == 255
 
@@ -521,7 +523,7 @@ def test_an_unreadable_sampler_is_said_unless_one_is_chosen(copy, call, monkeypa
     assert code == 1
     assert "kind is 'Mine': wanted one of ProbabilityFlow, EulerMaruyama" in err
     assert "config.yaml: sampler" in err
-    monkeypatch.setattr(commands, "sample", fake_samples(np.zeros((6, 2), np.float32)))
+    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
     assert call("sample", copy, "sampler:euler-maruyama", *DRAW)[0] == 0
 
 
@@ -536,7 +538,7 @@ def test_an_own_model_and_an_own_prepare_need_python(tmp_path, trained, monkeypa
     assert (about["sde"], about["net"], about["parameters"]) == ("Mine()", "MyNet", 6)
     run = open_run(trained)
     run.about["prepare"] = {"own": "my_prepare"}
-    monkeypatch.setattr(commands, "open_run", lambda *_, **__: run)
+    monkeypatch.setattr("scoresde.commands.of_model.open_run", lambda *_, **__: run)
     code, _, err = call("likelihood", trained)
     assert code == 1
     assert "prepared its data by my_prepare" in err
@@ -546,7 +548,7 @@ def test_interruption_and_debug(trained, monkeypatch, call):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "sample", stop)
+    monkeypatch.setattr("scoresde.commands.sample.sample", stop)
     code, out, err = call("sample", trained, "--json")
     assert (code, out) == (130, "")
     assert "interrupted" in err
@@ -556,14 +558,14 @@ def test_interruption_and_debug(trained, monkeypatch, call):
 
 def test_only_json_reaches_standard_output(trained, monkeypatch, call):
     """Whatever a library prints or warns of goes to standard error."""
-    real = commands.write_report
+    real = commands.folder.write_report
 
     def chatty(run):
         print("chatter")
         warnings.warn("a warning", stacklevel=1)
         return real(run)
 
-    monkeypatch.setattr(commands, "write_report", chatty)
+    monkeypatch.setattr("scoresde.commands.folder.write_report", chatty)
     code, out, err = call("--json", "report", trained)
     assert code == 0
     assert json.loads(out) == {"report": str(trained / "report.html")}

@@ -1,5 +1,6 @@
 """Training in two processes: the steps of one, cut in halves; what differs between them is refused in both."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -60,6 +61,10 @@ def test_two_processes_take_the_steps_of_one(both, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     assert seen[0]["sample"] == seen[1]["sample"]
     assert len((folder / "run" / "metrics.jsonl").read_text().splitlines()) == 3  # written by one of them
+    longer = dataclasses.replace(two_processes.TRAINING, steps=16)  # one process goes on where two were
+    last = [two_processes.train(run, training=longer).history[-1] for run in (folder / "run", tmp_path)]
+    assert [row["step"] for row in last] == [16, 16]
+    np.testing.assert_allclose(last[0]["loss"], last[1]["loss"], rtol=1e-4)
 
 
 def test_a_signal_to_one_process_stops_both(both):

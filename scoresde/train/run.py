@@ -160,16 +160,18 @@ def open_run(
         which = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {which: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
-    prepare = dict(about.get("prepare") or {})
-    known = prepare.pop("kind", None) == "UniformDequantization"
-    for augmentation in ("flip", "shift"):
-        prepare.pop(augmentation, None)
+    prepare = about.get("prepare") or {}
+    settings = (
+        {field.name: prepare[field.name] for field in dataclasses.fields(UniformDequantization)}
+        if prepare.get("kind") == "UniformDequantization"
+        else None
+    )  # whatever training did before it
     return Trained(
         path=path,
         step=found.step,
         model=skeleton.score_model(state[which], state["constants"]),
         shape=tuple(about["shape"]),
-        prepare=from_dict(prepare, UniformDequantization) if known else None,
+        prepare=None if settings is None else from_dict(settings, UniformDequantization),
         about=about,
     )
 
