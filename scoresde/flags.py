@@ -53,7 +53,8 @@ def leave(code: int) -> NoReturn:
 def insistent_interrupts() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt, and again every second until it has ended the block.
 
-    Python drops what is raised in a callback of its garbage collector, and JAX has one: once is not always enough.
+    Python drops what is raised in a callback of its garbage collector, of which JAX has one, or in a destructor, and
+    prints a traceback of it: once is not always enough, and the traceback is left out.
     """
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
     in_main = threading.current_thread() is threading.main_thread()
@@ -65,6 +66,11 @@ def insistent_interrupts() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         raise KeyboardInterrupt
 
+    def report(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            report_before(dropped)
+
+    report_before, sys.unraisablehook = sys.unraisablehook, report
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
     try:
         yield
@@ -72,6 +78,7 @@ def insistent_interrupts() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = report_before
 
 
 def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str) -> int:
