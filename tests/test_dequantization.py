@@ -175,7 +175,7 @@ def test_truncated_normal_has_zhengs_constants():
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), 0.0), "t_min"),
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), levels=1), "levels"),
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), low=1.0, high=0.0), "not below"),
-        (lambda: sd.TruncatedNormalDequantization(sd.VP(), levels=16)(KEY, jnp.full((2, 1), 16.0)), "0 … 15"),
+        (lambda: sd.TruncatedNormalDequantization(sd.VP(), 3e-3, 16)(KEY, jnp.full((2, 1), 16.0)), "0 … 15"),
         (lambda: sd.discrete_bits_per_dim(jnp.ones(3), jnp.ones(3), 2), r"log_prob\[None\]"),
     ],
 )
