@@ -101,11 +101,12 @@ class ClassifierFeatures:
         classifier = MLPClassifier((hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed)
         with warnings.catch_warnings():
             # scikit-learn answers Ctrl-C with this warning and a classifier that is not trained.
-            warnings.filterwarnings("error", message="Training interrupted by user")
+            interrupted = "Training interrupted by user"
+            warnings.filterwarnings("error", message=interrupted)
             try:
                 return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
-            except UserWarning as interrupted:
-                raise KeyboardInterrupt from interrupted
+            except UserWarning as warning:
+                raise (KeyboardInterrupt if str(warning).startswith(interrupted) else warning) from None
 
     @property
     def name(self) -> str:

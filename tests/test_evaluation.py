@@ -269,6 +269,17 @@ def test_ctrl_c_leaves_no_classifier_that_is_not_trained():
     clock.join()
 
 
+def test_another_warning_of_the_classifiers_is_no_ctrl_c(monkeypatch):
+    """Where warnings are errors, one of scikit-learn's stays what it is."""
+
+    def fit(self, x, y):
+        raise UserWarning("not converged")
+
+    monkeypatch.setattr("sklearn.neural_network.MLPClassifier.fit", fit)
+    with pytest.raises(UserWarning, match="not converged"):
+        ClassifierFeatures.fit(np.zeros((2, 3)), np.arange(2))
+
+
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'scoresde\[experiments\]'"):
