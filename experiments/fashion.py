@@ -14,6 +14,7 @@ from image_task import ImageExperiment, ImageTask
 import scoresde as sd
 from scoresde.data import images
 from scoresde.data.idx import FILES
+from scoresde.files import write_atomically
 from scoresde.model import AnyNet, AnyParameterization, AnySDE
 from scoresde.sampling.choices import AnySampler
 
@@ -93,10 +94,9 @@ def reduced(settings: Fashion) -> Fashion:
 def stand_in(folder: Path, seed: int = 0) -> Path:
     """Four idx files of Fashion-MNIST's names and format: 6×6 pixels of noise, 200 and 20 of them."""
     rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     for (x, y), n in zip(FILES.values(), (200, 20), strict=True):
         pixels = struct.pack(">4B3I", 0, 0, 8, 3, n, 6, 6) + rng.bytes(36 * n)
         labels = struct.pack(">4BI", 0, 0, 8, 1, n) + (rng.integers(0, 10, n, np.uint8)).tobytes()
         for name, content in ((x, pixels), (y, labels)):
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+            write_atomically(folder / f"{name}.gz", gzip.compress(content, mtime=0))
     return folder

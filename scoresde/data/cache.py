@@ -9,8 +9,9 @@ import shutil
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,24 @@ def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> 
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"the decoded images in {place} are damaged ({error}): decoding anew.", stacklevel=4)
             shutil.rmtree(place)
+    with whole_or_not_at_all(place) as partial:
+        _write(partial, identity, count, examples)
+    return _read(place, identity)
+
+
+@contextmanager
+def whole_or_not_at_all(place: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `place` at the end, unless another process was first: its own is the same."""
     _remove_remains(place)
     partial = _partial(place, os.getpid())
     partial.mkdir(parents=True)
     try:
-        _write(partial, identity, count, examples)
+        yield partial
         try:
             partial.rename(place)
         except OSError:
-            if not place.is_dir():  # another process was first: its result is the same
+            if not place.is_dir():
                 raise
-        return _read(place, identity)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

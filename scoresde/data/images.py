@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 import functools
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from scoresde.data.cache import cache_folder, decode_once
+from scoresde.data.cache import LOCK, cache_folder, decode_once, whole_or_not_at_all
 from scoresde.data.idx import find_idx
 from scoresde.data.source import digest
 from scoresde.types import check_count
@@ -218,9 +219,9 @@ def from_tfds(
     """A data set of TensorFlow Datasets by its name, `name[/config][:version]`; TensorFlow is not needed to read it.
 
     It is looked for where it was prepared, in array_record: data_dir, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    download: prepare it if it is not there; that asks the network, for minutes if there is none. split: also
-    "train[:10%]". image, label: names of its features; label=None, or none of that name: no labels. size, crop,
-    channels: see `Geometry`. cache: as in `from_folder`.
+    download: prepare it if it is not there, by one process at a time; that asks the network, for minutes if there is
+    none. split: also "train[:10%]". image, label: names of its features; label=None, or none of that name: no labels.
+    size, crop, channels: see `Geometry`. cache: as in `from_folder`.
 
     Raises:
         FileNotFoundError: if it is not prepared; at once, without asking the network.
@@ -265,14 +266,16 @@ def fashion_mnist(
     files = find_idx(Path(folder).expanduser() if folder else FASHION_MNIST)
     content = digest(*(path.read_bytes() for pair in files.values() for path in pair))
     base = (Path(cache).expanduser() if cache else cache_folder()) / "idx" / content
-    place = _prepared("idx_images", base)
-    if place is None:
-        _tfds()
-        from scoresde.data.idx_images.idx_images_dataset_builder import Builder
+    with LOCK:
+        if base.is_dir() and _prepared("idx_images", base) is None:
+            shutil.rmtree(base)  # damaged: it appears whole
+        if not base.is_dir():
+            _tfds()
+            from scoresde.data.idx_images.idx_images_dataset_builder import Builder
 
-        Builder(folder=files["train"][0].parent, data_dir=base).download_and_prepare()
-        place = _prepared("idx_images", base)
-    return _from_builder(_open(place), split, "image", "label", Geometry(size), cache)
+            with whole_or_not_at_all(base) as partial:
+                Builder(folder=files["train"][0].parent, data_dir=partial).download_and_prepare()
+    return _from_builder(_open(_prepared("idx_images", base)), split, "image", "label", Geometry(size), cache)
 
 
 def _tfds() -> Any:
