@@ -96,7 +96,7 @@ def _converter() -> cattrs.Converter:
 
     def write_member(kind: Any) -> Callable[[Any], dict]:
         def write(value: Any) -> dict:
-            fields = converter.unstructure(value) if dataclasses.is_dataclass(value) else {"value": repr(value)}
+            fields = converter.unstructure(value) if dataclasses.is_dataclass(value) else {"value": stable_repr(value)}
             return {"kind": type(value).__name__} | fields
 
         return write
@@ -109,6 +109,11 @@ def _converter() -> cattrs.Converter:
 
 def _short(value: Any) -> str:
     return textwrap.shorten(repr(value), 60, placeholder=" ...")
+
+
+def stable_repr(value: Any) -> str:
+    """The same in every process: without the memory addresses of functions and objects."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def to_dict(settings: Any, kind: Any = None) -> Any:

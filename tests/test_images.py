@@ -231,6 +231,21 @@ def test_threads_that_want_the_same_get_the_same(tmp_path):
     np.testing.assert_array_equal(found[0].pixels, found[1].pixels)
 
 
+def test_of_two_processes_the_first_ones_folder_stays(tmp_path):
+    """What is made is the same in both; an error in the making leaves nothing."""
+    place = tmp_path / "made"
+    with cache.whole_or_not_at_all(place) as second:
+        (second / "by").write_text("the second")
+        assert not place.exists()
+        with cache.whole_or_not_at_all(place.with_name("other")) as first:
+            (first / "by").write_text("the first")
+        place.with_name("other").rename(place)  # meanwhile, in another process
+    with pytest.raises(OSError, match="disk full"), cache.whole_or_not_at_all(tmp_path / "never"):
+        raise OSError("disk full")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["made"]
+    assert (place / "by").read_text() == "the first"
+
+
 def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):
     """After an exception, after a kill in the middle of it, and where bytes were lost or changed."""
     with pytest.raises(KeyboardInterrupt):
@@ -340,12 +355,22 @@ def test_shifts_are_uniform_and_of_key_and_example():
         RandomShift(0)
 
 
+@pytest.mark.parametrize("augmentation", [RandomFlip(), RandomShift()])
+def test_vectors_have_no_augmentation(augmentation):
+    """Where fit first calls it: an axis of space is wanted, not taken from the batch."""
+    model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.EDM())
+    with pytest.raises(ValueError, match=r"shape \(2,\): wanted \(\*space, channels\)"):
+        sd.fit(jax.random.key(0), model, np.random.default_rng(0).normal(size=(40, 2)), prepare=augmentation,
+               training=sd.Training(steps=1, batch_size=4), progress=False)  # fmt: skip
+
+
 def test_held_out_examples_are_prepared_without_augmentation():
     """Whatever is nested comes off, and is named."""
     dequantize = sd.UniformDequantization()
-    assert without_augmentation(RandomFlip(RandomShift(2, dequantize))) == (dequantize, {"flip": True, "shift": 2})
-    assert without_augmentation(RandomShift()) == (None, {"shift": 1})
-    assert without_augmentation(dequantize) == (dequantize, {})
+    assert without_augmentation(RandomFlip(RandomShift(2, dequantize))) == (dequantize, ["flip", "shift 2"])
+    assert without_augmentation(RandomShift()) == (None, ["shift 1"])
+    assert without_augmentation(dequantize) == (dequantize, [])
+    assert without_augmentation(RandomShift(2, RandomShift(1)))[1] == ["shift 2", "shift 1"]  # each decides a resume
 
 
 class Mirror(nnx.Module):

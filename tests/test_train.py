@@ -12,6 +12,7 @@ from flax import nnx
 
 import scoresde as sd
 from scoresde.data.images import Images
+from scoresde.data.prepare import RandomFlip
 from scoresde.sharding import data_mesh
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.state import Skeleton
@@ -215,6 +216,8 @@ def test_integers_where_reals_are_wanted_are_refused_before_training(mixture):
     source = Images(np.zeros((8, 2, 2, 1), np.uint8))
     with pytest.raises(TypeError, match=r"data are integers, uint8: write prepare="):
         sd.fit(KEY, mlp(), source, validation=0.0, training=SMALL)
+    with pytest.raises(TypeError, match=r"data are integers, uint8: write prepare="):
+        sd.fit(KEY, mlp(), source, validation=0.0, training=SMALL, prepare=RandomFlip())  # flipped ones are still
     with pytest.raises(ValueError, match="wanted integers both, or reals both"):
         sd.fit(KEY, mlp(), data(mixture), validation=pixels, training=SMALL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,16 @@ class RandomFlip:
     """Every example mirrored left to right with probability 1/2, then `then`; held-out examples only `then`.
 
     Example i's flip depends on (key, i) alone, and a step's key on (seed, step).
+
+    Raises:
+        ValueError: when called, if x are vectors.
     """
 
     then: Callable[[Key, Array], Array] | None = None
     """What else is done, e.g. `UniformDequantization()`."""
 
-    def __call__(self, key: Key, x: Real[Array, " batch *space width c"]) -> Real[Array, " batch *space width c"]:
+    def __call__(self, key: Key, x: Real[Array, " batch *space c"]) -> Real[Array, " batch *space c"]:
+        _check_space(x)
         key_flip, key_then = jax.random.split(key)
         flip = jax.vmap(lambda key: jax.random.bernoulli(key))(example_keys(key_flip, len(x)))
         x = jnp.where(right_pad(flip, x), jnp.flip(x, axis=-2), x)
@@ -39,7 +42,7 @@ class RandomShift:
     (key, i) alone, and a step's key on (seed, step).
 
     Raises:
-        ValueError: if pixels < 1.
+        ValueError: if pixels < 1; when called, if x are vectors.
     """
 
     pixels: int = 1
@@ -51,6 +54,7 @@ class RandomShift:
         check_count("pixels", self.pixels)
 
     def __call__(self, key: Key, x: Real[Array, " batch *space c"]) -> Real[Array, " batch *space c"]:
+        _check_space(x)
         key_shift, key_then = jax.random.split(key)
         axes, size = x.ndim - 2, 2 * self.pixels + 1
         draw = lambda key: jax.random.randint(key, (axes,), 0, size)  # noqa: E731
@@ -86,12 +90,18 @@ class Scale:
         return self.low + (self.high - self.low) * jnp.asarray(k, jnp.float32) / (self.levels - 1)
 
 
+def _check_space(x: Array) -> None:
+    if x.ndim < 3:
+        raise ValueError(f"examples have shape {x.shape[1:]}: wanted (*space, channels), images say. Vectors have no "
+                         f"left and right to flip, nor pixels to shift: leave the augmentation out.")  # fmt: skip
+
+
 def without_augmentation(
     prepare: Callable[[Key, Array], Array] | None,
-) -> tuple[Callable[[Key, Array], Array] | None, dict[str, Any]]:
-    """What prepares held-out examples, and what training does before it: (rest, {"flip": True, "shift": 1})."""
-    augmentation: dict[str, Any] = {}
+) -> tuple[Callable[[Key, Array], Array] | None, list[str]]:
+    """What prepares held-out examples, and what training does before it: (rest, ["flip", "shift 1"])."""
+    augmentation = []
     while isinstance(prepare, RandomFlip | RandomShift):
-        augmentation |= {"flip": True} if isinstance(prepare, RandomFlip) else {"shift": prepare.pixels}
+        augmentation.append("flip" if isinstance(prepare, RandomFlip) else f"shift {prepare.pixels}")
         prepare = prepare.then
     return prepare, augmentation

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from scoresde.checkpoint import Checkpoints
-from scoresde.config import ConfigError, from_dict, to_dict
+from scoresde.config import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.data.prepare import Scale, without_augmentation
 from scoresde.dequantization import UniformDequantization
 from scoresde.files import read_rows, write_atomically
@@ -32,19 +32,20 @@ def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> 
     """What a checkpoint says of its model and data: settings where they are the library's, else names."""
     about: dict[str, Any] = {"shape": list(shape), "prepare": None}
     prepare, augmentation = without_augmentation(prepare)
+    before = {"augmentation": augmentation} if augmentation else {}
     if isinstance(prepare, UniformDequantization):
-        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare) | augmentation
+        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare) | before
     elif isinstance(prepare, Scale):
-        about["prepare"] = {"own": repr(prepare)} | augmentation
+        about["prepare"] = {"own": repr(prepare)} | before
     elif prepare is not None:
-        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)} | augmentation
+        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)} | before
     elif augmentation:
-        about["prepare"] = augmentation
+        about["prepare"] = before
     settings = ModelSettings.of(model)
     if settings is not None:
         return about | {"model": to_dict(settings)}
     net = type(model.net).__qualname__  # the user's own: `load` is given the model
-    own = {"sde": repr(model.sde), "net": net, "parameterization": repr(model.parameterization)}
+    own = {"sde": stable_repr(model.sde), "net": net, "parameterization": stable_repr(model.parameterization)}
     return about | {"model": None, "own": own}
 
 
@@ -181,6 +182,7 @@ def load(
 ) -> ScoreModel:
     """The ScoreModel that a run trained, ready to sample and evaluate: `sd.load("runs/digits_vp")`.
 
-    Arguments and errors are those of `open_run`, which says more of the run.
+    Arguments and errors are those of `open_run`, which says more of the run. Under `jax.distributed` every process
+    makes this call.
     """
     return open_run(run, step=step, ema=ema, model=model).model
