@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -149,11 +151,29 @@ def join() -> None:
     JAX_NUM_PROCESSES and JAX_PROCESS_ID say the rest, or what JAX reads of SLURM, Open MPI and Kubernetes. An error in
     one ends the others after a minute.
     """
-    if "JAX_COORDINATOR_ADDRESS" not in os.environ:
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None:
         return
-    number = lambda variable: int(os.environ[variable]) if variable in os.environ else None  # noqa: E731
-    jax.distributed.initialize(num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID"),
-                               shutdown_timeout_seconds=60)  # fmt: skip
+    if not re.fullmatch(r".+:[0-9]+", address):
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS is {address!r}: wanted process 0's host:port, as in host0:1234.")
+    numbers: dict[str, int | None] = {}
+    for variable in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        text = os.environ.get(variable)
+        if text is not None and not text.isdecimal():
+            raise ValueError(f"{variable} is {text!r}: wanted a whole number.")
+        numbers[variable] = None if text is None else int(text)
+    count, index = numbers.values()
+    if count is not None and index is not None and index >= count:
+        raise ValueError(f"JAX_PROCESS_ID is {index} of JAX_NUM_PROCESSES = {count}: wanted 0 … {count - 1}.")
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # JAX waits for the others, up to 5 minutes, in C++
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=60)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"the processes did not come together: {error} (JAX_COORDINATOR_ADDRESS={address}, "
+                         f"JAX_NUM_PROCESSES={count}, JAX_PROCESS_ID={index}: the environment's, None where it does "
+                         f"not say; then JAX asks SLURM, Open MPI or Kubernetes.)") from error  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 # --- Bookkeeping ---

@@ -103,12 +103,37 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     assert bool(jnp.all(jnp.isfinite(model(jnp.zeros((2, 8, 8, 1)), 0.5))))
 
 
-# --- DDPM and NCSN ---
+# --- Several processes ---
 
 
 def experiment(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "process", "message"),
+    [
+        ("host0", "2", "0", "JAX_COORDINATOR_ADDRESS is 'host0': wanted process 0's host:port"),
+        ("host0:1234", "two", "0", "JAX_NUM_PROCESSES is 'two': wanted a whole number"),
+        ("host0:1234", "2", "2", "JAX_PROCESS_ID is 2 of JAX_NUM_PROCESSES = 2: wanted 0 … 1"),
+        ("host0:1234", "2", None, "the processes did not come together: .*JAX_PROCESS_ID=None"),
+    ],
+)
+def test_wrong_variables_are_named(monkeypatch, address, number, process, message):
+    """Before anything waits for other processes; Ctrl-C is Python's again after it."""
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": number, "JAX_PROCESS_ID": process}
+    for variable, text in variables.items():
+        monkeypatch.delenv(variable, raising=False)
+        if text is not None:
+            monkeypatch.setenv(variable, text)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match=message):
+        experiment(monkeypatch, "pipeline").join()
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+# --- DDPM and NCSN ---
 
 
 @pytest.mark.parametrize("name", ["digits_ddpm", "digits_ncsn"])
