@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from scoresde.files import write_atomically
-from scoresde.processes import any_process
+from scoresde.processes import any_process, meet
 from scoresde.types import check_count
 
 MANIFEST = "manifest.json"
@@ -81,6 +81,7 @@ class Checkpoints:
         Raises:
             CheckpointError: if `state` or `about` cannot be stored, the disk refuses, or the save before failed.
         """
+        self._meet()
         step = operator.index(step)
         check_count("step", step, low=0)
         if not isinstance(state, dict):
@@ -126,6 +127,13 @@ class Checkpoints:
             CheckpointError: if the save under way failed.
         """
         self.wait()
+
+    def _meet(self) -> None:
+        """Orbax reads and writes in all processes together."""
+        try:
+            meet("a checkpoint", seconds=600)
+        except RuntimeError as error:
+            raise CheckpointError(str(error)) from error
 
     def _settle(self) -> BaseException | None:
         """Wait for the save under way, in all processes, so that its failure is reported once, and in all."""
@@ -213,6 +221,7 @@ class Checkpoints:
         return self._restore(like, step, partial=True)
 
     def _restore(self, like: PyTree, step: int | None, partial: bool) -> Restored:
+        self._meet()
         self.wait()
         manifest = self._newest_sound() if step is None else self._verify(operator.index(step))
         step, found, about = int(manifest["step"]), manifest["leaves"], manifest["about"]

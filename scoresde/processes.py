@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import secrets
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -12,6 +18,42 @@ import numpy as np
 from scoresde.config import differences
 
 Result = TypeVar("Result")
+WAIT = 24 * 3600
+"""Seconds for what takes as long as it takes: data prepared, callbacks. A process that died is noticed earlier."""
+_meetings = itertools.count()
+_first_only: ContextVar[bool] = ContextVar("first_only", default=False)
+
+
+def meet(what: str, seconds: int = WAIT) -> None:
+    """Return once all processes are here; on the host, as a collective's first use waits for 30 seconds only (Gloo).
+
+    Raises:
+        RuntimeError: if they are not within that time, or this runs in process 0 alone: in a callback, say.
+    """
+    if jax.process_count() == 1:
+        return
+    together = f"{what} under jax.distributed is for all processes together"
+    if _first_only.get():
+        raise RuntimeError(f"{together}, and this is a callback, which process 0 runs alone: use the model that it is "
+                           f"given, or do this after fit, in every process.")  # fmt: skip
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+    barrier, name = get_barrier_sync_fn(), f"scoresde {what} {next(_meetings)}"
+    arrived: Future[None] = Future()
+
+    def wait() -> None:
+        try:
+            barrier(key=name, timeout_ms=1000 * seconds)
+            arrived.set_result(None)
+        except BaseException as error:
+            arrived.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()  # Ctrl-C ends the waiting for a thread, not that in C++
+    try:
+        arrived.result()
+    except RuntimeError as error:
+        raise RuntimeError(f"{together}, and not all came within {seconds} seconds: let every process make this call, "
+                           f"or a script of its own. ({error})") from error  # fmt: skip
 
 
 def any_process(flag: bool) -> bool:
@@ -31,10 +73,14 @@ def in_first(work: Callable[[], Result]) -> Result | None:
     """
     result, failure = None, None
     if jax.process_index() == 0:
+        alone = _first_only.set(jax.process_count() > 1)
         try:
             result = work()
         except BaseException as error:
             failure = error
+        finally:
+            _first_only.reset(alone)
+    meet("what process 0 does for all")
     if not any_process(failure is not None):
         return result
     raise failure or RuntimeError("process 0 failed, which ends this one too: its own message says why.")
@@ -56,6 +102,26 @@ def check_alike(about: dict[str, Any]) -> None:
             f"the processes of one training were called differently ({what}; process 0 is there, "
             f"process {jax.process_index()} now): give all of them the same settings, data and key, and a "
             f"run's folder that all of them see."
+        )
+
+
+def check_shared(folder: Path) -> None:
+    """All processes see the same folder: the others find there what process 0 writes.
+
+    Raises:
+        ValueError: in all of them if not.
+    """
+    if jax.process_count() == 1:
+        return
+    mark = folder / f".seen-by-all-{_of_first(secrets.token_hex(8))}"  # a name that no file system's cache knows
+    in_first(mark.touch)
+    missing = not mark.is_file()
+    somewhere = any_process(missing)
+    in_first(mark.unlink)
+    if somewhere:
+        raise ValueError(
+            f"process {jax.process_index()} {'does not see' if missing else 'sees'} in {folder} what process 0 writes "
+            f"there{'' if missing else ', another process does not'}: name a folder on a file system that all share."
         )
 
 

@@ -79,10 +79,24 @@ def test_a_signal_to_one_process_stops_both(both):
 def test_what_differs_between_processes_is_refused_in_both(both):
     """The one that differs says in what."""
     (first, second), _ = both
-    for what, name in (("other key", "key"), ("other rows of metrics", "training.log_every: 4 there, 5 now"),
-                       ("not shared", "newest checkpoint")):  # fmt: skip
+    for what, name in (("other key", "key"), ("other rows of metrics", "training.log_every: 4 there, 5 now")):
         assert "called differently" in first[what]
         assert "called differently" in second[what] and name in second[what]
     assert "a batch of 9" in first["batch of 9"] and "a batch of 9" in second["batch of 9"]
     assert first["callback"] == "ValueError: no picture"
     assert second["callback"].startswith("RuntimeError: process 0 failed")
+    assert "another process does not: name a folder" in first["not shared"]
+    assert "process 1 does not see in" in second["not shared"]
+
+
+def test_checkpoints_are_read_by_all_processes_or_not_at_all(both):
+    """Orbax waits for all of them: one alone, in a callback, is told so at once."""
+    (first, second), _ = both
+    assert first["read by all"] and second["read by all"]
+    assert "a checkpoint under jax.distributed is for all processes together" in first["read in a callback"]
+    assert second["read in a callback"].startswith("RuntimeError: process 0 failed")
+
+
+def test_functions_among_the_settings_are_the_same_in_both(both):
+    """Told apart by name, not by their place in memory."""
+    assert [process["label of their own"] for process in both[0]] == ["not refused"] * 2

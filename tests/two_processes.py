@@ -44,12 +44,16 @@ def train(run=None, key=0, training=TRAINING, weights=0, **options):
     return sd.fit(jax.random.key(key), model, run=run, training=training, progress=False, **options)
 
 
-def refused(**options) -> str:
+def refused(call=train, **options) -> str:
     try:
-        train(**options)
+        call(**options)
     except (ValueError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
     return "not refused"
+
+
+def labelled(sde, t):
+    return 100.0 * t
 
 
 def fail(step, model):
@@ -68,8 +72,14 @@ def main(port: str, process: int, folder: Path) -> None:
     rows = Rows(50, signal_at=2 if process == 1 else None)
     stopped = train(folder / "run", weights=process, data=rows)  # process 0's initial weights serve
     seen["stopped"] = [stopped.interrupted, stopped.step]
-    seen["not shared"] = refused(run=folder / ("run" if process == 0 else "elsewhere"))
+    seen["not shared"] = refused(run=folder / f"run{process}")
     fit = train(folder / "run", callbacks=[lambda step, model: called.append(step)])
+    seen["read in a callback"] = refused(callbacks=[lambda step, model: sd.load(folder / "run")])
+    weights = (nnx.to_pure_dict(nnx.state(m.net, nnx.Param)) for m in (sd.load(folder / "run"), fit.model))
+    seen["read by all"] = bool(jax.tree.all(jax.tree.map(np.array_equal, *weights)))
+    own = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.Noise(labelled))
+    seen["label of their own"] = refused(lambda: sd.fit(jax.random.key(0), own, Rows(50).x, training=TRAINING,
+                                                        progress=False))  # fmt: skip
     sample = sd.sample(jax.random.key(1), sd.EulerMaruyama(5), fit.model.sde, fit.model, (4, 2),
                        cond=np.zeros(4, np.int32))  # fmt: skip
     seen |= {"finished": [fit.interrupted, fit.step], "called": called, "rows": fit.history,

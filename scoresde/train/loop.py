@@ -27,7 +27,7 @@ from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.dequantization import check_real_valued
 from scoresde.model import is_own_network
-from scoresde.processes import any_process, check_alike, in_first
+from scoresde.processes import any_process, check_alike, check_shared, in_first, meet
 from scoresde.score import ScoreModel
 from scoresde.sharding import local, replicate, shard_batch, training_mesh, whole
 from scoresde.train.examples import as_source, check_labels, fingerprint_of, hold_out, nbytes
@@ -82,8 +82,8 @@ def fit(
 
     After `jax.distributed.initialize`, every process makes the same call on all of the data. Each takes its share of
     every batch, so that together they take the steps of one; process 0 writes the run's folder, which all must see,
-    and calls the callbacks, for which the others wait (on CPU Gloo ends them after 30 minutes). Ctrl-C to any of them
-    ends all at the next row of metrics.
+    and calls the callbacks, for which the others wait; checkpoints, `sd.load` too, are read by all or none. Ctrl-C to
+    any of them ends all at the next row of metrics.
 
     Raises:
         ValueError: if data are empty, hold NaN, or do not fit the model; if `run` was made with other settings; if
@@ -97,12 +97,13 @@ def fit(
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
+    as_it_is = without_augmentation(prepare)[0] is None  # flipped integers are integers
     for part in (train, held_out):
         if isinstance(part, ArraySource):
             check_labels(model, part.cond, (len(part),))
-            if prepare is None:
+            if as_it_is:
                 check_real_valued(part.x, "data", anew=True)
-        elif part is not None and prepare is None:
+        elif part is not None and as_it_is:
             kind = take(part, np.arange(1))[0].dtype
             if np.issubdtype(kind, np.integer):
                 raise TypeError(f"data are integers, {kind}: write prepare=sd.UniformDequantization(levels=256), which "
@@ -115,9 +116,11 @@ def fit(
         "examples": len(train),
     }
     of_call = {"training": to_dict(training), "run": run is not None, "devices": jax.local_device_count()}
+    meet("fit")  # data may have taken one of them minutes longer
     check_alike(about | of_call)
     loop.place()
     if folder is not None:
+        check_shared(folder.path)
         loop.resume(folder, about)
         history = [row for row in folder.rows() if row["step"] <= loop.step]
         in_first(partial(_describe_run, folder, held_out, training if config is None else config))
@@ -236,10 +239,11 @@ class _Loop:
         Raises:
             ValueError: if the run was made with other settings, data or key.
         """
-        found = folder.checkpoints.restore_subtree({}) if folder.checkpoints.steps() else None
-        check_alike({"newest checkpoint": None if found is None else found.step})
-        if found is None:
+        steps = folder.checkpoints.steps()
+        check_alike({"checkpoints": steps})  # a file system's cache may be behind
+        if not steps:
             return
+        found = folder.checkpoints.restore_subtree({})
         there = found.about
         names = about.keys() & there.keys() if "imported" in there else about  # an imported one knows no data, nor key
         lines = [line for name in names for line in differences(there.get(name), about[name], name)]
