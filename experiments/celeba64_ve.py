@@ -8,7 +8,8 @@ log sigma; 1000 discrete ones there, with a positional one of their index. Image
 resized; held out are some of TFDS's test split, where theirs takes its validation split.
 
 Data: TFDS's celeb_a, prepared (its source allows few downloads a day), or --data FOLDER with the aligned images.
-Hardware: one GPU of 80 GB, days; --net.dtype bfloat16, --net.remat and --training.accumulate 4 for a smaller one.
+Hardware: one GPU of 80 GB, days, with --training.accumulate 2: the whole batch's activations are 80 GiB, counted from
+shapes; of 40 GB with 4. Also --net.dtype bfloat16, --net.remat.
 To expect: the paper publishes no figure for this configuration, and it is not trained here.
 """
 

@@ -4,7 +4,8 @@ Networks, processes and samplers are `ORIGINALS` of `scoresde.originals`, the co
 et al. 2021; the optimisation is that of the same files. What differs: theirs trains on images without noise, ours on
 dequantised ones, which a likelihood needs; the moving average's decay is min(ema, (1 + n) / (10 + n)) after n steps
 here, constant there. For VE theirs clips the gradient of half the sum over pixels, ours that of the mean: see
-`of_half_sum`.
+`of_half_sum`. The Langevin corrector's step here follows sigma(t), theirs the norms of the batch at hand, with which
+the published FIDs were found: `sampler.corrector.rule:batch-norms --sampler.corrector.rule.snr 0.16`.
 
 FID is not computed here: it needs Inception's weights. Distances are in the space of the training images' principal
 components: comparable between runs of one experiment, not with a paper.
@@ -25,6 +26,7 @@ from image_task import ImageExperiment, drawn
 
 import scoresde as sd
 from scoresde.data import images, prepare
+from scoresde.data.source import Source, Subset, take
 from scoresde.evaluation import Comparison, compare
 from scoresde.features import PCAFeatures
 from scoresde.model import AnyNet, AnyParameterization, AnySDE
@@ -78,7 +80,7 @@ class Photographs(ImageExperiment):
     crop: int = 0
     """Side of the central square that is cut out before resizing; 0: none."""
     held_out: int = 1000
-    """Test images for validation, likelihoods and distances; of a folder its last ones, and not trained on."""
+    """Test images for validation, likelihoods and distances; of a folder some drawn at random, and not trained on."""
     references: int = 5_000
     """Training images that distances are measured to."""
     seed: int = 0
@@ -100,7 +102,7 @@ def run(settings: Photographs) -> int:
 class PhotographTask:
     """The data, and what samples and likelihoods are held against."""
 
-    train: images.Images
+    train: Source
     test: np.ndarray
     prepare: prepare.RandomFlip
     dequantize: sd.UniformDequantization
@@ -116,7 +118,7 @@ class PhotographTask:
         low = 0.0 if isinstance(settings.net, NCSNppConfig) and not settings.net.centered else -1.0
         dequantize = sd.UniformDequantization(256, low, 1.0)
         some = np.sort(np.random.default_rng(0).permutation(len(train))[: settings.references])
-        reference = np.asarray(dequantize(jax.random.key(0), jnp.asarray(train.pixels[some])))
+        reference = np.asarray(dequantize(jax.random.key(0), jnp.asarray(take(train, some)[0])))
         return cls(train, np.asarray(test), prepare.RandomFlip(dequantize), dequantize, reference)
 
     @property
@@ -181,12 +183,15 @@ class PhotographTask:
 # --- Data ---
 
 
-def load(settings: Photographs) -> tuple[images.Images, np.ndarray]:
+def load(settings: Photographs) -> tuple[Source, np.ndarray]:
     """Training images without their labels, and held-out pixels."""
     if not settings.data:
         raise ValueError("no data are named: write --data FOLDER, a folder with the images.")
     geometry: dict[str, Any] = {"size": settings.size, "crop": settings.crop or None, "channels": 3}
-    if Path(settings.data).expanduser().is_dir():
+    folder = Path(settings.data).expanduser()
+    if settings.data[0] in "/.~" and not folder.is_dir():  # no name of TFDS
+        raise FileNotFoundError(f"there is no folder {folder}: write --data FOLDER, or the name of a TFDS data set.")
+    if folder.is_dir():
         found = images.from_folder(settings.data, **geometry)
         if len(found) <= settings.held_out:
             raise ValueError(
@@ -195,7 +200,7 @@ def load(settings: Photographs) -> tuple[images.Images, np.ndarray]:
             )
         order = np.random.default_rng(0).permutation(len(found))  # folders are sorted, often by class
         kept, test = np.sort(order[settings.held_out :]), np.sort(order[: settings.held_out])
-        return images.Images(found.pixels[kept]), found.pixels[test]
+        return Subset(found, kept), found.pixels[test]  # no copy of what is memory mapped
     options = {"data_dir": settings.data_dir or None, "download": settings.download, **geometry}
     try:
         train, test = (images.from_tfds(settings.data, split, **options) for split in ("train", "test"))

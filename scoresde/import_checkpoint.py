@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' Flax release of Song et al. 2021 as run folders of ours.
+"""Checkpoints of the authors' Flax release of Song et al. 2021, continuous configurations, as run folders of ours.
 
 Such a file is a msgpack of Flax's: step, optimizer (target: the parameters; state: Adam's moments), lr, model_state,
 ema_rate, params_ema, rng. Every leaf finds its place by its name (linen_names.py), or nothing is imported and the
@@ -101,6 +101,8 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
     optimizer = state["optimizer"]
     if not isinstance(optimizer, dict) or set(optimizer) != {"target", "state"}:
         raise CheckpointMismatch(f"{file}: its optimizer holds {sorted(optimizer or {})}: wanted target and state.")
+    if not isinstance(optimizer["target"], dict) or not isinstance(optimizer["state"] or {}, dict):
+        raise CheckpointMismatch(f"{file}: its optimizer's target and state are no trees of arrays.")
     return _norms_flat(state)
 
 
@@ -130,7 +132,10 @@ def _chosen(config: str | Original | None, target: Any) -> Original:
     if len(fitting) == 1:
         return ORIGINALS[fitting[0]]
     choices = f"those of {', '.join(fitting)}: the weights do not say which" if fitting else "those of none known"
-    raise CheckpointMismatch(f"its parameters are {choices}. Name one by --config: {', '.join(fitting or ORIGINALS)}.")
+    raise CheckpointMismatch(
+        f"its parameters are {choices}. Name one by --config: {', '.join(fitting or ORIGINALS)}. Files of the discrete "
+        f"configurations (no `continuous` in the name) may have the same parameters, and mean another thing by them."
+    )
 
 
 # --- Leaves ---
@@ -174,6 +179,8 @@ def _misfits(state: dict[str, Any], net: NCSNpp) -> list[str]:
                 found.append(f"{place}/{name}: missing, wanted {shape}")
             elif np.shape(leaf) != shape:
                 found.append(f"{place}/{name}: {np.shape(leaf)}, wanted {shape}")
+            elif np.asarray(leaf).dtype.kind not in "fV":  # V: bfloat16
+                found.append(f"{place}/{name}: {np.asarray(leaf).dtype}, wanted real numbers")
             elif not np.all(np.isfinite(np.asarray(leaf, np.float32))):
                 found.append(f"{place}/{name}: holds NaN or infinity")
         found.extend(f"{place}/{name}: {np.shape(leaves[name])}, unexpected" for name in leaves if name not in names)
@@ -187,9 +194,16 @@ def _misfits(state: dict[str, Any], net: NCSNpp) -> list[str]:
         compare("optimizer/state/param_states", moments, ("/grad_ema", "/grad_sq_ema"))
     found += [f"optimizer/state/{name}: unexpected" for name, _ in _flat(rest)]
     found += [f"model_state/{name}: unexpected" for name, _ in _flat(state["model_state"] or {})]
-    found += [f"{name}: {np.shape(state[name])}, wanted one number" for name in ("step", "lr", "ema_rate")
-              if np.shape(state[name]) != () or not math.isfinite(float(state[name]))]  # fmt: skip
+    found += [f"{name}: {repr(state[name])[:40]}, wanted one number" for name in ("step", "lr", "ema_rate")
+              if not _is_number(state[name])]  # fmt: skip
+    if not found and (state["step"] < 0 or state["step"] != int(state["step"])):
+        found.append(f"step: {state['step']}, wanted a whole number from 0")
     return found
+
+
+def _is_number(value: Any) -> bool:
+    value = np.asarray(value)
+    return value.shape == () and value.dtype.kind in "iuf" and math.isfinite(float(value))
 
 
 def _weights(net: NCSNpp, tree: Any) -> dict:

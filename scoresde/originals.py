@@ -57,6 +57,7 @@ def _originals() -> dict[str, Original]:
     ncsnpp, ncsnpp_deep, large = NCSNppConfig.ncsnpp(), NCSNppConfig.ncsnpp_deep(), NCSNppConfig.ncsnpp_256()
     positional = {"embedding": "positional", "scale_by_sigma": False}
     faces_1024 = {"channels": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "num_blocks": 1}
+    at_1024 = _ve(NCSNppConfig.ncsnpp_256(**faces_1024), 1348.0, 0.15, 2000, 1024)
     return {
         "ve/cifar10_ncsnpp_continuous": _ve(ncsnpp),
         "ve/cifar10_ncsnpp_deep_continuous": _ve(ncsnpp_deep),
@@ -64,7 +65,8 @@ def _originals() -> dict[str, Original]:
         "ve/ffhq_256_ncsnpp_continuous": _ve(large, 348.0, 0.075, 2000, 256),
         "ve/bedroom_ncsnpp_continuous": _ve(large, 378.0, 0.075, 2000, 256),
         "ve/church_ncsnpp_continuous": _ve(large, 380.0, 0.075, 2000, 256),
-        "ve/ffhq_ncsnpp_continuous": _ve(NCSNppConfig.ncsnpp_256(**faces_1024), 1348.0, 0.15, 2000, 1024),
+        "ve/celebahq_ncsnpp_continuous": at_1024,
+        "ve/ffhq_ncsnpp_continuous": at_1024,
         **{
             f"{kind}/{name}": _vp(sde, net)
             for kind, sde in (("vp", VP()), ("subvp", SubVP()))

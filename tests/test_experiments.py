@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -351,6 +352,24 @@ def test_photographs_take_the_flags_they_recommend(monkeypatch):
         photographs.load(photographs.Photographs(data=""))
     with pytest.raises(FileNotFoundError, match="--download"):
         photographs.load(photographs.Photographs(data_dir="/nowhere"))
+    with pytest.raises(FileNotFoundError, match="there is no folder /misspelt: write --data FOLDER"):
+        photographs.load(photographs.Photographs(data="/misspelt"))
+    for name in ("cifar10_vp", "cifar10_subvp", "cifar10_ve", "celeba64_ve", "ffhq256_ve"):
+        module = experiment(monkeypatch, name)
+        (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
+        flags = set(re.findall(r"--[a-z][a-z.-]*[a-z]", module.__doc__))
+        assert flags <= {"--help", "--smoke", "--download", "--name", "--data"} | options(kind), name
+
+
+def options(kind, prefix="--"):
+    """The flags of settings as they stand, however deep."""
+    found = set()
+    for field in dataclasses.fields(kind):
+        found.add(f"{prefix}{field.name.replace('_', '-')}")
+        value = getattr(kind, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= options(value, f"{prefix}{field.name.replace('_', '-')}.")
+    return found
 
 
 def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):
@@ -360,9 +379,13 @@ def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):
     for value in values:
         Image.fromarray(np.full((12, 9, 3), 10 * value, np.uint8)).save(tmp_path / f"{value}.png")
     settings = photographs.Photographs(data=str(tmp_path), size=4, held_out=3)
+    monkeypatch.setattr("scoresde.data.cache.LARGEST_IN_MEMORY", 0)
     train, test = photographs.load(settings)
     assert train.shape == test.shape[1:] == (4, 4, 3)
-    assert sorted([*train.pixels[:, 0, 0, 0], *test[:, 0, 0, 0]]) == [*(10 * values)]
+    assert sorted([*train.batch(np.arange(7))[:, 0, 0, 0], *test[:, 0, 0, 0]]) == [*(10 * values)]
+    assert isinstance(train.source.pixels, np.memmap)  # not copied into memory
     assert len(test) == 3
+    task = photographs.PhotographTask.build(settings)
+    assert task.reference.shape == (7, 4, 4, 3)
     with pytest.raises(ValueError, match="held_out is 10"):
         photographs.load(dataclasses.replace(settings, held_out=10))

@@ -381,6 +381,7 @@ def test_misfits_are_listed_and_nothing_is_written(tmp_path):
     del state["params_ema"]["Conv_0"]["bias"]
     state["params_ema"]["Conv_9"] = {"bias": np.zeros(3, np.float32)}
     state["params_ema"]["Conv_1"]["bias"][:] = np.nan
+    state["params_ema"]["Dense_1"]["bias"] = np.zeros(32, np.complex64)
     state["optimizer"]["target"]["Dense_0"]["kernel"] = np.zeros((16, 3), np.float32)
     del state["optimizer"]["state"]["param_states"]["Dense_1"]["bias"]
     with pytest.raises(CheckpointMismatch) as caught:
@@ -389,11 +390,20 @@ def test_misfits_are_listed_and_nothing_is_written(tmp_path):
         "  params_ema/Conv_0/bias: missing, wanted (8,)",
         "  params_ema/Conv_9/bias: (3,), unexpected",
         "  params_ema/Conv_1/bias: holds NaN or infinity",
+        "  params_ema/Dense_1/bias: complex64, wanted real numbers",
         "  optimizer/target/Dense_0/kernel: (16, 3), wanted (16, 32)",
         "  optimizer/state/param_states/Dense_1/bias/grad_ema: missing, wanted (32,)",
         "  optimizer/state/param_states/Dense_1/bias/grad_sq_ema: missing, wanted (32,)",
         "  model_state/batch_stats/mean: unexpected",
     }
+    state = state_of(net)
+    for step in (-1, 7.5, "seven"):
+        file = written(tmp_path / "checkpoint", state | {"step": step})
+        with pytest.raises(CheckpointMismatch, match="step: .*, wanted (a whole number from 0|one number)"):
+            import_checkpoint(file, tmp_path / "run", original(net))
+    no_target = state | {"optimizer": {"target": None, "state": {}}}
+    with pytest.raises(CheckpointMismatch, match="no trees of arrays"):
+        import_checkpoint(written(tmp_path / "checkpoint", no_target), tmp_path / "run", original(net))
     del state["rng"]
     with pytest.raises(CheckpointMismatch, match="wanted a train state of the original release"):
         import_checkpoint(written(tmp_path / "checkpoint", state), tmp_path / "run", original(net))

@@ -82,6 +82,7 @@ class Report:
 class ImportCheckpoint:
     """Make a run's folder of a checkpoint that the Flax release of Song et al. 2021 wrote; every leaf, or nothing.
 
+    The continuous configurations: a discrete one's file may have the same parameters, of which none can be told.
     info, sample and likelihood (with --data FILE.npy of integers 0 ... 255) take the folder as they take any run's.
     """
 

@@ -146,9 +146,15 @@ def _remove_remains(place: Path) -> None:
     """What a killed process of this machine left half done."""
     for remains in place.parent.glob(_partial(place, "*").name):
         process = int(remains.name.split(".")[-2])
-        try:
-            alive = process != os.getpid() and os.kill(process, 0) is None
-        except OSError:
-            alive = False
-        if not alive:
+        if process == os.getpid() or not _is_alive(process):
             shutil.rmtree(remains, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

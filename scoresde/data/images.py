@@ -328,7 +328,11 @@ def _from_builder(builder: Any, split: str, image: str, label: str | None, geome
         raise ValueError(f"{builder.name} has no example in the split {split!r}.") from error
 
     def examples(indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int | None]]:
-        for record in records.__getitems__(list(indices)):  # a third of the time of one by one
+        try:
+            found = records.__getitems__(list(indices))  # a third of the time of one by one
+        except RuntimeError as error:  # array_record's
+            raise ValueError(f"{place} is damaged ({error}): delete the folder, and it is prepared again.") from error
+        for record in found:
             yield geometry.of_array(np.asarray(record[image])), None if label is None else int(record[label])
 
     files = [path for path in place.iterdir() if "array_record" in path.name]
