@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from scoresde.calls import as_argument, check_score, full_precision, in_chunks
 from scoresde.dequantization import check_real_valued
+from scoresde.precision import at_least_float32
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
     Cond,
@@ -82,7 +83,7 @@ def variational_bound(
     prior, diffusion, reconstruction, stderr = in_chunks(
         lambda shared, rows: _bound_chunk(shared, rows, num_times, t_min),
         (sde, as_argument(score)),
-        (example_keys(key, x0.shape[0]), jnp.asarray(x0), cond),
+        (example_keys(key, x0.shape[0]), at_least_float32(x0), cond),
         x0.shape[0],
         batch_size,
         "bound" if progress else None,

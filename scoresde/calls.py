@@ -131,6 +131,18 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+def warn_of_failures(success: Array, what: str, goal: str, stacklevel: int = 3) -> None:
+    """Name the rows that failed, where that can be read now."""
+    failed = np.flatnonzero(~np.asarray(success)) if is_concrete(success) else []
+    if len(failed):
+        named = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+        warnings.warn(
+            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {named}: they are NaN and success is "
+            f"False. Try a looser tolerance, more max_steps, or check the score for NaN.",
+            stacklevel=stacklevel,
+        )
+
+
 def in_chunks(
     function: Callable[..., PyTree],
     shared: PyTree,
@@ -147,6 +159,8 @@ def in_chunks(
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    if batch == 0:
+        raise ValueError("there is no example: the batch axis has length 0.")
     chunk = batch if batch_size is None else min(batch_size, batch)
     devices = jax.local_device_count()
     arrays = jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows))

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
+from scoresde.precision import precision_of
 from scoresde.sde.base import SDE
 from scoresde.types import Key, check_count, check_setting, data_dim, example_keys, is_concrete, sum_data
 
@@ -151,29 +152,34 @@ def discrete_bits_per_dim(
 
     In expectation an upper bound, the tighter the more draws (Burda et al. 2016, arXiv:1509.00519). K = 1 is the plain
     bound -(log p - log q), of the same mean as -(log p + D H). log_prob: nats of each draw; log_q: `log_prob` of the
-    dequantisation; dim: D; stderr: of log_prob, as `log_likelihood` gives it. For K > 1 log_prob must have no noise of
-    probes, so `divergence=ExactDivergence()`: the exponential of a noisy one is too large on average, by half its
-    variance in nats, and the result no bound.
+    dequantisation; dim: D; stderr: of log_prob, as `log_likelihood` gives it, wanted for K > 1. For these log_prob must
+    have no noise of probes, so `divergence=ExactDivergence()`: the exponential of a noisy one is too large on average,
+    by half its variance in nats, and the result no bound.
 
     Raises:
-        ValueError: if dim is not a whole number, the shapes differ, or K > 1 and stderr says that there were probes.
+        ValueError: if dim is not a whole number, the shapes differ, or K > 1 and stderr is missing or says that there
+            were probes.
     """
     check_count("dim", dim)
-    if stderr is not None and len(stderr) > 1 and is_concrete(stderr) and np.any(np.asarray(stderr) != 0.0):
-        raise ValueError(
-            "log_prob has the noise of probes, which the mean over several draws takes for likelihood: compute it with "
-            "divergence=sd.ExactDivergence(), or average the bits of single draws."
-        )
     if jnp.shape(log_prob) != jnp.shape(log_q) or jnp.ndim(log_prob) != 2:
         raise ValueError(
             f"log_prob has shape {jnp.shape(log_prob)}, log_q {jnp.shape(log_q)}: wanted (draws, batch) both; for one "
             f"draw log_prob[None]."
         )
-    mean = jax.scipy.special.logsumexp(log_prob - log_q, axis=0) - math.log(log_prob.shape[0])
-    return -mean / (dim * math.log(2.0))
+    if len(log_prob) > 1 and stderr is None:
+        raise ValueError("several draws, and no stderr: hand over that of the likelihoods, which tells whether they "
+                         "have the noise of probes; zeros where log_prob is known in closed form.")  # fmt: skip
+    if len(log_prob) > 1 and is_concrete(stderr) and np.any(np.asarray(stderr) != 0.0):
+        raise ValueError(
+            "log_prob has the noise of probes, which the mean over several draws takes for likelihood: compute it with "
+            "divergence=sd.ExactDivergence(), or average the bits of single draws."
+        )
+    with precision_of(log_prob):
+        mean = jax.scipy.special.logsumexp(log_prob - log_q, axis=0) - math.log(log_prob.shape[0])
+        return -mean / (dim * math.log(2.0))
 
 
-def check_levels(k: Array, levels: int) -> None:
+def check_levels(k: Array | np.ndarray, levels: int) -> None:
     """k holds whole numbers 0 … levels - 1, where that can be read now."""
     if is_concrete(k) and k.size:
         values = np.asarray(k)  # NumPy's: under jit a known k is still read now
@@ -183,16 +189,38 @@ def check_levels(k: Array, levels: int) -> None:
                 f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
                 f"dequantisation; other integers: UniformDequantization(levels=...)."
             )
+        if k.size >= 64 and 8 * (high + 1) <= levels:
+            warnings.warn(
+                f"k holds {low} … {high} of {levels} levels: if these are all the data's values, write "
+                f"levels={int(high) + 1}, or their bits are those of finer bins.",
+                stacklevel=4,
+            )
+
+
+def _grid(values: np.ndarray) -> tuple[float, int] | None:
+    """(step, levels) of values that stand on a grid of up to 4096 steps, as scaled pixels do; None of any others."""
+    known = np.unique(values).astype(np.float64)
+    if not 1 < len(known) <= 4097:
+        return None
+    step = float(np.diff(known).min())
+    places = (known - known[0]) / step
+    if places[-1] > 4096.5 or np.max(np.abs(places - np.round(places))) > 0.02:
+        return None
+    low = -1.0 if known[0] < 0.0 else 0.0
+    usual = known[-1] <= 1.0 and abs((known[0] - low) / step % 1.0 - 0.5) > 0.48  # on the grid of [-1, 1] or [0, 1]
+    return step, round((1.0 - low) / step if usual else places[-1]) + 1
 
 
 def check_real_valued(x: Array | np.ndarray, name: str, anew: bool = False) -> None:
-    """x is finite, and not integers in disguise, where that can be read now: raw pixels 0 … 255 as float32, say.
+    """x is finite, and not integers in disguise, where that can be read now: raw pixels 0 … 255 as float32, or scaled.
 
-    Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance. anew:
-    the noise is for `fit` to draw, at every step.
+    Integers have no density: a model could make it as high as it likes. A handful of whole numbers may be chance, and a
+    grid in a few dimensions a picture's. anew: the noise is for `fit` to draw, at every step, which may train on scaled
+    pixels, to sample.
 
     Raises:
-        ValueError: if it holds NaN or infinity, or 64 entries and more, all whole, of more than two values.
+        ValueError: if it holds NaN or infinity, or 64 entries and more, all whole, of more than two values, or in 16
+            dimensions and more all on one grid.
     """
     if not is_concrete(x):
         return
@@ -214,3 +242,15 @@ def check_real_valued(x: Array | np.ndarray, name: str, anew: bool = False) -> N
             f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. Write {line}, "
             f"which also scales to [-1, 1]{f', and {shifted} for {name}' if anew and low < 0 else ''}."
         )
+    if len(some) >= 64 and values.size >= 16 * len(values) and (grid := _grid(some)) is not None:
+        step, levels = grid
+        low = -1.0 if values.min() < 0.0 else 0.0
+        message = (
+            f"{name} takes {len(np.unique(some))} values, {values.min():g} … {values.max():g} in steps of {step:g}, "
+            f"and nothing between: they have no density. For likelihoods hand over k = (({name} - {low:g}) / "
+            f"{step:g}).round() and {'prepare=' if anew else ''}sd.UniformDequantization(levels={levels})"
+            f"{', drawn anew at every step' if anew else '(key, k)'}, which also scales to [-1, 1]."
+        )
+        if not anew:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)

@@ -168,6 +168,19 @@ AnyDivergence = Hutchinson | HutchPlusPlus | ExactDivergence
 """The divergences that settings choose from."""
 
 
+def check_divergence(divergence: Any) -> None:
+    """One of the library's, or of the user's own: an object, not its class or name.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if isinstance(divergence, type) or not isinstance(divergence, Divergence):
+        raise TypeError(
+            f"divergence is {divergence!r}: wanted sd.Hutchinson(num_probes=4), sd.HutchPlusPlus(4, num_probes=4), "
+            f"sd.ExactDivergence(), or one of your own with the methods of scoresde.divergence.Divergence."
+        )
+
+
 def _inner(v: Float[Array, " n *data"], w: Float[Array, " n *data"]) -> Float[Array, " n"]:
     return jnp.sum((v * w).reshape(len(v), -1), axis=1)
 

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.likelihood import Likelihood, log_likelihood
+from scoresde.precision import in_float64, precision_of
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
     Cond,
@@ -71,9 +72,26 @@ def gaps(
             "the likelihood was made with prior_log_prob=, of which nothing is known here: make it without, or take "
             "prior_log_prob(x_1) - log p_1(x_1) for the prior's gap."
         )
+    with precision_of(likelihood.log_prob):
+        return _gaps(key, sde, score, x0, likelihood, cond, log_prob, batch_size)
+
+
+def _gaps(
+    key: Key,
+    sde: SDE,
+    score: ScoreFn,
+    x0: Float[Array, " batch *data"],
+    likelihood: Likelihood,
+    cond: Cond,
+    log_prob: Callable[[Array, float], Array] | None,
+    batch_size: int | None,
+) -> Gaps:
+    settings = likelihood.settings
     if log_prob is not None:
         prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
         return Gaps(prior, log_prob(x0, settings.t_min) - log_prob(x0, 0.0), exact=True)
+    if settings.dtype == "float64":
+        sde, score, x0, cond = in_float64((sde, score, x0, cond))
     x0 = jnp.asarray(x0)
     key_noise, key_solve = split_examples(example_keys(key, x0.shape[0]))
     t = jnp.full(x0.shape[:1], settings.t_min, x0.dtype)
@@ -82,8 +100,8 @@ def gaps(
     x = mean + right_pad(std, x0) * noise
     noised = log_likelihood(
         key_solve, sde, score, x, cond, settings.divergence, settings.rtol, settings.atol, settings.t_min,
-        solver=settings.solver, variable=settings.variable, max_steps=settings.max_steps,
-        joint_steps=settings.joint_steps, float64=settings.dtype == "float64", batch_size=batch_size)  # fmt: skip
+        solver=settings.solver, controller=settings.controller, variable=settings.variable,
+        max_steps=settings.max_steps, joint_steps=settings.joint_steps, batch_size=batch_size)  # fmt: skip
     scale = sde.sigma(t) / sde.alpha(t)
     # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 / alpha
     back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2

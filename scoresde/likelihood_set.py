@@ -19,7 +19,7 @@ from scoresde.dequantization import TruncatedNormalDequantization, UniformDequan
 from scoresde.divergence import AnyDivergence
 from scoresde.likelihood import log_likelihood
 from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn, check_count, example_keys
+from scoresde.types import Cond, Key, ScoreFn, as_typed_key, check_count, example_keys
 
 Dequantization = UniformDequantization | TruncatedNormalDequantization
 
@@ -33,17 +33,19 @@ class SetLikelihood:
     stderr: Float[np.ndarray, "examples repeats"]
     """Its standard error over probes: NaN of one probe, 0 of the exact divergence."""
     nfe: Int[np.ndarray, "examples repeats"]
+    dequantization: Dequantization | None
+    """How integers became real numbers; None if they were."""
 
     @property
     def failed(self) -> np.ndarray:
         """Examples of which a repeat failed: to be named, and left out of every mean."""
         return np.flatnonzero(~np.isfinite(self.nats).all(axis=1))
 
-    def bits_per_dim(self, dim: int, dequantization: Dequantization | None) -> SetLikelihood:
+    def bits_per_dim(self, dim: int) -> SetLikelihood:
         """The same in bits per dimension, -(log p + D H) / (D ln 2), H the dequantisation's entropy, 0 without one."""
-        entropy = 0.0 if dequantization is None else float(dequantization.entropy)
+        entropy = 0.0 if self.dequantization is None else float(self.dequantization.entropy)
         scale = dim * math.log(2.0)
-        return SetLikelihood(-(self.nats + dim * entropy) / scale, self.stderr / scale, self.nfe)
+        return dataclasses.replace(self, nats=-(self.nats + dim * entropy) / scale, stderr=self.stderr / scale)
 
 
 def likelihood_of_set(
@@ -65,18 +67,20 @@ def likelihood_of_set(
 ) -> SetLikelihood:
     """`log_likelihood` of every row of x exactly once in every repeat, the remainder of a batch included.
 
-    Each chunk is a line of the file at `path` as soon as it is done; a file with the same `about` in its first line is
-    gone on with. Example i of repeat r depends on (key, r, i) alone: dequantisation and probes are drawn anew in each.
+    Each chunk is a line of the file at `path` as soon as it is done; a file with the same `about` and key in its first
+    line is gone on with. Example i of repeat r depends on (key, r, i) alone: dequantisation and probes are drawn anew
+    in each.
 
     Raises:
         ValueError: if the file holds something else, or the examples do not fit the dequantisation.
     """
     check_count("repeats", repeats)
+    about = about | {"key": np.asarray(jax.random.key_data(as_typed_key(key))).tolist()}
     n, shape = len(x), (len(x), repeats)
     found = {name: np.full(shape, np.nan) for name in ("nats", "stderr", "nfe")}
     done = _read(path, about, found)
     bar = tqdm(total=n * repeats, initial=int(done.sum()), desc="likelihood", unit="example", disable=not progress,
-               smoothing=0.0)  # fmt: skip
+               smoothing=0.5)  # fmt: skip
     with bar, path.open("a") as file:
         for repeat in range(repeats):
             missing = np.flatnonzero(~done[:, repeat])
@@ -97,7 +101,7 @@ def likelihood_of_set(
                 file.flush()
                 _put(found, line)
                 bar.update(len(rows))
-    return SetLikelihood(found["nats"], found["stderr"], found["nfe"].astype(int))
+    return SetLikelihood(found["nats"], found["stderr"], found["nfe"].astype(int), dequantization)
 
 
 def _plain(values: Any) -> list[float | None]:

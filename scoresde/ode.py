@@ -47,7 +47,10 @@ class InLogSNR:
 
 
 class Solution(NamedTuple):
-    """End state, states at the saved times, evaluations of the field, and whether the end was reached."""
+    """End state, states at the saved times, evaluations of the field, and whether the end was reached.
+
+    nfe is -1 for an implicit solver, whose evaluations nobody counts.
+    """
 
     y: PyTree[Array]
     path: PyTree[Array] | None
@@ -55,39 +58,37 @@ class Solution(NamedTuple):
     success: Bool[Array, ""]
 
 
-def evaluations(solver: Any) -> tuple[int, int]:
-    """Field evaluations of an explicit Runge-Kutta solver: (before the first step, per attempted step).
-
-    Raises:
-        TypeError: if the solver's evaluations cannot be counted from its tableau.
-    """
-    if isinstance(solver, diffrax.Euler):
+def evaluations(solver: Any) -> tuple[int, int] | None:
+    """Field evaluations of an explicit solver: (before the first step, per attempted step); None if not fixed."""
+    if isinstance(solver, (diffrax.Euler, diffrax.LeapfrogMidpoint)):
         return 0, 1
+    if isinstance(solver, diffrax.ReversibleHeun):
+        return 1, 1
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         stages, reuse = solver.tableau.num_stages, solver.tableau.fsal
         return (1, stages - 1) if reuse else (0, stages)
-    raise TypeError(
-        f"solver is {solver!r}: wanted an explicit Runge-Kutta method of diffrax, whose evaluations can be counted, "
-        f"e.g. diffrax.Dopri5()."
-    )
+    return None
 
 
 def check_solver(solver: Any, rtol: float, atol: float, controller: Any = None) -> Any:
     """The solver, Dopri5 if None, with its settings checked.
 
     Raises:
-        TypeError: if the solver's evaluations cannot be counted, the controller is none of diffrax's, or the solver
-            has no error estimate for it.
+        TypeError: if solver or controller is none of diffrax's, or the solver has no error estimate for it.
         ValueError: if a tolerance is not positive.
     """
     solver = diffrax.Dopri5() if solver is None else solver
-    evaluations(solver)
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"solver is {solver!r}: wanted one of diffrax's, e.g. diffrax.Dopri5().")
     if controller is not None and not isinstance(controller, diffrax.AbstractStepSizeController):
         raise TypeError(
             f"controller is {controller!r}: wanted one of diffrax's, e.g. diffrax.PIDController(1e-5, 1e-5)."
         )
-    if isinstance(solver, diffrax.Euler) and (controller is None or isinstance(controller, diffrax.PIDController)):
-        raise TypeError("diffrax.Euler() estimates no error: give steps, e.g. controller=diffrax.StepTo(ts).")
+    adaptive = controller is None or isinstance(controller, diffrax.PIDController)
+    if adaptive and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+        raise TypeError(
+            f"{type(solver).__name__}() estimates no error: give steps, e.g. controller=diffrax.StepTo(ts)."
+        )
     check_setting("rtol", rtol, 0.0, 1.0, inclusive=False)
     check_setting("atol", atol, 0.0, inclusive=False)
     return solver
@@ -166,10 +167,10 @@ def solve(
     path = None if save_at is None else jax.tree.map(lambda y: y[:-1], ys)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
     reached = ts[-1] == u1
-    first, per_step = evaluations(solver)
+    counted, steps = evaluations(solver), solution.stats["num_steps"]
     return Solution(
         y=last,
         path=path,
-        nfe=first + per_step * solution.stats["num_steps"],
+        nfe=jnp.full_like(steps, -1) if counted is None else counted[0] + counted[1] * steps,
         success=(solution.result == diffrax.RESULTS.successful) & finite & reached,
     )

@@ -60,7 +60,8 @@ def test_bounds_are_above_the_bits_and_tighten_to_them(kind):
     log_q = jax.vmap(lambda z: dequantize.log_prob(z, k))(draws)
     single = -np.asarray(log_p - log_q) / math.log(2.0)
     np.testing.assert_allclose(sd.discrete_bits_per_dim(log_p[:1], log_q[:1], 1), single[0], rtol=1e-4, atol=1e-4)
-    many = np.stack([sd.discrete_bits_per_dim(log_p[i::10], log_q[i::10], 1) for i in range(10)])
+    exact_nats = jnp.zeros_like(log_p[::10])
+    many = np.stack([sd.discrete_bits_per_dim(log_p[i::10], log_q[i::10], 1, exact_nats) for i in range(10)])
     error = single.std(axis=0, ddof=1) / math.sqrt(640)
     assert np.all(single.mean(axis=0) > exact - 5 * error - 1e-3)
     assert np.all(many.mean(axis=0) > exact - 5 * many.std(axis=0, ddof=1) / math.sqrt(10) - 1e-3)
@@ -117,6 +118,8 @@ def test_noisy_likelihoods_are_not_averaged_as_probabilities():
     log_prob, log_q = jnp.zeros((3, 2)), jnp.zeros((3, 2))
     with pytest.raises(ValueError, match="ExactDivergence"):
         sd.discrete_bits_per_dim(log_prob, log_q, 4, jnp.full((3, 2), jnp.nan))
+    with pytest.raises(ValueError, match="several draws, and no stderr"):
+        sd.discrete_bits_per_dim(log_prob, log_q, 4)
     sd.discrete_bits_per_dim(log_prob[:1], log_q[:1], 4, jnp.ones((1, 2)))
     sd.discrete_bits_per_dim(log_prob, log_q, 4, jnp.zeros((3, 2)))
 

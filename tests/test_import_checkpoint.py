@@ -399,7 +399,7 @@ def test_misfits_are_listed_and_nothing_is_written(tmp_path):
     state = state_of(net)
     for step in (-1, 7.5, "seven"):
         file = written(tmp_path / "checkpoint", state | {"step": step})
-        with pytest.raises(CheckpointMismatch, match="step: .*, wanted (a whole number from 0|one number)"):
+        with pytest.raises(CheckpointMismatch, match=r"step: .*, wanted (a whole number from 0|one number)"):
             import_checkpoint(file, tmp_path / "run", original(net))
     no_target = state | {"optimizer": {"target": None, "state": {}}}
     with pytest.raises(CheckpointMismatch, match="no trees of arrays"):

@@ -1,5 +1,8 @@
 """Likelihoods against densities that are known, probes against traces, and reported errors against real spread."""
 
+import re
+
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from scipy import integrate
 from test_sampling import counting
 
 import scoresde as sd
+from scoresde.dequantization import check_real_valued
 
 KEY = jax.random.key(0)
 
@@ -28,13 +32,14 @@ def end_marginal(mixture, sde):
 
 
 @pytest.mark.parametrize(
-    ("sde", "variable"),
-    [(sd.VP(), sd.InTime()), (sd.SubVP(), sd.InLogSNR()), (sd.VE(), sd.InLogSNR())],
-    ids=["vp-t", "subvp-log_snr", "ve-log_snr"],
-)
-def test_density_is_exact_in_float64(sde, variable, x64):
+    ("sde", "variable", "dim"),
+    [(sd.VP(), sd.InTime(), 2), (sd.VP(), sd.InLogSNR(), 16), (sd.SubVP(), sd.InLogSNR(), 2),
+     (sd.SubVP(), sd.InLogSNR(), 16), (sd.VE(), sd.InLogSNR(), 2), (sd.VE(), sd.InLogSNR(), 16)],
+    ids=["vp-t-2", "vp-log_snr-16", "subvp-log_snr-2", "subvp-log_snr-16", "ve-log_snr-2", "ve-log_snr-16"],
+)  # fmt: skip
+def test_density_is_exact_in_float64(sde, variable, dim, x64):
     """From the exact end marginal to the exact density at t_min within 1e-7 nats; there and back within 1e-6."""
-    mixture = mixture_in(16, jnp.float64) if isinstance(sde, sd.SubVP) else ring()
+    mixture = mixture_in(16, jnp.float64) if dim == 16 else ring()
     score, x = mixture.score(sde), mixture.sample(KEY, 24)
     out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-11, atol=1e-11,
                             t_min=1e-5, prior_log_prob=end_marginal(mixture, sde), variable=variable)  # fmt: skip
@@ -45,17 +50,18 @@ def test_density_is_exact_in_float64(sde, variable, x64):
     np.testing.assert_allclose(back(KEY, sde, score, out.latent).x, x, atol=1e-6)
 
 
-def test_density_in_float32_is_within_1e4_bits_per_dim(any_sde):
-    """16-D, with the exact end marginal; with the SDE's own prior instead, off by the two's difference alone.
+@pytest.mark.parametrize("dim", [2, 16])
+def test_density_in_float32_is_within_1e4_bits_per_dim(any_sde, dim):
+    """With the exact end marginal; with the SDE's own prior instead, off by the two's difference alone.
 
     A wrong terminal std would shift every value.
     """
-    mixture = mixture_in(16)
+    mixture = mixture_in(16) if dim == 16 else ring()
     x = mixture.sample(KEY, 32)
     out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, divergence=sd.ExactDivergence(), rtol=1e-6,
                             atol=1e-6)  # fmt: skip
     gap = any_sde.prior_log_prob(out.latent) - mixture.log_prob(any_sde, out.latent, 1.0)
-    error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (16 * np.log(2.0))
+    error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (dim * np.log(2.0))
     assert float(jnp.abs(error).max()) < 1e-4
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
 
@@ -220,6 +226,9 @@ def test_dequantization_depends_on_key_and_example_alone():
          "prior_log_prob returned shape"),
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), rtol=1e-3, atol=1e-16), "1e-11"),
         (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=0.0), "infinite log SNR"),
+        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((0, 2))), "there is no example"),
+        (lambda: jax.jit(lambda x: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x, float64=True))(jnp.ones((2, 2))),
+         "float64=True is for a call outside jit"),
         (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 4, low=1.0, high=1.0), "not below"),
@@ -230,6 +239,12 @@ def test_dequantization_depends_on_key_and_example_alone():
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("divergence", ["exact", sd.ExactDivergence])
+def test_what_is_no_divergence_is_refused(divergence, unchecked):
+    with pytest.raises(TypeError, match=r"wanted sd.Hutchinson\(num_probes=4\)"):
+        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), divergence=divergence)
 
 
 def test_integer_images_are_refused_with_the_line_to_write(unchecked):
@@ -274,6 +289,12 @@ def test_float64_on_request(mixture):
         wide = jax.tree.map(lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, model)
         want = sd.log_likelihood(KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11}))
     np.testing.assert_allclose(np.asarray(out.log_prob), np.asarray(want.log_prob), atol=1e-8)
+    bits = sd.bits_per_dim(out.log_prob, 2)  # and stays
+    np.testing.assert_allclose(np.asarray(bits), 7 - np.asarray(out.log_prob) / (2 * np.log(2)), rtol=1e-14)
+    assert sd.gaps(KEY, sde, model, x, out).truncation.dtype == jnp.float64
+    low = sd.DiTConfig(patch=1, width=8, depth=1, num_heads=1, dtype="bfloat16").build((2, 2, 1), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="the network computes in bfloat16"):
+        sd.log_likelihood(KEY, sde, sd.ScoreModel(sde, low, sd.EDM()), jnp.full((1, 2, 2, 1), 0.5), float64=True)
     assert sd.log_likelihood(KEY, sde, model, x).log_prob.dtype == jnp.float32
 
 
@@ -282,6 +303,36 @@ def test_settings_say_the_precision_of_the_solve(mixture, unchecked):
     x = np.random.default_rng(0).normal(size=(3, 2))
     out = sd.log_likelihood(KEY, sd.VP(), mixture.score(sd.VP()), x)
     assert (out.log_prob.dtype, out.settings.dtype) == (jnp.float32, "float32")
+
+
+def test_half_precision_data_are_solved_in_float32(mixture, unchecked):
+    """As the same numbers in float32 are."""
+    x, score = mixture.sample(KEY, 3).astype(jnp.bfloat16), mixture.score(sd.VP())
+    half, full = (sd.log_likelihood(KEY, sd.VP(), score, a) for a in (x, x.astype(jnp.float32)))
+    np.testing.assert_array_equal(half.log_prob, full.log_prob)
+    assert half.settings.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps"),
+    [(diffrax.Tsit5(), None), (diffrax.ReversibleHeun(), None), (diffrax.Kvaerno5(), None),
+     (diffrax.Euler(), 800), (diffrax.LeapfrogMidpoint(), 800)],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_any_solver_of_diffrax(solver, steps):
+    """N(0, 0.49), whose density is known: to the tolerance, or the order of given steps; evaluations as counted."""
+    sde, data = sd.VP(), sd.GaussianMixture(jnp.zeros((1, 1)), jnp.asarray([0.49]))
+    ends = -sde.log_snr(jnp.asarray([1e-5, 1.0]))
+    controller = None if steps is None else diffrax.StepTo(jnp.linspace(ends[0], ends[1], steps + 1))
+    score, count = counting(data.score(sde))
+    x = jnp.asarray([[0.3]])
+    out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), solver=solver, controller=controller,
+                            prior_log_prob=end_marginal(data, sde))  # fmt: skip
+    jax.effects_barrier()
+    assert bool(out.success.all())
+    assert out.settings.controller is controller
+    np.testing.assert_allclose(out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3)
+    assert int(out.nfe[0]) == (-1 if isinstance(solver, diffrax.Kvaerno5) else count[0])
 
 
 def test_the_line_to_write_is_one_that_works(unchecked):
@@ -304,3 +355,47 @@ def test_integers_in_disguise_are_refused_with_the_line_to_write(top, line, unch
                  lambda: sd.variational_bound(KEY, sd.VP(), lambda x, t: x, x)):  # fmt: skip
         with pytest.raises(ValueError, match=line):
             call()
+
+
+@pytest.mark.parametrize(
+    ("of", "levels"),
+    [(lambda k: k / 127.5 - 1, 256), (lambda k: k / 255, 256), (lambda k: (k % 17) / 16, 17), (lambda k: k % 2, 2),
+     (lambda k: 2 * (k % 2) - 1, 2), (lambda k: k // 8 / 127.5 - 1, 256)],
+    ids=["[-1, 1]", "[0, 1]", "17 levels", "0 and 1", "-1 and 1", "dark"],
+)  # fmt: skip
+def test_scaled_integers_are_refused_with_the_line_to_write(of, levels, unchecked):
+    """What the line says gives the integers back, in bins of the right width; training on them is warned of."""
+    k = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1))
+    x = jnp.asarray(of(k), jnp.float32)
+    with pytest.raises(ValueError, match=rf"nothing between.*levels={levels}\)") as caught:
+        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x)
+    line = re.search(r"k = (.*\.round\(\))", str(caught.value)).group(1)
+    found = np.asarray(eval(line, {"x0": np.asarray(x)}))
+    assert found.min() >= 0 and found.max() <= levels - 1
+    np.testing.assert_allclose(np.unique(np.diff(np.unique(found))).min(), 1.0)
+    with pytest.warns(UserWarning, match="For likelihoods hand over"):
+        check_real_valued(x, "data", anew=True)
+
+
+def test_real_numbers_are_no_grid(unchecked):
+    """A picture's grid in the plane, one point many times, numbers that bfloat16 rounded, zeros around an image."""
+    rng, side = np.random.default_rng(0), np.linspace(-3, 3, 100)
+    check_real_valued(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), "x0")
+    check_real_valued(np.tile(rng.normal(size=64), (50, 1)), "x0")
+    check_real_valued(np.asarray(jnp.asarray(rng.normal(size=(100, 64)), jnp.bfloat16).astype(jnp.float32)), "x0")
+    check_real_valued(np.pad(rng.normal(size=(20, 8, 8)), ((0, 0), (4, 4), (4, 4))), "x0")
+    check_real_valued(np.zeros((20, 64)), "x0")
+
+
+def test_levels_that_the_data_do_not_use_are_said(unchecked):
+    """17 levels taken for 256: a warning at a batch, an error where all the data are known."""
+    k = np.random.default_rng(0).integers(0, 17, (40, 16))
+    with pytest.warns(UserWarning, match=r"k holds 0 … 16 of 256 levels: .* write levels=17"):
+        sd.UniformDequantization()(KEY, jnp.asarray(k))
+    model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM())
+    for levels, message in (
+        (256, r"data hold 0 … 16 of 256 levels: write levels=17"),
+        (16, "wanted whole numbers 0 … 15"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sd.fit(KEY, model, k, validation=0, prepare=sd.UniformDequantization(levels), progress=False)

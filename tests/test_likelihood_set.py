@@ -1,9 +1,11 @@
-"""The split of an error against draws whose variances are known."""
+"""The split of an error against draws whose variances are known; a set's file."""
 
+import jax
 import numpy as np
 import pytest
 
-from scoresde.likelihood_set import split_error
+import scoresde as sd
+from scoresde.likelihood_set import likelihood_of_set, split_error
 
 
 def draws(rng, n, repeats, example, dequantization, probe):
@@ -54,3 +56,16 @@ def test_what_cannot_be_told_is_none():
     assert real.probes == pytest.approx(np.sqrt(0.13 / 200), rel=0.3)
     with pytest.raises(ValueError, match="none that failed"):
         split_error(np.full((2, 2), np.nan), np.zeros((2, 2)))
+
+
+def test_a_file_of_another_key_is_not_gone_on_with(tmp_path, mixture):
+    """Its rows were drawn with other noise; the same key finds them all."""
+    x = np.asarray(mixture.sample(jax.random.key(0), 5))
+    settings = {"dequantization": None, "path": tmp_path / "rows.jsonl", "about": {}, "tolerance": 1e-3,
+                "divergence": sd.Hutchinson(2), "t_min": 1e-3, "progress": False}  # fmt: skip
+    of = lambda key: likelihood_of_set(jax.random.key(key), sd.VP(), mixture.score(sd.VP()), x, **settings)  # noqa: E731
+    first, again = of(0), of(0)
+    np.testing.assert_array_equal(first.nats, again.nats)
+    assert first.dequantization is None
+    with pytest.raises(ValueError, match="other settings"):
+        of(1)

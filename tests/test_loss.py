@@ -1,5 +1,7 @@
 """The loss against closed forms on Gaussian data, its weightings against one law, time distributions against SciPy."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,3 +135,13 @@ def loss(x0, t, score=lambda x, t: x, **options):
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_likelihood_weighting_is_not_counted_twice():
+    """By the times and the weighting: 1e4 times the loss for VP, all of it next to t_min."""
+    with pytest.warns(UserWarning, match="counts it twice"):
+        sd.Training(times=sd.LogSNRTime(), weighting=sd.LikelihoodWeighting())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sd.Training(times=sd.LogSNRTime())
+        sd.Training(weighting=sd.LikelihoodWeighting())

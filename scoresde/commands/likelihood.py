@@ -94,7 +94,7 @@ class Likelihood(OfModel):
         if len(failed) == len(x):
             raise ValueError(f"all {len(x)} likelihoods failed: try --tolerance {min(0.5, 10 * self.tolerance):g}.")
         good = np.setdiff1d(np.arange(len(x)), failed)
-        bits = out.bits_per_dim(math.prod(trained.shape), dequantization)
+        bits = out.bits_per_dim(math.prod(trained.shape))
         nats, split = (split_error(of.nats[good], of.stderr[good], dequantization is not None) for of in (out, bits))
         return about | {
             "bits_per_dim": split.mean,

@@ -26,7 +26,7 @@ class ProbabilityFlow:
 
     Raises:
         ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
-        TypeError: if the solver is not one of diffrax's explicit Runge-Kutta methods.
+        TypeError: if solver or controller is none of diffrax's, or the solver has no error estimate for it.
     """
 
     solver: Any = None
@@ -100,5 +100,6 @@ class ProbabilityFlow:
                 x = last if self.denoise else x
             elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
-        nfe = solution.nfe + (self.path_points if self.save_path else self.denoise)
+        more = self.path_points if self.save_path else self.denoise
+        nfe = jnp.where(solution.nfe < 0, -1, solution.nfe + more)  # an implicit solver's are not counted
         return finish(x, solution.success, nfe, path, given)

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from jax import Array
 
+from scoresde.data.prepare import Scale
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
+from scoresde.dequantization import UniformDequantization, check_levels
 from scoresde.score import ScoreModel
 from scoresde.types import Cond, check_cond, check_numbers, check_setting
 
@@ -97,6 +99,24 @@ def fingerprint_of(train: Source, held_out: Source | None) -> str:
     return digest(*(leaf for part in parts for leaf in
                     (jax.tree.leaves((part.x, part.cond)) if isinstance(part, ArraySource)
                      else [fingerprint(part).encode()])))  # fmt: skip
+
+
+def check_fits(data: Source, prepare: Any) -> None:
+    """Integers fit the levels they are prepared with: all of an array in memory, the first of another source.
+
+    Raises:
+        ValueError: if there are others than 0 … levels - 1, or an array uses less than a quarter of them.
+    """
+    if not isinstance(prepare, UniformDequantization | Scale):
+        return
+    levels = prepare.levels
+    if not isinstance(data, ArraySource) or isinstance(data.x, np.memmap):
+        return check_levels(take(data, np.arange(min(64, len(data))))[0], levels)
+    x = data.x
+    if x.size >= 64 and 4 * (x.max() + 1) <= levels:
+        raise ValueError(f"data hold {x.min()} … {x.max()} of {levels} levels: write levels={int(x.max()) + 1} in "
+                         f"prepare.")  # fmt: skip
+    check_levels(x, levels)
 
 
 def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:

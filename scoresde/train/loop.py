@@ -30,7 +30,7 @@ from scoresde.model import is_own_network
 from scoresde.processes import any_process, check_alike, check_shared, in_first, meet
 from scoresde.score import ScoreModel
 from scoresde.sharding import local, replicate, shard_batch, training_mesh, whole
-from scoresde.train.examples import as_source, check_labels, fingerprint_of, hold_out, nbytes
+from scoresde.train.examples import as_source, check_fits, check_labels, fingerprint_of, hold_out, nbytes
 from scoresde.train.run import LARGEST_HELD_OUT, RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
@@ -97,8 +97,11 @@ def fit(
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
-    as_it_is = without_augmentation(prepare)[0] is None  # flipped integers are integers
+    rest, _ = without_augmentation(prepare)
+    as_it_is = rest is None  # flipped integers are integers
     for part in (train, held_out):
+        if part is not None:
+            check_fits(part, rest)
         if isinstance(part, ArraySource):
             check_labels(model, part.cond, (len(part),))
             if as_it_is:

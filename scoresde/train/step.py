@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from scoresde.loss import (
     AnyTimes,
     EDMWeighting,
     LikelihoodWeighting,
+    LogSNRTime,
     LowDiscrepancyTime,
     VarianceWeighting,
     dsm_loss,
@@ -83,6 +85,12 @@ class Training:
             raise ValueError(f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting().")
         if not hasattr(self.times, "sample") or isinstance(self.times, type):
             raise ValueError(f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime().")
+        if isinstance(self.weighting, LikelihoodWeighting) and isinstance(self.times, LogSNRTime):
+            warnings.warn(
+                "times=LogSNRTime() draws times by the likelihood weighting: weighting=LikelihoodWeighting() counts it "
+                "twice. Leave one of them as it is.",
+                stacklevel=3,
+            )
         check_setting("final_rate", self.final_rate, 0.0, 1.0 + 1e-12)
         check_setting("ema", self.ema, 0.0, 1.0)
 
