@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import as_argument, check_score, full_precision, in_chunks
+from scoresde.calls import as_argument, check_score, in_chunks
 from scoresde.dequantization import check_real_valued
-from scoresde.precision import at_least_float32
+from scoresde.precision import at_least_float32, full_precision
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import (
     Cond,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -122,13 +121,6 @@ def _alike(a: SDE, b: SDE) -> bool:
     return not known or all(
         np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in zip(*leaves, strict=True)
     )
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 matrix products in full: accelerators round them to bf16 or tf32 by default, far above solver error."""
-    with jax.default_matmul_precision("float32"):
-        yield
 
 
 def warn_of_failures(success: Array, what: str, goal: str, stacklevel: int = 3) -> None:

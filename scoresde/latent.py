@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import as_argument, check_score, full_precision, in_chunks, warn_of_failures
+from scoresde.calls import as_argument, check_score, in_chunks, warn_of_failures
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
-from scoresde.precision import at_least_float32, check_float64, in_float64
+from scoresde.precision import at_least_float32, check_float64, full_precision, in_float64
 from scoresde.sampling.base import Sample, check_times, finish
 from scoresde.sde.base import SDE, check_sde, reverse_drift
 from scoresde.types import (
@@ -74,7 +74,7 @@ def decode(
     """x at t_min from the code x_1, without a last denoising: `decode(encode(x0).x)` is x0, but for the solver's error.
 
     The flow spreads out towards the data, and an error with it: at the default tolerance x0 comes back within 3e-3
-    (exact scores) or 1e-2 (trained networks); within 1e-5 by float64=True, rtol=1e-8, atol=1e-8 in both calls.
+    (exact scores) or 3e-2 (trained networks); within 1e-5 by float64=True, rtol=1e-9, atol=1e-9 in both calls.
 
     temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018): draws of the prior scaled
     below 1 lead to likelier, less various data. Raises as `log_likelihood`, and ValueError if temperature < 0.

@@ -15,11 +15,11 @@ import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.calls import as_argument, check_score, full_precision, in_chunks, warn_of_failures
+from scoresde.calls import as_argument, check_score, in_chunks, warn_of_failures
 from scoresde.dequantization import check_real_valued
 from scoresde.divergence import Divergence, Hutchinson, check_divergence
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, Solution, check_solver, check_variable, solve
-from scoresde.precision import at_least_float32, check_float64, in_float64, precision_of
+from scoresde.precision import at_least_float32, check_float64, full_precision, in_float64, precision_of
 from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,

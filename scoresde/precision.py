@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from scoresde.types import is_concrete
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 matrix products in full: accelerators round them to bf16 or tf32 by default, far above solver error."""
+    with jax.default_matmul_precision("float32"):
+        yield
 
 
 def in_float64(tree: Any) -> Any:

@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 def test_decode_brings_back_what_was_encoded(sde, mixture):
     """From a float32 process: within 1e-5 as the docstring says how, and what it says of the default tolerance."""
     x0, score = mixture.sample(KEY, 20), mixture.score(sde)
-    for finer, within in (({"float64": True, "rtol": 1e-8, "atol": 1e-8}, 1e-5), ({}, 3e-3)):
+    for finer, within in (({"float64": True, "rtol": 1e-9, "atol": 1e-9}, 1e-5), ({}, 3e-3)):
         code = sd.encode(sde, score, x0, **finer)
         back = sd.decode(sde, score, code.x, **finer)
         assert bool(code.success.all())
@@ -29,7 +29,7 @@ def test_a_network_brings_back_what_was_encoded():
     """One of random weights, which float32 alone does not find again."""
     net = sd.MLPConfig(width=32, depth=2).build((6,), rngs=nnx.Rngs(0))
     net.output.kernel[...] = 0.3 * jax.random.normal(KEY, net.output.kernel.shape)
-    sde, finer = sd.VE(), {"rtol": 1e-8, "atol": 1e-8}
+    sde, finer = sd.VE(), {"rtol": 1e-9, "atol": 1e-9}
     model, x0 = sd.ScoreModel(sde, net, sd.EDM(0.6)), jax.random.uniform(KEY, (4, 6), minval=-1.0)
     back = sd.decode(sde, model, sd.encode(sde, model, x0, float64=True, **finer).x, float64=True, **finer)
     np.testing.assert_allclose(back.x, x0, atol=1e-5)

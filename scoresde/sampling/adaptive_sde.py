@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import full_precision
+from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, check_sde, denoise, reverse_drift
 from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like, right_pad

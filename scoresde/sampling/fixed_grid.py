@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from scoresde.calls import full_precision
+from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, traced, widen
 from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, check_grid, grid_times, on_grid
 from scoresde.sde.base import SDE, check_sde, denoise

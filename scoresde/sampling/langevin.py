@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import full_precision
+from scoresde.precision import full_precision
 from scoresde.sampling.base import Path, Sample, finish, widen
 from scoresde.sde.base import SDE
 from scoresde.types import (

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.calls import full_precision
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
+from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, denoise, reverse_drift
 from scoresde.types import Cond, Key, ScoreFn, check_count
