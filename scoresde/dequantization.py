@@ -189,7 +189,7 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
                 f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
                 f"dequantisation; other integers: UniformDequantization(levels=...)."
             )
-        if k.size >= 64 and 8 * (high + 1) <= levels:
+        if k.size >= 64 and 8 * (int(high) + 1) <= levels:  # int: one more than the highest uint8 is 0
             warnings.warn(
                 f"k holds {low} … {high} of {levels} levels: if these are all the data's values, write "
                 f"levels={int(high) + 1}, or their bits are those of finer bins.",

@@ -1,6 +1,7 @@
 """Likelihoods against densities that are known, probes against traces, and reported errors against real spread."""
 
 import re
+import warnings
 
 import diffrax
 import equinox as eqx
@@ -392,6 +393,9 @@ def test_levels_that_the_data_do_not_use_are_said(unchecked):
     k = np.random.default_rng(0).integers(0, 17, (40, 16))
     with pytest.warns(UserWarning, match=r"k holds 0 … 16 of 256 levels: .* write levels=17"):
         sd.UniformDequantization()(KEY, jnp.asarray(k))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sd.UniformDequantization()(KEY, jnp.asarray(k * 15 + 15, jnp.uint8))  # 255 and one more is 0
     model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM())
     for levels, message in (
         (256, r"data hold 0 … 16 of 256 levels: write levels=17"),

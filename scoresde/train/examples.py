@@ -112,11 +112,10 @@ def check_fits(data: Source, prepare: Any) -> None:
     levels = prepare.levels
     if not isinstance(data, ArraySource) or isinstance(data.x, np.memmap):
         return check_levels(take(data, np.arange(min(64, len(data))))[0], levels)
-    x = data.x
-    if x.size >= 64 and 4 * (x.max() + 1) <= levels:
-        raise ValueError(f"data hold {x.min()} … {x.max()} of {levels} levels: write levels={int(x.max()) + 1} in "
-                         f"prepare.")  # fmt: skip
-    check_levels(x, levels)
+    used = int(data.x.max()) + 1
+    if data.x.size >= 64 and 4 * used <= levels:
+        raise ValueError(f"data hold {data.x.min()} … {used - 1} of {levels} levels: write levels={used} in prepare.")
+    check_levels(data.x, levels)
 
 
 def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
