@@ -6,10 +6,10 @@ Under VE times uniform in t are uniform in log SNR: the importance sampling of S
 (`sd.LogSNRTime`), so the plain loss averages the variational bound. Network, steps and all else are those of
 `digits_vp.py`; sigma = 10 is far beyond the data, and more would spend steps where nothing is to be learnt.
 
-Bits/dim of held-out digits, uniform dequantisation: 1.867 ± 0.014 (seed 0; digits_vp.py 1.928). Paired over digits and
-noise, of seeds 0, 1, 2: VE up to sigma = 50 takes 0.040 ± 0.002 less than digits_vp.py, this one another 0.016 (.014,
-.020, .014; standard error of their mean .002), digits_ve.py, up to 20, as good as the same (.009, .016, .018). Measure
-it anew, 25 minutes:
+Bits/dim of held-out digits, uniform dequantisation: 1.867, 1.873, 1.863 with seeds 0, 1, 2, each ± 0.015; digits_vp.py
+with the same digits, noise and probes takes 0.062, 0.055, 0.059 more, 0.059 ± 0.002 (standard error over the seeds).
+digits_ve.py, with sigma up to 20, is as good (0.057 ± 0.004), up to 50 less so (0.043 ± 0.004). Measured anew, paired
+digit by digit, in half an hour:
 
     python benchmarks/likelihood_recipe.py --runs runs --settings uniform --draws 1
 
