@@ -73,38 +73,24 @@ def gaps(
             "prior_log_prob(x_1) - log p_1(x_1) for the prior's gap."
         )
     with precision_of(likelihood.log_prob):
-        return _gaps(key, sde, score, x0, likelihood, cond, log_prob, batch_size)
-
-
-def _gaps(
-    key: Key,
-    sde: SDE,
-    score: ScoreFn,
-    x0: Float[Array, " batch *data"],
-    likelihood: Likelihood,
-    cond: Cond,
-    log_prob: Callable[[Array, float], Array] | None,
-    batch_size: int | None,
-) -> Gaps:
-    settings = likelihood.settings
-    if log_prob is not None:
-        prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
-        return Gaps(prior, log_prob(x0, settings.t_min) - log_prob(x0, 0.0), exact=True)
-    if settings.dtype == "float64":
-        sde, score, x0, cond = in_float64((sde, score, x0, cond))
-    x0 = jnp.asarray(x0)
-    key_noise, key_solve = split_examples(example_keys(key, x0.shape[0]))
-    t = jnp.full(x0.shape[:1], settings.t_min, x0.dtype)
-    mean, std = sde.marginal_prob(x0, t)
-    noise = normal_like(key_noise, x0)
-    x = mean + right_pad(std, x0) * noise
-    noised = log_likelihood(
-        key_solve, sde, score, x, cond, settings.divergence, settings.rtol, settings.atol, settings.t_min,
-        solver=settings.solver, controller=settings.controller, variable=settings.variable,
-        max_steps=settings.max_steps, joint_steps=settings.joint_steps, batch_size=batch_size)  # fmt: skip
-    scale = sde.sigma(t) / sde.alpha(t)
-    # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 / alpha
-    back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2
-    forth = -0.5 * sum_data(noise**2)
-    step = back - forth + data_dim(x0) * sde.log_alpha(t)
-    return Gaps(-sde.prior_kl(x0), likelihood.log_prob - (noised.log_prob + step), exact=False)
+        if log_prob is not None:
+            prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
+            return Gaps(prior, log_prob(x0, settings.t_min) - log_prob(x0, 0.0), exact=True)
+        if settings.dtype == "float64":
+            sde, score, x0, cond = in_float64((sde, score, x0, cond))
+        x0 = jnp.asarray(x0)
+        key_noise, key_solve = split_examples(example_keys(key, x0.shape[0]))
+        t = jnp.full(x0.shape[:1], settings.t_min, x0.dtype)
+        mean, std = sde.marginal_prob(x0, t)
+        noise = normal_like(key_noise, x0)
+        x = mean + right_pad(std, x0) * noise
+        noised = log_likelihood(
+            key_solve, sde, score, x, cond, settings.divergence, settings.rtol, settings.atol, settings.t_min,
+            solver=settings.solver, controller=settings.controller, variable=settings.variable,
+            max_steps=settings.max_steps, joint_steps=settings.joint_steps, batch_size=batch_size)  # fmt: skip
+        scale = sde.sigma(t) / sde.alpha(t)
+        # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 / alpha
+        back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2
+        forth = -0.5 * sum_data(noise**2)
+        step = back - forth + data_dim(x0) * sde.log_alpha(t)
+        return Gaps(-sde.prior_kl(x0), likelihood.log_prob - (noised.log_prob + step), exact=False)
