@@ -331,7 +331,7 @@ def _from_builder(builder: Any, split: str, image: str, label: str | None, geome
         try:
             found = records.__getitems__(list(indices))  # a third of the time of one by one
         except RuntimeError as error:  # array_record's
-            raise ValueError(f"{place} is damaged ({error}): delete the folder, and it is prepared again.") from error
+            raise ValueError(f"{place} is damaged ({error}): delete the folder and prepare it again.") from error
         for record in found:
             yield geometry.of_array(np.asarray(record[image])), None if label is None else int(record[label])
 

@@ -101,21 +101,26 @@ def fingerprint_of(train: Source, held_out: Source | None) -> str:
                      else [fingerprint(part).encode()])))  # fmt: skip
 
 
-def check_fits(data: Source, prepare: Any) -> None:
+def check_fits(train: Source, held_out: Source | None, prepare: Any) -> None:
     """Integers fit the levels they are prepared with: all of an array in memory, the first of another source.
 
     Raises:
-        ValueError: if there are others than 0 … levels - 1, or an array uses less than a quarter of them.
+        ValueError: if there are others than 0 … levels - 1, or an array to train on uses less than a quarter of them.
     """
     if not isinstance(prepare, UniformDequantization | Scale):
         return
     levels = prepare.levels
-    if not isinstance(data, ArraySource) or isinstance(data.x, np.memmap):
-        return check_levels(take(data, np.arange(min(64, len(data))))[0], levels)
-    used = int(data.x.max()) + 1
-    if data.x.size >= 64 and 4 * used <= levels:
-        raise ValueError(f"data hold {data.x.min()} … {used - 1} of {levels} levels: write levels={used} in prepare.")
-    check_levels(data.x, levels)
+    for part in (train, held_out):
+        if part is None:
+            continue
+        if not isinstance(part, ArraySource) or isinstance(part.x, np.memmap):
+            check_levels(take(part, np.arange(min(64, len(part))))[0], levels)
+            continue
+        used = int(part.x.max()) + 1
+        if part is train and part.x.size >= 64 and 4 * used <= levels:
+            raise ValueError(f"data hold {part.x.min()} … {used - 1} of {levels} levels: write levels={used} in "
+                             f"prepare.")  # fmt: skip
+        check_levels(part.x, levels)
 
 
 def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:

@@ -99,9 +99,8 @@ def fit(
     history: list[dict[str, Any]] = []
     rest, _ = without_augmentation(prepare)
     as_it_is = rest is None  # flipped integers are integers
+    check_fits(train, held_out, rest)
     for part in (train, held_out):
-        if part is not None:
-            check_fits(part, rest)
         if isinstance(part, ArraySource):
             check_labels(model, part.cond, (len(part),))
             if as_it_is:
