@@ -116,7 +116,7 @@ def log_likelihood(
     (key, i) alone.
 
     x0: (batch, *data). cond: leaves (batch, ...). rtol, atol: per step, of x; of log p, atol + rtol D nats. Over a
-    whole solve errors add up: exact scores in float32 come out within 4e-4 bits/dim at 1e-5, 3e-5 at 1e-6. solver,
+    whole solve errors add up: exact scores in float32 come out within 5e-4 bits/dim at 1e-5, 1e-4 at 1e-6. solver,
     controller: diffrax's, Dopri5 and a PIDController of the tolerances if None; a controller's steps are `variable`'s.
     joint_steps: one step size for a whole chunk, by its mean error, as in the published code: rows then depend on
     each other, to the tolerance, and one that fails takes its chunk along. float64: solve in it, weights cast; the

@@ -51,19 +51,20 @@ def test_density_is_exact_in_float64(sde, variable, dim, x64):
     np.testing.assert_allclose(back(KEY, sde, score, out.latent).x, x, atol=1e-6)
 
 
+@pytest.mark.parametrize(("tolerance", "bits"), [(1e-6, 1e-4), (1e-5, 5e-4)])
 @pytest.mark.parametrize("dim", [2, 16])
-def test_density_in_float32_is_within_1e4_bits_per_dim(any_sde, dim):
+def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim, tolerance, bits):
     """With the exact end marginal; with the SDE's own prior instead, off by the two's difference alone.
 
     A wrong terminal std would shift every value.
     """
     mixture = mixture_in(16) if dim == 16 else ring()
     x = mixture.sample(KEY, 32)
-    out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, divergence=sd.ExactDivergence(), rtol=1e-6,
-                            atol=1e-6)  # fmt: skip
+    out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, divergence=sd.ExactDivergence(), rtol=tolerance,
+                            atol=tolerance)  # fmt: skip
     gap = any_sde.prior_log_prob(out.latent) - mixture.log_prob(any_sde, out.latent, 1.0)
     error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (dim * np.log(2.0))
-    assert float(jnp.abs(error).max()) < 1e-4
+    assert float(jnp.abs(error).max()) < bits
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
 
 
