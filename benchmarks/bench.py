@@ -18,11 +18,24 @@ import numpy as np
 import scoresde as sd
 
 
-def parse(doc: str | None, repeats: int, flags: dict[str, dict[str, Any]] | None = None) -> argparse.Namespace:
+def parse(
+    doc: str | None, repeats: int, flags: dict[str, dict[str, Any]] | None = None
+) -> argparse.Namespace:
     """--quick, --repeats, and a benchmark's own flags; the script's docstring is the help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all; the figures mean nothing")
-    parser.add_argument("--repeats", type=int, default=None, help=f"timings of each part (default {repeats}, quick 2)")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes: does it run at all; the figures mean nothing",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=None,
+        help=f"timings of each part (default {repeats}, quick 2)",
+    )
     for name, options in (flags or {}).items():
         parser.add_argument(name, **options)
     args = parser.parse_args()
@@ -85,28 +98,58 @@ class Report:
         """A part's seconds, one entry per repeat."""
         self.medians[name], self.spread[name] = median(seconds), spread(seconds)
 
-    def ratio(self, name: str, top: np.ndarray, bottom: np.ndarray, goal: float | None = None) -> None:
+    def ratio(
+        self, name: str, top: np.ndarray, bottom: np.ndarray, goal: float | None = None
+    ) -> None:
         """top / bottom repeat by repeat: what both meet in a repeat cancels. goal: the most it should be."""
-        self.ratios[name] = {"median": median(top / bottom), "spread": spread(top / bottom), "goal": goal}
+        self.ratios[name] = {
+            "median": median(top / bottom),
+            "spread": spread(top / bottom),
+            "goal": goal,
+        }
 
     def finish(self) -> None:
         """The table, the notes, the line of JSON."""
         rows = [["", "median", "lowest … highest", "goal"]]
         for name, value in self.medians.items():
-            rows.append([name, f"{value:.4g} s", f"{self.spread[name][0]:.4g} … {self.spread[name][-1]:.4g}", ""])
+            rows.append(
+                [
+                    name,
+                    f"{value:.4g} s",
+                    f"{self.spread[name][0]:.4g} … {self.spread[name][-1]:.4g}",
+                    "",
+                ]
+            )
         for name, r in self.ratios.items():
             goal = "" if r["goal"] is None else f"≤ {r['goal']:g}"
-            rows.append([name, f"{r['median']:.3f}", f"{r['spread'][0]:.3f} … {r['spread'][-1]:.3f}", goal])
-        rows += [[name, f"{value:.4g}" if isinstance(value, float) else str(value), "", ""]
-                 for name, value in self.figures.items()]  # fmt: skip
+            rows.append(
+                [name, f"{r['median']:.3f}", f"{r['spread'][0]:.3f} … {r['spread'][-1]:.3f}", goal]
+            )
+        rows += [
+            [name, f"{value:.4g}" if isinstance(value, float) else str(value), "", ""]
+            for name, value in self.figures.items()
+        ]
         print_table(rows)
         for note in self.notes:
             print(note)
-        print(json.dumps({
-            "benchmark": self.benchmark, "quick": self.quick, "settings": self.settings, "medians": self.medians,
-            "spread": self.spread, "ratios": self.ratios, "figures": self.figures, "versions": versions(),
-            "device": device(), "cores": cores(), "load": round(os.getloadavg()[0], 2),
-        }, ensure_ascii=False))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmark": self.benchmark,
+                    "quick": self.quick,
+                    "settings": self.settings,
+                    "medians": self.medians,
+                    "spread": self.spread,
+                    "ratios": self.ratios,
+                    "figures": self.figures,
+                    "versions": versions(),
+                    "device": device(),
+                    "cores": cores(),
+                    "load": round(os.getloadavg()[0], 2),
+                },
+                ensure_ascii=False,
+            )
+        )
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -28,7 +28,9 @@ from scoresde.data.source import take
 from scoresde.sharding import data_mesh, shard_batch
 
 TINY = sd.UNetConfig(channels=4, num_blocks=1, multipliers=(1,), attention_levels=())
-USUAL = sd.UNetConfig(channels=16, multipliers=(1, 2, 2), num_blocks=1, attention_levels=(2,))  # as in fashion.py
+USUAL = sd.UNetConfig(
+    channels=16, multipliers=(1, 2, 2), num_blocks=1, attention_levels=(2,)
+)  # as in fashion.py
 
 
 def sources(folder: Path, fashion: bool, count: int) -> dict[str, Images]:
@@ -38,16 +40,34 @@ def sources(folder: Path, fashion: bool, count: int) -> dict[str, Images]:
     else:
         pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
     np.save(folder / "pixels.npy", pixels)
-    return {"in memory": Images(pixels), "memory mapped": Images(np.load(folder / "pixels.npy", mmap_mode="r"))}
+    return {
+        "in memory": Images(pixels),
+        "memory mapped": Images(np.load(folder / "pixels.npy", mmap_mode="r")),
+    }
 
 
-def train(source: Images, net: sd.UNetConfig, batch: int, rows: int, steps_a_row: int) -> list[dict[str, float]]:
+def train(
+    source: Images, net: sd.UNetConfig, batch: int, rows: int, steps_a_row: int
+) -> list[dict[str, float]]:
     """Rows of metrics of a short training, without the one that holds the compilation."""
-    model = sd.ScoreModel(sd.VP(), net.build(source.shape, rngs=nnx.Rngs(0)), sd.EDM(sigma_data=0.7))
-    training = sd.Training(steps=(rows + 1) * steps_a_row, batch_size=batch, log_every=steps_a_row,
-                           validate_every=(rows + 1) * steps_a_row)  # fmt: skip
-    fit = sd.fit(jax.random.key(0), model, source, validation=0.0, prepare=sd.UniformDequantization(),
-                 training=training, progress=False)  # fmt: skip
+    model = sd.ScoreModel(
+        sd.VP(), net.build(source.shape, rngs=nnx.Rngs(0)), sd.EDM(sigma_data=0.7)
+    )
+    training = sd.Training(
+        steps=(rows + 1) * steps_a_row,
+        batch_size=batch,
+        log_every=steps_a_row,
+        validate_every=(rows + 1) * steps_a_row,
+    )
+    fit = sd.fit(
+        jax.random.key(0),
+        model,
+        source,
+        validation=0.0,
+        prepare=sd.UniformDequantization(),
+        training=training,
+        progress=False,
+    )
     return fit.history[1:]
 
 
@@ -62,12 +82,24 @@ def alone(source: Images, batch: int, batches: int) -> float:
 
 
 def main() -> None:
-    args = bench.parse(__doc__, repeats=5, flags={
-        "--fashion": {"action": "store_true", "help": "the real images (see experiments/fashion_vp.py)"},
-    })  # fmt: skip
+    args = bench.parse(
+        __doc__,
+        repeats=5,
+        flags={
+            "--fashion": {
+                "action": "store_true",
+                "help": "the real images (see experiments/fashion_vp.py)",
+            },
+        },
+    )
     sd.use_cpu_cores()
     batch, net, count, a_row = (8, TINY, 1000, 2) if args.quick else (64, USUAL, 60_000, 10)
-    settings = {"batch": batch, "repeats": args.repeats, "images": count, "devices": jax.local_device_count()}
+    settings = {
+        "batch": batch,
+        "repeats": args.repeats,
+        "images": count,
+        "devices": jax.local_device_count(),
+    }
     report = bench.Report("data_pipeline", args.quick, settings)
     with TemporaryDirectory() as folder:
         for name, source in sources(Path(folder), args.fashion, count).items():
@@ -79,7 +111,9 @@ def main() -> None:
             report.time(f"batch assembled, {name}", seconds)
             report.ratio(f"waiting / step time, {name}", wait, step, goal=0.05)
             report.figures[f"examples/s in training, {name}"] = bench.median(batch / step)
-            report.figures[f"examples/s of the pipeline alone, {name}"] = bench.median(batch / seconds)
+            report.figures[f"examples/s of the pipeline alone, {name}"] = bench.median(
+                batch / seconds
+            )
     report.finish()
 
 

@@ -36,14 +36,20 @@ def mixture(dim: int = 16) -> sd.GaussianMixture:
     """Three components with full covariances."""
     rng = np.random.default_rng(dim)
     root = 0.3 * rng.normal(size=(3, dim, dim)) / np.sqrt(dim)
-    return sd.GaussianMixture(rng.normal(size=(3, dim)), root @ np.swapaxes(root, 1, 2) + 0.05 * np.eye(dim))
+    return sd.GaussianMixture(
+        rng.normal(size=(3, dim)), root @ np.swapaxes(root, 1, 2) + 0.05 * np.eye(dim)
+    )
 
 
-def measure(report: bench.Report, name: str, sde: sd.SDE, score: Any, x: jax.Array, repeats: int) -> None:
+def measure(
+    report: bench.Report, name: str, sde: sd.SDE, score: Any, x: jax.Array, repeats: int
+) -> None:
     """A table of the estimators for one score."""
 
     def solve(divergence: AnyDivergence, key: jax.Array) -> jax.Array:
-        return sd.log_likelihood(key, sde, score, x, divergence=divergence, rtol=1e-4, atol=1e-4).log_prob
+        return sd.log_likelihood(
+            key, sde, score, x, divergence=divergence, rtol=1e-4, atol=1e-4
+        ).log_prob
 
     keys = [jax.random.key(r) for r in range(repeats)]
     exact = np.asarray(solve(sd.ExactDivergence(), keys[0]))
@@ -56,15 +62,26 @@ def measure(report: bench.Report, name: str, sde: sd.SDE, score: Any, x: jax.Arr
         found[label].append(np.asarray(out))
         return out
 
-    times = bench.interleaved({label: lambda label=label: part(label) for label in ESTIMATORS}, repeats)
+    times = bench.interleaved(
+        {label: lambda label=label: part(label) for label in ESTIMATORS}, repeats
+    )
     one, rows = None, [[name, "std, nats", "products", "variance × products", "CPU"]]
     for label, (_, products) in ESTIMATORS.items():
-        errors = np.stack(found[label][1:]) - exact  # the first call compiled, at the key of the last
+        errors = (
+            np.stack(found[label][1:]) - exact
+        )  # the first call compiled, at the key of the last
         variance = float(np.nanmean(errors**2))
         cpu = times[label].cpu
         one = one or (variance, cpu)
-        rows.append([label, f"{np.sqrt(variance):.3g}", str(products), f"{variance * products / one[0]:.2f}",
-                     f"{np.median(cpu / one[1]):.2f}"])  # fmt: skip
+        rows.append(
+            [
+                label,
+                f"{np.sqrt(variance):.3g}",
+                str(products),
+                f"{variance * products / one[0]:.2f}",
+                f"{np.median(cpu / one[1]):.2f}",
+            ]
+        )
         report.figures[f"{name}, {label}: std, nats"] = float(np.sqrt(variance))
         report.ratio(f"{name}, {label}, CPU", cpu, one[1])
     bench.print_table(rows)
@@ -72,10 +89,19 @@ def measure(report: bench.Report, name: str, sde: sd.SDE, score: Any, x: jax.Arr
 
 
 def main() -> None:
-    args = bench.parse(__doc__, repeats=8, flags={"run": {"nargs": "?", "help": "the folder of a trained run"}})
+    args = bench.parse(
+        __doc__, repeats=8, flags={"run": {"nargs": "?", "help": "the folder of a trained run"}}
+    )
     report = bench.Report("divergence", args.quick, {"repeats": args.repeats, "run": args.run})
     law, count = mixture(), 8 if args.quick else 64
-    measure(report, "16-D mixture", sd.VP(), law.score(sd.VP()), law.sample(jax.random.key(1), count), args.repeats)
+    measure(
+        report,
+        "16-D mixture",
+        sd.VP(),
+        law.score(sd.VP()),
+        law.sample(jax.random.key(1), count),
+        args.repeats,
+    )
     if args.run:
         trained = open_run(args.run)
         held_out = trained.held_out()

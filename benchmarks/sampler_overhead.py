@@ -56,7 +56,9 @@ def evaluate_in_loop(score: Any, x: Array, count: int) -> Array:
 @partial(jax.jit, static_argnames="count")
 def draw_in_loop(keys: Array, x: Array, count: int) -> Array:
     """`count` draws."""
-    return jax.lax.scan(lambda _, i: (normal_like(fold_in_examples(keys, i), x), None), x, jnp.arange(count))[0]
+    return jax.lax.scan(
+        lambda _, i: (normal_like(fold_in_examples(keys, i), x), None), x, jnp.arange(count)
+    )[0]
 
 
 def repeat(part: Callable[[int], Any], count: int) -> Callable[[], Any]:
@@ -79,13 +81,19 @@ def main() -> None:
         "SDE-DPM-Solver++2M": (sd.DPMSolverPP(num_steps=steps, eta=1.0), steps),
         "UniPC-3": (sd.UniPC(3, num_steps=steps), 0),
         "Heun": (sd.Heun(num_steps=steps), 0),
-        "Restart": (sd.Restart(steps, (sd.Interval(0.3, 1.0, 5, 2),)), steps + 10),  # one draw in each step of its scan
+        "Restart": (
+            sd.Restart(steps, (sd.Interval(0.3, 1.0, 5, 2),)),
+            steps + 10,
+        ),  # one draw in each step of its scan
         "probability flow": (sd.ProbabilityFlow(), 0),
     }
     if args.quick:  # a sampler of each kind: compiling takes all the time
         kinds = ("Euler-Maruyama", "predictor-corrector", "annealed Langevin", "UniPC-3", "Restart")
         samplers = {name: samplers[name] for name in kinds}
-    sample = {name: partial(sd.sample, key, sampler, sde, score, (batch, 2)) for name, (sampler, _) in samplers.items()}
+    sample = {
+        name: partial(sd.sample, key, sampler, sde, score, (batch, 2))
+        for name, (sampler, _) in samplers.items()
+    }
     keys, x, t = example_keys(key, batch), sde.prior_sample(key, (batch, 2)), jnp.full(batch, 0.5)
     parts = {name: lambda run=run: run().x for name, run in sample.items()} | {
         "evaluations, calls": repeat(lambda i: evaluate(score, x, t), steps),
@@ -95,15 +103,24 @@ def main() -> None:
     }
     times = {name: part.cpu for name, part in bench.interleaved(parts, args.repeats).items()}
 
-    report = bench.Report("sampler_overhead", args.quick, {"batch": batch, "steps": steps, "repeats": args.repeats})
+    report = bench.Report(
+        "sampler_overhead", args.quick, {"batch": batch, "steps": steps, "repeats": args.repeats}
+    )
     for name, seconds in times.items():
         report.time(f"{steps} {name}" if name not in samplers else name, seconds)
     for name, (_, draws) in samplers.items():
         evaluations = int(np.max(sample[name]().nfe))
         report.figures[f"{name}, evaluations"] = evaluations
         for kind, goal in (("calls", 1.1), ("loop", None)):
-            needed = (evaluations * times[f"evaluations, {kind}"] + draws * times[f"draws, {kind}"]) / steps
-            report.ratio(f"{name} / {kind}", times[name], needed, None if name == "probability flow" else goal)
+            needed = (
+                evaluations * times[f"evaluations, {kind}"] + draws * times[f"draws, {kind}"]
+            ) / steps
+            report.ratio(
+                f"{name} / {kind}",
+                times[name],
+                needed,
+                None if name == "probability flow" else goal,
+            )
     report.finish()
 
 

@@ -65,29 +65,62 @@ ADAPTIVE = {
 
 
 def main() -> None:
-    args = bench.parse(__doc__, repeats=2, flags={
-        "run": {"help": "the run's folder, of digits"},
-        "--num": {"type": int, "default": 500, "help": "samples a set (default 500)"},
-        "--counts": {"type": int, "nargs": "+", "default": COUNTS, "help": f"evaluations (default {COUNTS})"},
-        "--reference": {"type": int, "default": 6, "help": "sets of ancestral at the largest count (default 6)"},
-        "--picture": {"default": None, "help": "where the plot goes, NAME.png"},
-    })  # fmt: skip
+    args = bench.parse(
+        __doc__,
+        repeats=2,
+        flags={
+            "run": {"help": "the run's folder, of digits"},
+            "--num": {"type": int, "default": 500, "help": "samples a set (default 500)"},
+            "--counts": {
+                "type": int,
+                "nargs": "+",
+                "default": COUNTS,
+                "help": f"evaluations (default {COUNTS})",
+            },
+            "--reference": {
+                "type": int,
+                "default": 6,
+                "help": "sets of ancestral at the largest count (default 6)",
+            },
+            "--picture": {"default": None, "help": "where the plot goes, NAME.png"},
+        },
+    )
     num, counts = (16, (5, 20)) if args.quick else (args.num, tuple(sorted(args.counts)))
     sd.use_cpu_cores()
     trained, data = open_run(args.run), digits()
     sde, prepare = trained.model.sde, sd.UniformDequantization(levels=data.levels)
-    train, test = (np.asarray(prepare(jax.random.key(i), x)) for i, x in enumerate((data.train, data.test)))
+    train, test = (
+        np.asarray(prepare(jax.random.key(i), x)) for i, x in enumerate((data.train, data.test))
+    )
     classifier = ClassifierFeatures.fit(train, data.train_labels)
     reference, shape = classifier.features(train), (num, *trained.shape)
-    report = bench.Report("sampler_quality", args.quick, {"run": trained.path.name, "step": trained.step, "num": num,
-                          "repeats": args.repeats, "reference": args.reference})  # fmt: skip
-    plan = [(name, n, rule(n)) for n in counts for name, rule in RULES.items() if possible(rule, n, sde)]
-    plan += [(name, None, settings) for name, several in ADAPTIVE.items()
-             for settings in several[: 1 if args.quick else None]]  # fmt: skip
+    report = bench.Report(
+        "sampler_quality",
+        args.quick,
+        {
+            "run": trained.path.name,
+            "step": trained.step,
+            "num": num,
+            "repeats": args.repeats,
+            "reference": args.reference,
+        },
+    )
+    plan = [
+        (name, n, rule(n)) for n in counts for name, rule in RULES.items() if possible(rule, n, sde)
+    ]
+    plan += [
+        (name, None, settings)
+        for name, several in ADAPTIVE.items()
+        for settings in several[: 1 if args.quick else None]
+    ]
     cells: dict[tuple[str, int | None], Cell] = {}
     points: dict[str, list[Cell]] = {}
     for name, n, settings in tqdm(plan, desc="samplers"):
-        sets = args.reference if (name, n) == ("ancestral", counts[-1]) and not args.quick else args.repeats
+        sets = (
+            args.reference
+            if (name, n) == ("ancestral", counts[-1]) and not args.quick
+            else args.repeats
+        )
         found, nfe, failed = [], [], 0
         for repeat in range(sets):
             key = jax.random.key(zlib.crc32(f"{settings!r} {repeat}".encode()))
@@ -96,7 +129,9 @@ def main() -> None:
             failed += int(np.sum(~good))
             enough = good.sum() > 1  # a covariance takes two
             found.append(
-                frechet_distance(classifier.features(np.asarray(out.x)[good]), reference) if enough else np.nan
+                frechet_distance(classifier.features(np.asarray(out.x)[good]), reference)
+                if enough
+                else np.nan
             )
             nfe.append(float(np.mean(out.nfe)))
         cells[name, n] = Cell(float(np.mean(nfe)), np.array(found), failed)
@@ -110,7 +145,9 @@ def main() -> None:
     bench.print_table(rows)
     report.notes.append(NOTE)
     for name in ADAPTIVE:
-        report.notes.append(f"{name}: " + ", ".join(f"{cell} at {cell.nfe:.0f}" for cell in points[name]))
+        report.notes.append(
+            f"{name}: " + ", ".join(f"{cell} at {cell.nfe:.0f}" for cell in points[name])
+        )
     for name, series in points.items():
         for cell in series:
             label = f"{name}, {cell.nfe:.0f} evaluations"
@@ -160,12 +197,19 @@ def draw(points: dict[str, list[Cell]], floor: float, path: str) -> None:
     fig = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
     ax = fig.subplots()
     for i, (name, series) in enumerate(points.items()):
-        nfe, mean, spread = np.array([(cell.nfe, cell.values.mean(), cell.error) for cell in series]).T
+        nfe, mean, spread = np.array(
+            [(cell.nfe, cell.values.mean(), cell.error) for cell in series]
+        ).T
         style = ("o-", "s--", "^:")[i // 6]
-        ax.errorbar(nfe, mean, spread, fmt=style, ms=4, lw=1.2, capsize=2, color=f"C{i % 6}", label=name)
+        ax.errorbar(
+            nfe, mean, spread, fmt=style, ms=4, lw=1.2, capsize=2, color=f"C{i % 6}", label=name
+        )
     ax.axhline(floor, color="black", lw=0.8, label="held-out digits")
     ax.set(
-        xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="Fréchet distance, classifier features"
+        xscale="log",
+        yscale="log",
+        xlabel="evaluations of the network",
+        ylabel="Fréchet distance, classifier features",
     )
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")

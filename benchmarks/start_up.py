@@ -57,7 +57,9 @@ def commands(quick: bool) -> dict[str, list[str]]:
 def run(arguments: Sequence[str]) -> tuple[float, float]:
     """Wall and CPU seconds of one process."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=os.environ)
+    subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=os.environ
+    )
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -81,7 +83,11 @@ def main() -> None:
     base, with_scoresde = times["libraries"], times["libraries and scoresde"]
     for column, clock in enumerate(("wall", "CPU")):
         report.time(f"import scoresde adds, {clock}", with_scoresde[:, column] - base[:, column])
-        report.ratio(f"libraries and scoresde / libraries, {clock}", with_scoresde[:, column], base[:, column])
+        report.ratio(
+            f"libraries and scoresde / libraries, {clock}",
+            with_scoresde[:, column],
+            base[:, column],
+        )
     report.notes.append("Goal: import scoresde adds at most 0.3 s.")
     report.finish()
 

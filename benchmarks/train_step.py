@@ -74,13 +74,17 @@ def operations(convolutions: list[Shapes]) -> float:
 
 
 @partial(jax.jit, static_argnames="strides")
-def forward_and_backward(xs: list[Array], kernels: list[Array], gs: list[Array], strides: tuple) -> list:
+def forward_and_backward(
+    xs: list[Array], kernels: list[Array], gs: list[Array], strides: tuple
+) -> list:
     """Outputs, and the gradients that training needs, of independent convolutions; gs: their outputs' gradients."""
     results = []
     for i, (x, kernel, g, stride) in enumerate(zip(xs, kernels, gs, strides, strict=True)):
 
         def convolve(kernel, x=x, stride=stride):
-            return jax.lax.conv_general_dilated(x, kernel, stride, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            return jax.lax.conv_general_dilated(
+                x, kernel, stride, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
 
         out, pull = jax.vjp(convolve, *((kernel, x) if i > 0 else (kernel,)))
         results.append((out, pull(g)))
@@ -90,8 +94,12 @@ def forward_and_backward(xs: list[Array], kernels: list[Array], gs: list[Array],
 def convolutions_alone(found: list[Shapes], batch: int) -> Callable[[], Any]:
     """`forward_and_backward` on random numbers of these shapes, sharded as in training."""
     rng, mesh = np.random.default_rng(0), data_mesh(batch)
-    xs, kernels, gs = ([rng.standard_normal(shapes[i], np.float32) for shapes in found] for i in range(3))
-    strides = tuple(tuple(-(-n // m) for n, m in zip(x[1:-1], out[1:-1], strict=True)) for x, _, out in found)
+    xs, kernels, gs = (
+        [rng.standard_normal(shapes[i], np.float32) for shapes in found] for i in range(3)
+    )
+    strides = tuple(
+        tuple(-(-n // m) for n, m in zip(x[1:-1], out[1:-1], strict=True)) for x, _, out in found
+    )
     xs, gs, kernels = shard_batch(xs, mesh), shard_batch(gs, mesh), replicate(kernels, mesh)
     return lambda: forward_and_backward(xs, kernels, gs, strides)
 
@@ -123,7 +131,9 @@ class Stepper:
         if count == 1:
             self.step, self.batch = step, shard_batch((images()[rows[0]], None), mesh)
         else:
-            self.step = lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches)
+            self.step = lambda state, key, batches: jax.lax.scan(
+                lambda s, b: step(s, key, b), state, batches
+            )
             self.batch = shard_batch((images()[rows], None), mesh, axis=1)
         self.step = jax.jit(self.step, donate_argnums=0)
 
@@ -136,15 +146,24 @@ def train(quick: bool) -> None:
     """Train until Ctrl-C; the last line printed is the number of updates."""
     sd.use_cpu_cores()
     training = sd.Training(steps=10**6, learning_rate=2e-3, validate_every=600)
-    fit = sd.fit(jax.random.key(0), build(quick), images(), validation=0.15, prepare=LEVELS, training=training,
-                 progress=False)  # fmt: skip
+    fit = sd.fit(
+        jax.random.key(0),
+        build(quick),
+        images(),
+        validation=0.15,
+        prepare=LEVELS,
+        training=training,
+        progress=False,
+    )
     print(fit.step)
 
 
 def count_updates(seconds: float, quick: bool) -> int:
     """Updates that `train` makes in a process of its own, from its start on; 0 if it did not come to the first."""
     command = [sys.executable, "-c", f"import train_step; train_step.train({quick})"]
-    with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    ) as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate()
@@ -152,21 +171,39 @@ def count_updates(seconds: float, quick: bool) -> int:
 
 
 def main() -> None:
-    args = bench.parse(__doc__, repeats=9, flags={
-        "--seconds": {"type": float, "help": "train for real as well, so long from process start, and count updates"},
-        "--several": {"type": int, "default": 5, "help": "steps of the dispatch with several (default 5)"},
-    })  # fmt: skip
+    args = bench.parse(
+        __doc__,
+        repeats=9,
+        flags={
+            "--seconds": {
+                "type": float,
+                "help": "train for real as well, so long from process start, and count updates",
+            },
+            "--several": {
+                "type": int,
+                "default": 5,
+                "help": "steps of the dispatch with several (default 5)",
+            },
+        },
+    )
     updates = None if args.seconds is None else count_updates(args.seconds, args.quick)
     sd.use_cpu_cores()
     batch, several = 8 if args.quick else 128, args.several
     model = build(args.quick)
     found = convolutions(model.net, jnp.zeros((batch, 8, 8, 1)), jnp.full(batch, 0.5))
-    one, many, alone = Stepper(model, batch, 1), Stepper(model, batch, several), convolutions_alone(found, batch)
-    times = bench.interleaved({
-        "step": lambda: [one() for _ in range(several)],
-        f"step, {several} a dispatch": many,
-        "convolutions alone": lambda: [alone() for _ in range(several)],
-    }, args.repeats)  # fmt: skip
+    one, many, alone = (
+        Stepper(model, batch, 1),
+        Stepper(model, batch, several),
+        convolutions_alone(found, batch),
+    )
+    times = bench.interleaved(
+        {
+            "step": lambda: [one() for _ in range(several)],
+            f"step, {several} a dispatch": many,
+            "convolutions alone": lambda: [alone() for _ in range(several)],
+        },
+        args.repeats,
+    )
 
     settings = {"batch": batch, "repeats": args.repeats, "devices": jax.local_device_count()}
     report = bench.Report("train_step", args.quick, settings)
@@ -177,9 +214,19 @@ def main() -> None:
             report.time(f"{name}, {clock}", seconds)
             report.figures[f"{name}, GFLOP/s, {clock}"] = bench.median(gigaflops / seconds)
     for name in list(times)[:2]:
-        report.ratio(f"rate of {name} / convolutions alone, CPU", times["convolutions alone"].cpu, times[name].cpu)
-        report.ratio(f"rate of {name} / convolutions alone, wall", times["convolutions alone"].wall, times[name].wall)
-        report.figures[f"{name}, updates in 270 s implied"] = int(270 * several / np.median(times[name].wall))
+        report.ratio(
+            f"rate of {name} / convolutions alone, CPU",
+            times["convolutions alone"].cpu,
+            times[name].cpu,
+        )
+        report.ratio(
+            f"rate of {name} / convolutions alone, wall",
+            times["convolutions alone"].wall,
+            times[name].wall,
+        )
+        report.figures[f"{name}, updates in 270 s implied"] = int(
+            270 * several / np.median(times[name].wall)
+        )
     if updates is not None:
         report.figures[f"sd.fit, updates in {args.seconds:g} s"] = updates
     report.finish()

@@ -16,7 +16,9 @@ def sines(n: int, length: int = 30) -> np.ndarray:
     """n sine waves of random frequency and phase, (n, length, 1), in [-1, 1]."""
     rng = np.random.default_rng(0)
     frequency, phase = rng.uniform(1.0, 3.0, (n, 1)), rng.uniform(0.0, 2.0 * np.pi, (n, 1))
-    return np.sin(2.0 * np.pi * frequency * np.arange(length) / length + phase)[..., None].astype(np.float32)
+    return np.sin(2.0 * np.pi * frequency * np.arange(length) / length + phase)[..., None].astype(
+        np.float32
+    )
 
 
 def train(data: np.ndarray, run: str, steps: int = 300) -> sd.ScoreModel:
@@ -31,5 +33,7 @@ if __name__ == "__main__":
     sd.use_cpu_cores()
     train(sines(2000), "runs/sines")
     model = sd.load("runs/sines")
-    out = sd.sample(jax.random.key(1), sd.ProbabilityFlow(rtol=1e-3, atol=1e-3), model.sde, model, (256, 30, 1))
+    out = sd.sample(
+        jax.random.key(1), sd.ProbabilityFlow(rtol=1e-3, atol=1e-3), model.sde, model, (256, 30, 1)
+    )
     print(f"std of 256 samples {out.x.std():.2f}, of the data 0.71")

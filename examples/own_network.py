@@ -18,13 +18,17 @@ class Fourier(nnx.Module):
     """Random Fourier features of x and of t, then two dense layers (Tancik et al. 2020, arXiv:2006.10739)."""
 
     def __init__(self, dim: int, width: int, *, rngs: nnx.Rngs):
-        self.frequencies = nnx.Variable(jax.random.normal(rngs.params(), (dim + 1, width)))  # no nnx.Param: frozen
+        self.frequencies = nnx.Variable(
+            jax.random.normal(rngs.params(), (dim + 1, width))
+        )  # no nnx.Param: frozen
         self.hidden = nnx.Linear(2 * width, width, rngs=rngs)
         self.output = nnx.Linear(width, dim, rngs=rngs)
 
     def __call__(self, x, t):
         phase = jnp.concatenate([x, t[:, None]], axis=1) @ self.frequencies[...]
-        return self.output(jax.nn.silu(self.hidden(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1))))
+        return self.output(
+            jax.nn.silu(self.hidden(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=1)))
+        )
 
 
 def build() -> sd.ScoreModel:
@@ -33,8 +37,14 @@ def build() -> sd.ScoreModel:
 
 
 if __name__ == "__main__":
-    data = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04]).sample(jax.random.key(0), 4096)
-    sd.fit(jax.random.key(1), build(), data, training=sd.Training(steps=500), run="runs/own_network")
+    data = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04]).sample(
+        jax.random.key(0), 4096
+    )
+    sd.fit(
+        jax.random.key(1), build(), data, training=sd.Training(steps=500), run="runs/own_network"
+    )
     model = sd.load("runs/own_network", model=build())
     x = sd.sample(jax.random.key(2), sd.ProbabilityFlow(), model.sde, model, (2000, 2)).x
-    print(f"mean |x1| of 2000 samples {abs(x[:, 0]).mean():.2f}, of the data {abs(data[:, 0]).mean():.2f}")
+    print(
+        f"mean |x1| of 2000 samples {abs(x[:, 0]).mean():.2f}, of the data {abs(data[:, 0]).mean():.2f}"
+    )

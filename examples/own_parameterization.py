@@ -37,10 +37,20 @@ class Flow:
 
 
 if __name__ == "__main__":
-    data = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04]).sample(jax.random.key(0), 4096)
+    data = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04]).sample(
+        jax.random.key(0), 4096
+    )
     model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=64).build((2,), rngs=nnx.Rngs(0)), Flow())
-    fit = sd.fit(jax.random.key(1), model, data, training=sd.Training(steps=500), run="runs/own_parameterization")
-    again = sd.load("runs/own_parameterization", model=model)  # a class of your own: load is given a model like it
+    fit = sd.fit(
+        jax.random.key(1),
+        model,
+        data,
+        training=sd.Training(steps=500),
+        run="runs/own_parameterization",
+    )
+    again = sd.load(
+        "runs/own_parameterization", model=model
+    )  # a class of your own: load is given a model like it
     x = sd.sample(jax.random.key(2), sd.ProbabilityFlow(), again.sde, again, (2000, 2)).x
     means = (abs(rows[:, 0]).mean() for rows in (x, data))
     print("step {}: mean |x1| of 2000 samples {:.2f}, of the data {:.2f}".format(fit.step, *means))

@@ -27,7 +27,9 @@ class Midpoint:
     grid: sd.Uniform | sd.UniformLogSNR = sd.UniformLogSNR()
 
     def __call__(self, key, sde, score, x1, cond=None):
-        times = jnp.asarray(self.grid(sde, self.num_steps, self.t_min), x1.dtype)  # from 1 down to t_min
+        times = jnp.asarray(
+            self.grid(sde, self.num_steps, self.t_min), x1.dtype
+        )  # from 1 down to t_min
         flow = sde.probability_flow(score)
 
         def step(x, ends):
@@ -38,7 +40,9 @@ class Midpoint:
 
         x, _ = jax.lax.scan(step, x1, (times[:-1], times[1:]))
         x = sd.denoise(sde, score, x, self.t_min, cond)
-        success = jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))  # a failed sample is never returned as a good one
+        success = jnp.isfinite(x).all(
+            axis=tuple(range(1, x.ndim))
+        )  # a failed sample is never returned as a good one
         x = jnp.where(success.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.nan)
         return sd.Sample(x=x, nfe=2 * self.num_steps + 1, path=None, success=success)
 
@@ -47,4 +51,6 @@ if __name__ == "__main__":
     sde = sd.VP()
     mixture = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04])
     samples = sd.sample(jax.random.key(0), Midpoint(50), sde, mixture.score(sde), (5000, 2)).x
-    print(f"E|x|² of 5000 samples {jnp.mean(jnp.sum(samples**2, axis=1)):.3f}, of the mixture 1.080")
+    print(
+        f"E|x|² of 5000 samples {jnp.mean(jnp.sum(samples**2, axis=1)):.3f}, of the mixture 1.080"
+    )

@@ -25,11 +25,19 @@ class Cosine(sd.SDE):
         return jnp.log(jnp.cos(self.angle * t))
 
     def variance(self, t):
-        return jnp.sin(self.angle * t) ** 2  # keep the digits near t = 0: sin, expm1, never 1 - cos or 1 - exp
+        return (
+            jnp.sin(self.angle * t) ** 2
+        )  # keep the digits near t = 0: sin, expm1, never 1 - cos or 1 - exp
 
 
 if __name__ == "__main__":
     sde = Cosine()
-    mixture = sd.GaussianMixture([[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04])  # its exact score is known under any SDE
-    samples = sd.sample(jax.random.key(0), sd.EulerMaruyama(500), sde, mixture.score(sde), (5000, 2)).x
-    print(f"E|x|² of 5000 samples {jnp.mean(jnp.sum(samples**2, axis=1)):.3f}, of the mixture 1.080")
+    mixture = sd.GaussianMixture(
+        [[-1.0, 0.0], [1.0, 0.0]], [0.04, 0.04]
+    )  # its exact score is known under any SDE
+    samples = sd.sample(
+        jax.random.key(0), sd.EulerMaruyama(500), sde, mixture.score(sde), (5000, 2)
+    ).x
+    print(
+        f"E|x|² of 5000 samples {jnp.mean(jnp.sum(samples**2, axis=1)):.3f}, of the mixture 1.080"
+    )

@@ -36,7 +36,9 @@ class CelebA64VE(photographs.Photographs):
     sde: AnySDE = sd.VE(0.01, 90.0)
     net: AnyNet = ORIGINAL.net
     parameterization: AnyParameterization = ORIGINAL.parameterization
-    training: sd.Training = photographs.of_half_sum(dataclasses.replace(photographs.ADAM, ema=0.999), 64)
+    training: sd.Training = photographs.of_half_sum(
+        dataclasses.replace(photographs.ADAM, ema=0.999), 64
+    )
     sampler: AnySampler = dataclasses.replace(
         ORIGINAL.sampler, corrector=sd.LangevinCorrector(1, sd.NoiseLevel(snr=0.17))
     )

@@ -33,7 +33,9 @@ class Cifar10VE(photographs.Photographs):
     sde: AnySDE = ORIGINAL.sde
     net: AnyNet = ORIGINAL.net
     parameterization: AnyParameterization = ORIGINAL.parameterization
-    training: sd.Training = photographs.of_half_sum(dataclasses.replace(photographs.ADAM, ema=0.999), 32)
+    training: sd.Training = photographs.of_half_sum(
+        dataclasses.replace(photographs.ADAM, ema=0.999), 32
+    )
     sampler: AnySampler = ORIGINAL.sampler
 
 

@@ -34,7 +34,9 @@ chain = sd.DDPM.from_sde(sd.VP(), NUM_LEVELS)
 
 # --- The network: noise from (x_i, i), i an integer; as a function of its parameters ---
 
-net = sd.UNetConfig(channels=32, num_blocks=1, dropout=0.0, time_scale=1.0).build((8, 8, 1), rngs=nnx.Rngs(0))
+net = sd.UNetConfig(channels=32, num_blocks=1, dropout=0.0, time_scale=1.0).build(
+    (8, 8, 1), rngs=nnx.Rngs(0)
+)
 graph, params, rest = nnx.split(net, nnx.Param, ...)
 
 
@@ -61,7 +63,9 @@ def train_step(optimizer, state, key, batch):
     """One update of the parameters, and of their moving average, which is what samples."""
     params, opt_state, ema, n = state
     key_data, key_loss = jax.random.split(jax.random.fold_in(key, n))
-    x0 = 2.0 * (batch + jax.random.uniform(key_data, batch.shape)) / 17.0 - 1.0  # integers 0 … 16, dequantised
+    x0 = (
+        2.0 * (batch + jax.random.uniform(key_data, batch.shape)) / 17.0 - 1.0
+    )  # integers 0 … 16, dequantised
     value, gradient = jax.value_and_grad(loss)(params, key_loss, x0)
     updates, opt_state = optimizer.update(gradient, opt_state)
     params = optax.apply_updates(params, updates)
@@ -73,7 +77,8 @@ def train_step(optimizer, state, key, batch):
 def train(images, steps):
     """The averaged parameters."""
     optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, steps, 4e-5))
+        optax.clip_by_global_norm(1.0),
+        optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, steps, 4e-5)),
     )
     state = jax.tree.map(jnp.copy, (params, optimizer.init(params), params, jnp.asarray(0)))
     rng = np.random.default_rng(0)
@@ -111,22 +116,30 @@ def bits_per_dim(params, images, key):
     """Of integers 0 … 16, dequantised, from the lowest level on; one value each."""
     score = chain.model(nnx.merge(graph, params, rest))  # its levels are times of this SDE
     x = sd.UniformDequantization(levels=17)(key, jnp.asarray(images))
-    out = sd.log_likelihood(key, score.sde, score, x, t_min=1 / NUM_LEVELS, rtol=1e-3, atol=1e-3, batch_size=100)
+    out = sd.log_likelihood(
+        key, score.sde, score, x, t_min=1 / NUM_LEVELS, rtol=1e-3, atol=1e-3, batch_size=100
+    )
     return sd.bits_per_dim(out.log_prob, dim=64, levels=17)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1500, help="updates (default 1500)")
     parser.add_argument("--picture", default="ddpm_from_scratch.png", help="where 64 samples go")
-    parser.add_argument("--held-out", type=int, default=100, help="digits to evaluate (default 100)")
+    parser.add_argument(
+        "--held-out", type=int, default=100, help="digits to evaluate (default 100)"
+    )
     args = parser.parse_args()
 
     data = digits()
     averaged = train(data.train, args.steps)
     image_grid(np.asarray(sample(averaged, jax.random.key(1), (64, 8, 8, 1))), args.picture)
     bits = np.asarray(bits_per_dim(averaged, data.test[: args.held_out], jax.random.key(2)))
-    print(f"{args.picture}: 64 samples; {bits.mean():.2f} ± {bits.std() / np.sqrt(len(bits)):.2f} bits/dim held out")
+    print(
+        f"{args.picture}: 64 samples; {bits.mean():.2f} ± {bits.std() / np.sqrt(len(bits)):.2f} bits/dim held out"
+    )
 
 
 if __name__ == "__main__":

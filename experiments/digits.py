@@ -22,7 +22,9 @@ class Digits(ImageExperiment):
     sde: AnySDE = sd.VP()
     net: AnyNet = sd.UNetConfig(channels=32, num_blocks=1)
     parameterization: AnyParameterization = sd.EDM(sigma_data=0.6)
-    training: sd.Training = sd.Training(steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600)
+    training: sd.Training = sd.Training(
+        steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600
+    )
     sampler: AnySampler = sd.ProbabilityFlow(rtol=1e-3, atol=1e-3)
     num_samples: int = 1000
     """Samples for the distances; the picture shows the first 64."""
@@ -45,7 +47,15 @@ def run(settings: Digits, others: dict[str, AnySampler] | None = None) -> int:
 
     def build() -> ImageTask:
         data = digits()
-        return ImageTask.build("digits", data.train, data.test, data.train, data.train_labels, data.levels,
-                               others=others or {}, shift=settings.shift)  # fmt: skip
+        return ImageTask.build(
+            "digits",
+            data.train,
+            data.test,
+            data.train,
+            data.train_labels,
+            data.levels,
+            others=others or {},
+            shift=settings.shift,
+        )
 
     return pipeline.run(settings, build)

@@ -31,15 +31,22 @@ class DigitsDDPM(digits.Digits):
     sde: AnySDE = sd.VP()
     net: digits.AnyNet = sd.UNetConfig(channels=32, num_blocks=1, time_scale=1.0)
     parameterization: AnyParameterization = sd.Noise(label=sd.Index(LEVELS))
-    training: sd.Training = sd.Training(steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600,
-                                        times=sd.LevelTimes(LEVELS))  # fmt: skip
+    training: sd.Training = sd.Training(
+        steps=1800,
+        learning_rate=2e-3,
+        final_rate=0.02,
+        validate_every=600,
+        times=sd.LevelTimes(LEVELS),
+    )
     sampler: AnySampler = sd.Ancestral(LEVELS)
     likelihood_t_min: float = 1.0 / LEVELS
     """The lowest level."""
 
 
 T_MIN = 1.0 / LEVELS
-OTHERS: dict[str, AnySampler] = {f"ancestral, {n} steps": sd.Ancestral(n) for n in (10, 30, 100)} | {
+OTHERS: dict[str, AnySampler] = {
+    f"ancestral, {n} steps": sd.Ancestral(n) for n in (10, 30, 100)
+} | {
     "ancestral, 30 steps, variance beta": sd.Ancestral(30, "beta"),
     "predictor-corrector, 50 steps": sd.PredictorCorrector(num_steps=50, t_min=T_MIN),
     "probability flow": sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, t_min=T_MIN),

@@ -26,10 +26,13 @@ class Fashion(ImageExperiment):
     name: str = "fashion"
     """The run's folder is <runs>/<name>."""
     sde: AnySDE = sd.VP()
-    net: AnyNet = sd.UNetConfig(channels=16, multipliers=(1, 2, 2), num_blocks=1, attention_levels=(2,))
+    net: AnyNet = sd.UNetConfig(
+        channels=16, multipliers=(1, 2, 2), num_blocks=1, attention_levels=(2,)
+    )
     parameterization: AnyParameterization = sd.EDM(sigma_data=0.7)
-    training: sd.Training = sd.Training(steps=2000, batch_size=64, learning_rate=2e-3, final_rate=0.02,
-                                        validate_every=500)  # fmt: skip
+    training: sd.Training = sd.Training(
+        steps=2000, batch_size=64, learning_rate=2e-3, final_rate=0.02, validate_every=500
+    )
     sampler: AnySampler = sd.DPMSolverPP(num_steps=20)
     num_samples: int = 500
     """Samples for the distances; the picture shows the first 64."""
@@ -64,11 +67,23 @@ def run(settings: Fashion) -> int:
         folder = stand_in(cache)
 
     def build() -> ImageTask:
-        train, test = (images.fashion_mnist(split, folder=folder, cache=cache) for split in ("train", "test"))
-        some = np.random.default_rng(0).permutation(len(train))[:5_000]  # TFDS shuffles, but promises nothing
+        train, test = (
+            images.fashion_mnist(split, folder=folder, cache=cache) for split in ("train", "test")
+        )
+        some = np.random.default_rng(0).permutation(len(train))[
+            :5_000
+        ]  # TFDS shuffles, but promises nothing
         reference, labels = train.pixels[some], np.asarray(train.labels)[some]
-        return ImageTask.build("garments", train.without_labels(), test.pixels[: settings.held_out], reference, labels,
-                               levels=256, watched=settings.watched, draws=settings.draws)  # fmt: skip
+        return ImageTask.build(
+            "garments",
+            train.without_labels(),
+            test.pixels[: settings.held_out],
+            reference,
+            labels,
+            levels=256,
+            watched=settings.watched,
+            draws=settings.draws,
+        )
 
     return pipeline.run(settings, build)
 
@@ -82,7 +97,9 @@ def reduced(settings: Fashion) -> Fashion:
         settings,
         name=f"{settings.name}_smoke",
         net=sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=()),
-        training=dataclasses.replace(settings.training, steps=2, batch_size=4, log_every=1, validate_every=1),
+        training=dataclasses.replace(
+            settings.training, steps=2, batch_size=4, log_every=1, validate_every=1
+        ),
         num_samples=8,
         likelihood_tolerance=1e-4,
         held_out=8,

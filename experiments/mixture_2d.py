@@ -36,8 +36,14 @@ class Mixture2D(pipeline.Experiment):
     sde: AnySDE = sd.VP()
     net: AnyNet = sd.MLPConfig(width=128, depth=3)
     parameterization: AnyParameterization = sd.EDM(sigma_data=1.1)
-    training: sd.Training = sd.Training(steps=4000, batch_size=512, learning_rate=2e-3, final_rate=0.01,
-                                        log_every=100, validate_every=1000)  # fmt: skip
+    training: sd.Training = sd.Training(
+        steps=4000,
+        batch_size=512,
+        learning_rate=2e-3,
+        final_rate=0.01,
+        log_every=100,
+        validate_every=1000,
+    )
     sampler: AnySampler = sd.ProbabilityFlow(t_min=1e-5)
     num_samples: int = 5000
     """Samples for the distances and the picture."""
@@ -69,7 +75,9 @@ class MixtureTask:
         """Two independent sets of draws; 5000 to test on."""
         mixture = ring()
         key_train, key_test = jax.random.split(jax.random.key(0))
-        train, test = (np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000)))
+        train, test = (
+            np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000))
+        )
         return cls(mixture, train, test)
 
     @property
@@ -77,7 +85,9 @@ class MixtureTask:
         """Points of the plane."""
         return (2,)
 
-    def watch(self, settings: Mixture2D, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
+    def watch(
+        self, settings: Mixture2D, model: sd.ScoreModel, samples: sd.Sample
+    ) -> dict[str, float]:
         """Nothing: training takes a minute."""
         return {}
 
@@ -85,8 +95,15 @@ class MixtureTask:
         """Samples beside as many draws."""
         scatter_2d({"samples": x, "exact draws": self.test[: len(x)]}, path)
 
-    def evaluate(self, settings: Mixture2D, key: jax.Array, model: sd.ScoreModel, samples: sd.Sample, folder: Path,
-                 clock: pipeline.Clock) -> pipeline.Outcome:  # fmt: skip
+    def evaluate(
+        self,
+        settings: Mixture2D,
+        key: jax.Array,
+        model: sd.ScoreModel,
+        samples: sd.Sample,
+        folder: Path,
+        clock: pipeline.Clock,
+    ) -> pipeline.Outcome:
         """KL(exact ‖ model) on held-out draws, distances of the samples, the score's error over time, a picture."""
         with clock("likelihood"):
             exact, mine = self._log_densities(settings, model, jnp.asarray(self.test[:2000]))
@@ -103,38 +120,71 @@ class MixtureTask:
             "likelihood_failures": float(len(mine) - len(gap)),
             "sampling_failures": float(len(samples.x) - len(drawn)),
             "sampling_evaluations": float(np.mean(samples.nfe)),
-            **{f"{c.distance}, {name}": getattr(c, name) for c in comparisons for name in ("value", "floor")},
+            **{
+                f"{c.distance}, {name}": getattr(c, name)
+                for c in comparisons
+                for name in ("value", "floor")
+            },
             **{f"score error, t = {t:g}": error for t, error in zip(TIMES, errors, strict=True)},
         }
         sliced = comparisons[-1]
         headline = [
-            ["KL(exact ‖ model)", f"{f['kl']:.4f} ± {f['kl_stderr']:.4f} nats", f"{len(gap)} held-out draws, exact "
-             f"divergence, t_min 1e-5, tolerance {settings.likelihood_tolerance:g}; ± one standard error over draws"],
-            ["sliced Wasserstein", f"{sliced.value:.3f} ± {sliced.stderr:.3f}", f"{len(drawn)} samples against "
-             f"{len(self.train)} training draws; exact draws in their place: {sliced.floor:.3f}"],
-        ]  # fmt: skip
+            [
+                "KL(exact ‖ model)",
+                f"{f['kl']:.4f} ± {f['kl_stderr']:.4f} nats",
+                f"{len(gap)} held-out draws, exact "
+                f"divergence, t_min 1e-5, tolerance {settings.likelihood_tolerance:g}; ± one standard error over draws",
+            ],
+            [
+                "sliced Wasserstein",
+                f"{sliced.value:.3f} ± {sliced.stderr:.3f}",
+                f"{len(drawn)} samples against "
+                f"{len(self.train)} training draws; exact draws in their place: {sliced.floor:.3f}",
+            ],
+        ]
         tables = [
-            {"title": "Distances to the training set, samples and exact draws in equal numbers",
-             "columns": list(Comparison.COLUMNS), "rows": [c.row() for c in comparisons]},
-            {"title": "Score: E|s - exact|² / E|exact|² over p_t", "columns": ["t", "relative error"],
-             "rows": [[t, f"{error:.2%}"] for t, error in zip(TIMES, errors, strict=True)]},
-        ]  # fmt: skip
+            {
+                "title": "Distances to the training set, samples and exact draws in equal numbers",
+                "columns": list(Comparison.COLUMNS),
+                "rows": [c.row() for c in comparisons],
+            },
+            {
+                "title": "Score: E|s - exact|² / E|exact|² over p_t",
+                "columns": ["t", "relative error"],
+                "rows": [[t, f"{error:.2%}"] for t, error in zip(TIMES, errors, strict=True)],
+            },
+        ]
         summary = [f"{label:<20} {value}   ({note})" for label, value, note in headline]
         return pipeline.Outcome(f, headline, tables, summary)
 
-    def _log_densities(self, settings: Mixture2D, model: sd.ScoreModel, x: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    def _log_densities(
+        self, settings: Mixture2D, model: sd.ScoreModel, x: jax.Array
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The exact log density of the data and the model's, in nats."""
         tolerance = settings.likelihood_tolerance
-        out = sd.log_likelihood(jax.random.key(0), model.sde, model, x, divergence=sd.ExactDivergence(),
-                                rtol=tolerance, atol=tolerance, batch_size=settings.evaluation_batch,
-                                progress=True)  # fmt: skip
+        out = sd.log_likelihood(
+            jax.random.key(0),
+            model.sde,
+            model,
+            x,
+            divergence=sd.ExactDivergence(),
+            rtol=tolerance,
+            atol=tolerance,
+            batch_size=settings.evaluation_batch,
+            progress=True,
+        )
         return np.asarray(self.mixture.log_prob(model.sde, x, 0.0)), np.asarray(out.log_prob)
 
-    def _densities(self, settings: Mixture2D, model: sd.ScoreModel, path: Path, points: int = 60) -> None:
+    def _densities(
+        self, settings: Mixture2D, model: sd.ScoreModel, path: Path, points: int = 60
+    ) -> None:
         """The exact density, the model's, and their difference, on a grid."""
         line = np.linspace(-2.8, 2.8, points)
         grid = jnp.asarray(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2), jnp.float32)
-        exact, mine = (np.exp(log).reshape(points, points) for log in self._log_densities(settings, model, grid))
+        exact, mine = (
+            np.exp(log).reshape(points, points)
+            for log in self._log_densities(settings, model, grid)
+        )
         densities_2d({"exact": exact, "model": mine}, (line[0], line[-1], line[0], line[-1]), path)
 
     def _score_errors(self, key: jax.Array, model: sd.ScoreModel) -> list[float]:

@@ -34,8 +34,17 @@ from scoresde.nets.ncsnpp import NCSNppConfig
 from scoresde.plots import image_grid
 from scoresde.sampling.choices import AnySampler
 
-ADAM = sd.Training(steps=1_300_000, batch_size=128, learning_rate=2e-4, warmup=5_000, clip=1.0, ema=0.9999,
-                   times=sd.UniformTime(), log_every=50, validate_every=10_000)  # fmt: skip
+ADAM = sd.Training(
+    steps=1_300_000,
+    batch_size=128,
+    learning_rate=2e-4,
+    warmup=5_000,
+    clip=1.0,
+    ema=0.9999,
+    times=sd.UniformTime(),
+    log_every=50,
+    validate_every=10_000,
+)
 """configs/default_cifar10_configs.py; the moving average is that of the VP and sub-VP files, the VE ones have 0.999."""
 COMPONENTS = 64
 
@@ -130,30 +139,51 @@ class PhotographTask:
         """The first 64 as a grid."""
         image_grid(x[:64], path, low=self.dequantize.low)
 
-    def watch(self, settings: Photographs, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
+    def watch(
+        self, settings: Photographs, model: sd.ScoreModel, samples: sd.Sample
+    ) -> dict[str, float]:
         """The mean and spread of the pixels drawn: a network that diverges shows here first."""
         x = drawn(samples)
         return {"pixel_mean": float(x.mean()), "pixel_std": float(x.std())} if len(x) else {}
 
-    def evaluate(self, settings: Photographs, key: jax.Array, model: sd.ScoreModel, samples: sd.Sample, folder: Path,
-                 clock: pipeline.Clock) -> pipeline.Outcome:  # fmt: skip
+    def evaluate(
+        self,
+        settings: Photographs,
+        key: jax.Array,
+        model: sd.ScoreModel,
+        samples: sd.Sample,
+        folder: Path,
+        clock: pipeline.Clock,
+    ) -> pipeline.Outcome:
         """Exact likelihoods of the held-out images, and distances of the samples beside those of held-out images."""
         key_dequantize, key_probes = jax.random.split(key)
         tolerance, dim = settings.likelihood_tolerance, math.prod(self.shape)
         x = self.dequantize(key_dequantize, jnp.asarray(self.test))
         with clock("likelihood"):
-            likelihood = sd.log_likelihood(key_probes, model.sde, model, x, rtol=tolerance, atol=tolerance,
-                                           t_min=settings.likelihood_t_min, batch_size=settings.evaluation_batch,
-                                           progress=True)  # fmt: skip
+            likelihood = sd.log_likelihood(
+                key_probes,
+                model.sde,
+                model,
+                x,
+                rtol=tolerance,
+                atol=tolerance,
+                t_min=settings.likelihood_t_min,
+                batch_size=settings.evaluation_batch,
+                progress=True,
+            )
         with clock("distances"):
             space = PCAFeatures.fit(self.reference, min(COMPONENTS, len(self.reference) - 1, dim))
             comparisons = compare(drawn(samples), self.reference, np.asarray(x), [space])
         good = np.asarray(likelihood.success)
-        bits = np.asarray(sd.bits_per_dim(likelihood.log_prob, dim, levels=256, low=self.dequantize.low))[good]
+        bits = np.asarray(
+            sd.bits_per_dim(likelihood.log_prob, dim, levels=256, low=self.dequantize.low)
+        )[good]
         distance = comparisons[0]
         f = {
             "bits_per_dim": float(bits.mean()) if len(bits) else math.nan,
-            "bits_per_dim_stderr": float(bits.std(ddof=1) / np.sqrt(len(bits))) if len(bits) > 1 else math.nan,
+            "bits_per_dim_stderr": float(bits.std(ddof=1) / np.sqrt(len(bits)))
+            if len(bits) > 1
+            else math.nan,
             "likelihood_evaluations": float(np.mean(likelihood.nfe)),
             "likelihood_failures": float((~good).sum()),
             "fd_pca": distance.value,
@@ -162,20 +192,35 @@ class PhotographTask:
             "sampling_failures": float(len(samples.x) - len(drawn(samples))),
         }
         headline = [
-            ["bits/dim, held out", f"{f['bits_per_dim']:.3f} ± {f['bits_per_dim_stderr']:.3f}",
-             f"{len(self.test)} images; uniform dequantisation of 256 levels, 1 Rademacher probe, t_min "
-             f"{settings.likelihood_t_min:.2g}, tolerance {tolerance:g}; ± one standard error over images"],
-            ["Fréchet distance, PCA", f"{distance.value:.2f} ± {distance.stderr:.2f}", "not FID: "
-             f"{space.basis.shape[1]} principal components of {len(self.reference)} training images; held-out images "
-             f"{distance.floor:.2f}"],
-        ]  # fmt: skip
+            [
+                "bits/dim, held out",
+                f"{f['bits_per_dim']:.3f} ± {f['bits_per_dim_stderr']:.3f}",
+                f"{len(self.test)} images; uniform dequantisation of 256 levels, 1 Rademacher probe, t_min "
+                f"{settings.likelihood_t_min:.2g}, tolerance {tolerance:g}; ± one standard error over images",
+            ],
+            [
+                "Fréchet distance, PCA",
+                f"{distance.value:.2f} ± {distance.stderr:.2f}",
+                "not FID: "
+                f"{space.basis.shape[1]} principal components of {len(self.reference)} training images; held-out images "
+                f"{distance.floor:.2f}",
+            ],
+        ]
         tables = [
-            {"title": "Distances to the training set, samples and held-out images in equal numbers",
-             "columns": list(Comparison.COLUMNS), "rows": [c.row() for c in comparisons]},
-            {"title": "Solver", "columns": ["", "evaluations per example", "failed examples"], "rows": [
-                ["sampling", f["sampling_evaluations"], int(f["sampling_failures"])],
-                ["likelihood", f["likelihood_evaluations"], int(f["likelihood_failures"])]]},
-        ]  # fmt: skip
+            {
+                "title": "Distances to the training set, samples and held-out images in equal numbers",
+                "columns": list(Comparison.COLUMNS),
+                "rows": [c.row() for c in comparisons],
+            },
+            {
+                "title": "Solver",
+                "columns": ["", "evaluations per example", "failed examples"],
+                "rows": [
+                    ["sampling", f["sampling_evaluations"], int(f["sampling_failures"])],
+                    ["likelihood", f["likelihood_evaluations"], int(f["likelihood_failures"])],
+                ],
+            },
+        ]
         summary = [f"{label:<22} {value}   ({note})" for label, value, note in headline]
         return pipeline.Outcome(f, headline, tables, summary)
 
@@ -190,7 +235,9 @@ def load(settings: Photographs) -> tuple[Source, np.ndarray]:
     geometry: dict[str, Any] = {"size": settings.size, "crop": settings.crop or None, "channels": 3}
     folder = Path(settings.data).expanduser()
     if settings.data[0] in "/.~" and not folder.is_dir():  # no name of TFDS
-        raise FileNotFoundError(f"there is no folder {folder}: write --data FOLDER, or the name of a TFDS data set.")
+        raise FileNotFoundError(
+            f"there is no folder {folder}: write --data FOLDER, or the name of a TFDS data set."
+        )
     if folder.is_dir():
         found = images.from_folder(settings.data, **geometry)
         if len(found) <= settings.held_out:
@@ -198,14 +245,20 @@ def load(settings: Photographs) -> tuple[Source, np.ndarray]:
                 f"{settings.data} holds {len(found)} images, held_out is {settings.held_out}: nothing would be left to "
                 f"train on. Write --held-out N with fewer."
             )
-        order = np.random.default_rng(0).permutation(len(found))  # folders are sorted, often by class
+        order = np.random.default_rng(0).permutation(
+            len(found)
+        )  # folders are sorted, often by class
         kept, test = np.sort(order[settings.held_out :]), np.sort(order[: settings.held_out])
         return Subset(found, kept), found.pixels[test]  # no copy of what is memory mapped
     options = {"data_dir": settings.data_dir or None, "download": settings.download, **geometry}
     try:
-        train, test = (images.from_tfds(settings.data, split, **options) for split in ("train", "test"))
+        train, test = (
+            images.from_tfds(settings.data, split, **options) for split in ("train", "test")
+        )
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} For this experiment: --download, --data-dir, or --data FOLDER.") from error
+        raise FileNotFoundError(
+            f"{error} For this experiment: --download, --data-dir, or --data FOLDER."
+        ) from error
     return train.without_labels(), test.pixels[: settings.held_out]
 
 
@@ -222,9 +275,15 @@ def reduced(settings: Photographs) -> Photographs:
         name=f"{settings.name}_smoke",
         net=net,
         training=dataclasses.replace(
-            settings.training, steps=2, batch_size=3 * settings.training.accumulate, log_every=1, validate_every=2
+            settings.training,
+            steps=2,
+            batch_size=3 * settings.training.accumulate,
+            log_every=1,
+            validate_every=2,
         ),
-        sampler=dataclasses.replace(sampler, num_steps=2) if hasattr(sampler, "num_steps") else sampler,
+        sampler=dataclasses.replace(sampler, num_steps=2)
+        if hasattr(sampler, "num_steps")
+        else sampler,
         num_samples=64,  # as many as the pictures while training show: compiled once
         likelihood_tolerance=1e-1,
         likelihood_t_min=1e-2,

@@ -15,7 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from scoresde.bound import Bound, variational_bound
-from scoresde.dequantization import TruncatedNormalDequantization, UniformDequantization, discrete_bits_per_dim
+from scoresde.dequantization import (
+    TruncatedNormalDequantization,
+    UniformDequantization,
+    discrete_bits_per_dim,
+)
 from scoresde.discrete.ddpm import DDPM
 from scoresde.discrete.ncsn import NCSN
 from scoresde.divergence import ExactDivergence, Gaussian, Hutchinson, HutchPlusPlus, Rademacher
@@ -43,7 +47,13 @@ from scoresde.sampling.base import Path, Sample, sample
 from scoresde.sampling.euler_maruyama import EulerMaruyama
 from scoresde.sampling.exponential import DDIM, DPMSolverPP, Exponential, UniPC
 from scoresde.sampling.heun import Heun, Interval, Restart
-from scoresde.sampling.langevin import BatchNorms, Langevin, LangevinCorrector, NoCorrector, NoiseLevel
+from scoresde.sampling.langevin import (
+    BatchNorms,
+    Langevin,
+    LangevinCorrector,
+    NoCorrector,
+    NoiseLevel,
+)
 from scoresde.sampling.predictor_corrector import (
     EulerMaruyamaPredictor,
     NoPredictor,
@@ -53,7 +63,18 @@ from scoresde.sampling.predictor_corrector import (
 )
 from scoresde.sampling.probability_flow import ProbabilityFlow
 from scoresde.sampling.time_grid import GivenTimes, Karras, Quadratic, Uniform, UniformLogSNR
-from scoresde.score import EDM, Data, Index, Noise, Scaled, Score, ScoreModel, Sigma, Velocity, convert
+from scoresde.score import (
+    EDM,
+    Data,
+    Index,
+    Noise,
+    Scaled,
+    Score,
+    ScoreModel,
+    Sigma,
+    Velocity,
+    convert,
+)
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP, TabulatedVP

@@ -103,7 +103,9 @@ def _bound_chunk(
     decoder = (sde.sigma(lowest) / sde.alpha(lowest)) ** 2
 
     def draw(_, i):
-        key_time, key_noise, key_end = (jax.vmap(jax.random.fold_in, (0, None))(keys, 3 * i + j) for j in range(3))
+        key_time, key_noise, key_end = (
+            jax.vmap(jax.random.fold_in, (0, None))(keys, 3 * i + j) for j in range(3)
+        )
         u = (i + jax.vmap(jax.random.uniform)(key_time)) / num_times
         t = jnp.clip(sde.time_from_log_snr(first + (last - first) * u), t_min, 1.0).astype(x0.dtype)
         noise = normal_like(key_noise, x0)

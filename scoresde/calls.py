@@ -38,7 +38,9 @@ class LinenDenoiser(LinenScore):
 
     def denoise(self, x: Array, t: Array, cond: Cond = None) -> Array:
         """The module's own E[x_0 | x_t]."""
-        return self.module.apply(self.variables, x, t, *(() if cond is None else (cond,)), method="denoise")
+        return self.module.apply(
+            self.variables, x, t, *(() if cond is None else (cond,)), method="denoise"
+        )
 
 
 class ByIdentity:
@@ -71,10 +73,14 @@ def as_argument(score: PyTree) -> PyTree:
 def _as_leaf(leaf: Any) -> Any:
     if hasattr(leaf, "dtype"):
         return leaf
-    if hasattr(leaf, "unbind") and hasattr(leaf, "apply"):  # a bound Linen module, without importing Flax
+    if hasattr(leaf, "unbind") and hasattr(
+        leaf, "apply"
+    ):  # a bound Linen module, without importing Flax
         module, variables = leaf.unbind()
         return (LinenDenoiser if hasattr(module, "denoise") else LinenScore)(module, variables)
-    if inspect.ismethod(leaf) and any(hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__)):
+    if inspect.ismethod(leaf) and any(
+        hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__)
+    ):
         return jax.tree_util.Partial(leaf.__func__, leaf.__self__)
     if inspect.isfunction(leaf):
         captured = inspect.getclosurevars(leaf)
@@ -100,16 +106,23 @@ def check_score(sde: SDE, score: Any, cond: Cond) -> None:
     """
     own = getattr(score, "sde", None)
     if isinstance(own, SDE) and not _alike(own, sde):
-        warnings.warn(f"the score is that of {own}, and is used under {sde}: hand over the same SDE, its .sde.",
-                      stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"the score is that of {own}, and is used under {sde}: hand over the same SDE, its .sde.",
+            stacklevel=3,
+        )
     classes = getattr(score, "num_classes", None)
     if classes is None:
         return
     if cond is None:
-        warnings.warn(f"the network has {classes} classes and no cond arrived: it takes its row for no label, which "
-                      f"`fit` does not train. Write cond=labels, 0 … {classes - 1}.", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"the network has {classes} classes and no cond arrived: it takes its row for no label, which "
+            f"`fit` does not train. Write cond=labels, 0 … {classes - 1}.",
+            stacklevel=3,
+        )
     elif is_concrete(cond) and np.size(cond) and not 0 <= np.min(cond) <= np.max(cond) <= classes:
-        raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
+        raise ValueError(
+            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
+        )
 
 
 def _alike(a: SDE, b: SDE) -> bool:
@@ -119,7 +132,8 @@ def _alike(a: SDE, b: SDE) -> bool:
         return False
     known = is_concrete(*leaves[0], *leaves[1])
     return not known or all(
-        np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in zip(*leaves, strict=True)
+        np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5)
+        for x, y in zip(*leaves, strict=True)
     )
 
 
@@ -156,16 +170,28 @@ def in_chunks(
     chunk = batch if batch_size is None else min(batch_size, batch)
     devices = jax.local_device_count()
     arrays = jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows))
-    spreads = devices > 1 and is_concrete(*arrays, jnp.zeros(()))  # zeros: a tracer where all this is being traced
+    spreads = devices > 1 and is_concrete(
+        *arrays, jnp.zeros(())
+    )  # zeros: a tracer where all this is being traced
     chunk = -(-batch // -(-batch // chunk))  # 65 examples in chunks of at most 64: 33 and 32
     size = -(-chunk // devices) * devices if spreads and chunk >= devices else chunk
     if size == batch and not spreads:
         return function(shared, rows)
     results = []
-    for start in tqdm(range(0, batch, size), desc=progress, disable=progress is None or size >= batch, unit="chunk"):
-        index = np.minimum(np.arange(start, start + size), batch - 1)  # padding repeats the last example
+    for start in tqdm(
+        range(0, batch, size),
+        desc=progress,
+        disable=progress is None or size >= batch,
+        unit="chunk",
+    ):
+        index = np.minimum(
+            np.arange(start, start + size), batch - 1
+        )  # padding repeats the last example
         part = jax.tree.map(lambda a, index=index: a[index], rows)
-        results.append(gather(function(*spread(shared, part))) if spreads else function(shared, part))
+        results.append(
+            gather(function(*spread(shared, part))) if spreads else function(shared, part)
+        )
     return jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1], *results
+        lambda *leaves: jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1],
+        *results,
     )

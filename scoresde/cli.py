@@ -35,7 +35,9 @@ from scoresde.sampling.choices import AnySampler
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Help, and flags that cannot be parsed, raise SystemExit with theirs."""
-    return exit_code(_run, sys.argv[1:] if arguments is None else arguments, interrupted="interrupted.")
+    return exit_code(
+        _run, sys.argv[1:] if arguments is None else arguments, interrupted="interrupted."
+    )
 
 
 def entry() -> NoReturn:
@@ -61,11 +63,17 @@ def _run(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        meant = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(COMMANDS)}; see scoresde --help."
+        meant = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"wanted one of {', '.join(COMMANDS)}; see scoresde --help."
+        )
         raise UsageError(f"no command {name!r}: {meant}" if name else f"no command: {meant}")
     command = _parse(name, flags)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"warning: {message}", file=sys.stderr
+        )
         about = command()
     print(json.dumps(_json(about)) if "--json" in arguments else _text(about))
     return 0
@@ -76,15 +84,27 @@ def _parse(name: str, flags: list[str]) -> Any:
     kind = COMMANDS[name]
     chosen = any(flag.startswith("sampler:") for flag in flags)
     takes_run = "run" in {field.name for field in dataclasses.fields(kind)}
-    folder = next((flag for flag in flags if takes_run and os.path.isdir(os.path.expanduser(flag))), None)
+    folder = next(
+        (flag for flag in flags if takes_run and os.path.isdir(os.path.expanduser(flag))), None
+    )
     defaults = {} if folder is None else _own_settings(name, folder, flags)
     hidden: Collection[str] = ()
-    if {"-h", "--help"} & {*flags} and name == "sample":  # a sampler has many options: they come alone, when named
-        others = [field.name for field in dataclasses.fields(Sample) if field.name not in ("run", "sampler")]
+    if {"-h", "--help"} & {
+        *flags
+    } and name == "sample":  # a sampler has many options: they come alone, when named
+        others = [
+            field.name
+            for field in dataclasses.fields(Sample)
+            if field.name not in ("run", "sampler")
+        ]
         hidden = others if chosen else ["sampler"]
-    command = parse(kind, flags, prog=f"scoresde {name}", defaults=defaults, hidden=hidden, footer=FOOTER)
+    command = parse(
+        kind, flags, prog=f"scoresde {name}", defaults=defaults, hidden=hidden, footer=FOOTER
+    )
     if folder is not None and folder != command.run:  # the defaults would be another run's
-        raise UsageError(f"{folder} is a folder too: write the run first, scoresde {name} {command.run} ...")
+        raise UsageError(
+            f"{folder} is a folder too: write the run first, scoresde {name} {command.run} ..."
+        )
     return command
 
 
@@ -98,10 +118,21 @@ def _own_settings(name: str, run: str, flags: list[str]) -> dict[str, Any]:
     try:
         config = load_yaml(path) if path.exists() and name in ("sample", "likelihood") else {}
         if name == "likelihood":
-            own = {"tolerance": config.get("likelihood_tolerance"), "t_min": config.get("likelihood_t_min")}
-            return {option: from_dict(value, float, f"{path}: {option}") for option, value in own.items() if value}
+            own = {
+                "tolerance": config.get("likelihood_tolerance"),
+                "t_min": config.get("likelihood_t_min"),
+            }
+            return {
+                option: from_dict(value, float, f"{path}: {option}")
+                for option, value in own.items()
+                if value
+            }
         sampler = config.get("sampler")
-        return {} if sampler is None else {"sampler": from_dict(sampler, AnySampler, f"{path}: sampler")}
+        return (
+            {}
+            if sampler is None
+            else {"sampler": from_dict(sampler, AnySampler, f"{path}: sampler")}
+        )
     except ConfigError:
         if "sampler" in given or {"--tolerance", "--t-min"} <= given:
             return {}
@@ -126,13 +157,18 @@ def _text(about: dict[str, Any]) -> str:
     for name, value in about.items():
         error = about.get(f"{name}_stderr", math.nan)
         if not name.endswith("_stderr"):
-            lines.append(f"{name.replace('_', ' '):<17}{_words(value)}" + (f" ± {error:.2g}" if error == error else ""))
+            lines.append(
+                f"{name.replace('_', ' '):<17}{_words(value)}"
+                + (f" ± {error:.2g}" if error == error else "")
+            )
     return "\n".join(lines)
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        inner = ", ".join(f"{name}={_words(entry)}" for name, entry in value.items() if name != "kind")
+        inner = ", ".join(
+            f"{name}={_words(entry)}" for name, entry in value.items() if name != "kind"
+        )
         return f"{value['kind']}({inner})" if "kind" in value else inner or "none"
     if isinstance(value, list):
         sizes = f"({', '.join(map(_words, value))})"

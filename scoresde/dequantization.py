@@ -14,7 +14,15 @@ from jaxtyping import Float, Real
 
 from scoresde.precision import precision_of
 from scoresde.sde.base import SDE
-from scoresde.types import Key, check_count, check_setting, data_dim, example_keys, is_concrete, sum_data
+from scoresde.types import (
+    Key,
+    check_count,
+    check_setting,
+    data_dim,
+    example_keys,
+    is_concrete,
+    sum_data,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +64,9 @@ class UniformDequantization:
         """Of x given k, in nats per dimension: log of a bin's width."""
         return math.log((self.high - self.low) / self.levels)
 
-    def log_prob(self, x: Float[Array, " batch *data"], k: Real[Array, " batch *data"]) -> Float[Array, " batch"]:
+    def log_prob(
+        self, x: Float[Array, " batch *data"], k: Real[Array, " batch *data"]
+    ) -> Float[Array, " batch"]:
         """log q(x | k) in nats, one per example."""
         return jnp.full(x.shape[:1], -data_dim(x) * self.entropy)
 
@@ -94,7 +104,10 @@ class TruncatedNormalDequantization:
         check_setting("t_min", self.t_min, 0.0, 1.0, inclusive=self.sde.noisy_at_zero)
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}.")
-        if is_concrete(*jax.tree.leaves((self.sde, self.t_min))) and (tau := float(self._scales[2])) > 5.0:
+        if (
+            is_concrete(*jax.tree.leaves((self.sde, self.t_min)))
+            and (tau := float(self._scales[2])) > 5.0
+        ):
             half = (self.high - self.low) / (2.0 * self.levels)
             wanted = float(self.sde.time_from_log_snr(2.0 * math.log(3.0 / half)))
             warnings.warn(
@@ -131,7 +144,9 @@ class TruncatedNormalDequantization:
         density = jnp.exp(-0.5 * tau**2) / math.sqrt(2.0 * math.pi)
         return jnp.log(sigma * mass) + 0.5 * math.log(2.0 * math.pi * math.e) - tau * density / mass
 
-    def log_prob(self, z: Float[Array, " batch *data"], k: Real[Array, " batch *data"]) -> Float[Array, " batch"]:
+    def log_prob(
+        self, z: Float[Array, " batch *data"], k: Real[Array, " batch *data"]
+    ) -> Float[Array, " batch"]:
         """log q(z | k) in nats, one per example; -inf outside the bin."""
         alpha, sigma, tau = self._scales
         u = (z - alpha * self._centre(k)) / sigma
@@ -167,8 +182,10 @@ def discrete_bits_per_dim(
             f"draw log_prob[None]."
         )
     if len(log_prob) > 1 and stderr is None:
-        raise ValueError("several draws, and no stderr: hand over that of the likelihoods, which tells whether they "
-                         "have the noise of probes; zeros where log_prob is known in closed form.")  # fmt: skip
+        raise ValueError(
+            "several draws, and no stderr: hand over that of the likelihoods, which tells whether they "
+            "have the noise of probes; zeros where log_prob is known in closed form."
+        )
     if len(log_prob) > 1 and is_concrete(stderr) and np.any(np.asarray(stderr) != 0.0):
         raise ValueError(
             "log_prob has the noise of probes, which the mean over several draws takes for likelihood: compute it with "
@@ -189,7 +206,9 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
                 f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need no "
                 f"dequantisation; other integers: UniformDequantization(levels=...)."
             )
-        if k.size >= 64 and 8 * (int(high) + 1) <= levels:  # int: one more than the highest uint8 is 0
+        if (
+            k.size >= 64 and 8 * (int(high) + 1) <= levels
+        ):  # int: one more than the highest uint8 is 0
             warnings.warn(
                 f"k holds {low} … {high} of {levels} levels: if these are all the data's values, write "
                 f"levels={int(high) + 1}, or their bits are those of finer bins.",
@@ -207,7 +226,9 @@ def _grid(values: np.ndarray) -> tuple[float, int] | None:
     if places[-1] > 4096.5 or np.max(np.abs(places - np.round(places))) > 0.02:
         return None
     low = -1.0 if known[0] < 0.0 else 0.0
-    usual = known[-1] <= 1.0 and abs((known[0] - low) / step % 1.0 - 0.5) > 0.48  # on the grid of [-1, 1] or [0, 1]
+    usual = (
+        known[-1] <= 1.0 and abs((known[0] - low) / step % 1.0 - 0.5) > 0.48
+    )  # on the grid of [-1, 1] or [0, 1]
     return step, round((1.0 - low) / step if usual else places[-1]) + 1
 
 

@@ -24,7 +24,9 @@ class Divergence(Protocol):
 
     def probes(self, key: Array, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]: ...
 
-    def terms(self, products: Products, probes: Float[Array, " probes *data"]) -> tuple[Array, Array]:
+    def terms(
+        self, products: Products, probes: Float[Array, " probes *data"]
+    ) -> tuple[Array, Array]:
         """The score, and the terms (n,)."""
         ...
 
@@ -71,7 +73,9 @@ class Hutchinson:
         """(num_probes, *data)."""
         return self.distribution.draw(key, (self.num_probes, *x.shape), x.dtype)
 
-    def terms(self, products: Products, probes: Float[Array, " probes *data"]) -> tuple[Array, Array]:
+    def terms(
+        self, products: Products, probes: Float[Array, " probes *data"]
+    ) -> tuple[Array, Array]:
         """The score, and v^T J v of every probe."""
         s, jv = products(probes)
         return s, _inner(probes, jv)
@@ -106,15 +110,21 @@ class HutchPlusPlus:
     def probes(self, key: Array, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]:
         """S and the v, (rank + num_probes, *data)."""
         if self.rank > x.size:
-            raise ValueError(f"rank = {self.rank} for data of {x.size} dimensions: write ExactDivergence().")
+            raise ValueError(
+                f"rank = {self.rank} for data of {x.size} dimensions: write ExactDivergence()."
+            )
         return jax.random.rademacher(key, (self.rank + self.num_probes, *x.shape), x.dtype)
 
-    def terms(self, products: Products, probes: Float[Array, " probes *data"]) -> tuple[Array, Array]:
+    def terms(
+        self, products: Products, probes: Float[Array, " probes *data"]
+    ) -> tuple[Array, Array]:
         """The score, and tr(Q^T J Q) + w^T J w for every probe."""
         sketch, v = jnp.split(probes, [self.rank])
         _, js = products(sketch)
         q = jnp.linalg.qr(js.reshape(self.rank, -1).T)[0]  # (D, rank)
-        w = (v.reshape(self.num_probes, -1).T - q @ (q.T @ v.reshape(self.num_probes, -1).T)).T.reshape(v.shape)
+        w = (
+            v.reshape(self.num_probes, -1).T - q @ (q.T @ v.reshape(self.num_probes, -1).T)
+        ).T.reshape(v.shape)
         basis = q.T.reshape(sketch.shape)
         both = jnp.concatenate([basis, w])
         s, jv = products(both)
@@ -144,13 +154,17 @@ class ExactDivergence:
         """The D unit vectors, (D, *data)."""
         return jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
 
-    def terms(self, products: Products, probes: Float[Array, " probes *data"]) -> tuple[Array, Array]:
+    def terms(
+        self, products: Products, probes: Float[Array, " probes *data"]
+    ) -> tuple[Array, Array]:
         """The score, and the diagonal of J, `block_size` entries at a time."""
         count, block = len(probes), self.block_size
         if count <= block:
             s, jv = products(probes)
             return s, _inner(probes, jv)
-        padded = jnp.concatenate([probes, jnp.zeros((-count % block, *probes.shape[1:]), probes.dtype)])
+        padded = jnp.concatenate(
+            [probes, jnp.zeros((-count % block, *probes.shape[1:]), probes.dtype)]
+        )
 
         def entries(part):
             s, jv = products(part)

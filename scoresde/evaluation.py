@@ -38,7 +38,9 @@ def frechet_distance(x: Rows, y: Rows) -> float:
     x, y = _same_space(x, y)
     mean = x.mean(axis=0) - y.mean(axis=0)
     # C = A^T A with A the triangle of the centred rows' QR: no covariance is formed, so none loses digits.
-    a, b = (np.asarray(np.linalg.qr(z - z.mean(axis=0), mode="r")) / np.sqrt(len(z) - 1) for z in (x, y))
+    a, b = (
+        np.asarray(np.linalg.qr(z - z.mean(axis=0), mode="r")) / np.sqrt(len(z) - 1) for z in (x, y)
+    )
     cross = np.linalg.norm(a @ b.T, "nuc")  # the sum of singular values is tr (C_x C_y)^(1/2)
     return float(mean @ mean + np.sum(a**2) + np.sum(b**2) - 2.0 * cross)
 
@@ -113,14 +115,18 @@ def sliced_wasserstein(x: Rows, y: Rows, num_directions: int = 128, seed: int = 
     directions /= np.linalg.norm(directions, axis=0)
     few, many = sorted((np.sort(directions.T @ z.T) for z in (x, y)), key=np.size)
     n, m = few.shape[1], many.shape[1]
-    position = (np.arange(n) + 0.5) * m / n - 0.5  # the quantiles of `few` among `many`; in equal numbers 0, 1, ...
+    position = (
+        np.arange(n) + 0.5
+    ) * m / n - 0.5  # the quantiles of `few` among `many`; in equal numbers 0, 1, ...
     low = position.astype(int)
     part = position - low
     many = (1.0 - part) * many[:, low] + part * many[:, np.minimum(low + 1, m - 1)]
     return float(np.mean(np.abs(few - many)))
 
 
-def jackknife(distance: Callable[[Any, Any], float], x: Rows, y: Rows, groups: int = 20) -> Estimate:
+def jackknife(
+    distance: Callable[[Any, Any], float], x: Rows, y: Rows, groups: int = 20
+) -> Estimate:
     """The distance of all rows, with the grouped jackknife's standard error over draws of both x and y.
 
     Its square is (g - 1) / g times the sum of squared deviations when each of g random groups of rows is left out in
@@ -137,7 +143,9 @@ def jackknife(distance: Callable[[Any, Any], float], x: Rows, y: Rows, groups: i
         group = np.random.default_rng(0).permutation(len(rows)) % g
         return (g - 1) ** 2 / g * float(np.var([of(rows[group != i]) for i in range(g)], ddof=1))
 
-    spread = variance(x, lambda rows: distance(rows, y)) + variance(y, lambda rows: distance(x, rows))
+    spread = variance(x, lambda rows: distance(rows, y)) + variance(
+        y, lambda rows: distance(x, rows)
+    )
     return Estimate(distance(x, y), float(np.sqrt(spread)))
 
 
@@ -164,7 +172,15 @@ class Comparison:
     rows: int
     reference_rows: int
 
-    COLUMNS: ClassVar[tuple[str, ...]] = ("", "samples", "±", "held-out data", "±", "rows", "reference rows")
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "",
+        "samples",
+        "±",
+        "held-out data",
+        "±",
+        "rows",
+        "reference rows",
+    )
 
     def row(self) -> list[str | float | int]:
         """A row of a table of the report, under COLUMNS. For JSON: `dataclasses.asdict`."""
@@ -193,7 +209,9 @@ def compare(
     for name, rows in (("samples", samples), ("test", test)):
         flat_rows(rows, name, dim=dim)
     if max_blocks < 1:
-        raise ValueError(f"max_blocks is {max_blocks}: at least one block is compared. Write max_blocks=1.")
+        raise ValueError(
+            f"max_blocks is {max_blocks}: at least one block is compared. Write max_blocks=1."
+        )
     n, rng = min(len(samples), len(test)), np.random.default_rng(seed)
 
     def blocks(x: Rows) -> np.ndarray:
@@ -205,7 +223,9 @@ def compare(
         reference = space.features(train)
         cut = [space.features(x)[indices] for x, indices in sides]
         for name, distance in distances.items():
-            value, floor = (_over_blocks([distance(block, reference) for block in side]) for side in cut)
+            value, floor = (
+                _over_blocks([distance(block, reference) for block in side]) for side in cut
+            )
             table.append(Comparison(name, space.name, *value, *floor, n, len(train)))
     return table
 
@@ -234,11 +254,17 @@ class GaussianFit:
         centred = flat_rows(x, "x") - self.mean
         factor = np.linalg.cholesky(self.cov)
         white = np.linalg.solve(factor, centred.T)
-        return -0.5 * (white**2).sum(axis=0) - np.log(np.diag(factor)).sum() - 0.5 * len(factor) * np.log(2.0 * np.pi)
+        return (
+            -0.5 * (white**2).sum(axis=0)
+            - np.log(np.diag(factor)).sum()
+            - 0.5 * len(factor) * np.log(2.0 * np.pi)
+        )
 
     def sample(self, seed: int, n: int) -> np.ndarray:
         """(n, *shape)."""
-        draws = np.random.default_rng(seed).multivariate_normal(self.mean, self.cov, n, method="cholesky")
+        draws = np.random.default_rng(seed).multivariate_normal(
+            self.mean, self.cov, n, method="cholesky"
+        )
         return draws.reshape(n, *self.shape)
 
 

@@ -58,7 +58,9 @@ class PCAFeatures:
                 f"number from 1 to {rank}."
             )
         basis = basis[:num_components].T
-        largest = np.argmax(np.round(np.abs(basis), 6), axis=0)  # rounded: of equal entries the first, always
+        largest = np.argmax(
+            np.round(np.abs(basis), 6), axis=0
+        )  # rounded: of equal entries the first, always
         basis = basis * np.sign(basis[largest, np.arange(num_components)])
         scale = singular[:num_components] / np.sqrt(len(x) - 1) if whiten else 1.0
         return cls(mean, basis / scale, whiten)
@@ -84,7 +86,9 @@ class ClassifierFeatures:
     classifier: Any
 
     @classmethod
-    def fit(cls, images: Rows, labels: np.ndarray, hidden: int = 64, seed: int = 0) -> ClassifierFeatures:
+    def fit(
+        cls, images: Rows, labels: np.ndarray, hidden: int = 64, seed: int = 0
+    ) -> ClassifierFeatures:
         """Train on images (n, ...) in [-1, 1] and integer labels (n,).
 
         Raises:
@@ -98,7 +102,9 @@ class ClassifierFeatures:
             ) from error
 
         # Trained until it no longer improves: an undertrained one is unsure of real data too.
-        classifier = MLPClassifier((hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed)
+        classifier = MLPClassifier(
+            (hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed
+        )
         with warnings.catch_warnings():
             # scikit-learn answers Ctrl-C with this warning and a classifier that is not trained.
             interrupted = "Training interrupted by user"
@@ -106,7 +112,9 @@ class ClassifierFeatures:
             try:
                 return cls(classifier.fit(np.asarray(images).reshape(len(images), -1), labels))
             except UserWarning as warning:
-                raise (KeyboardInterrupt if str(warning).startswith(interrupted) else warning) from None
+                raise (
+                    KeyboardInterrupt if str(warning).startswith(interrupted) else warning
+                ) from None
 
     @property
     def name(self) -> str:
@@ -131,7 +139,9 @@ def flat_rows(x: Rows, name: str, least: int = 2, dim: int | None = None) -> np.
     """(n, ...) → (n, dim) in float64."""
     shape = np.shape(x)
     if len(shape) < 1 or shape[0] < least:
-        raise ValueError(f"{name} has shape {shape}: at least {least} rows are wanted, one example each.")
+        raise ValueError(
+            f"{name} has shape {shape}: at least {least} rows are wanted, one example each."
+        )
     x = np.asarray(x, np.float64).reshape(shape[0], -1)
     if dim is not None and x.shape[1] != dim:
         raise ValueError(
@@ -148,5 +158,7 @@ def flat_rows(x: Rows, name: str, least: int = 2, dim: int | None = None) -> np.
 
 
 def _hash(*arrays: np.ndarray) -> str:
-    content = b"".join(str(np.shape(a)).encode() + np.ascontiguousarray(a).tobytes() for a in arrays)
+    content = b"".join(
+        str(np.shape(a)).encode() + np.ascontiguousarray(a).tobytes() for a in arrays
+    )
     return hashlib.sha256(content).hexdigest()[:8]

@@ -37,7 +37,13 @@ class UsageError(ValueError):
 def run(main: Callable[[T], int | None], kind: type[T], description: str | None = None) -> NoReturn:
     """Read the command line into `kind`, run main on it and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     interrupted = "interrupted; the same command goes on from the last checkpoint, if there is one."
-    leave(exit_code(lambda flags: main(parse(kind, flags, description=description)), sys.argv[1:], interrupted))
+    leave(
+        exit_code(
+            lambda flags: main(parse(kind, flags, description=description)),
+            sys.argv[1:],
+            interrupted,
+        )
+    )
 
 
 def leave(code: int) -> NoReturn:
@@ -56,7 +62,9 @@ def insistent_interrupts() -> Iterator[None]:
     Python drops what is raised in a callback of its garbage collector, of which JAX has one, or in a destructor, and
     prints a traceback of it: once is not always enough, and the traceback is left out.
     """
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
+    usual = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # not ignored, as under nohup
     in_main = threading.current_thread() is threading.main_thread()
     if not (usual and in_main and hasattr(signal, "setitimer")):  # Windows has none
         yield
@@ -71,7 +79,9 @@ def insistent_interrupts() -> Iterator[None]:
             report_before(dropped)
 
     report_before, sys.unraisablehook = sys.unraisablehook, report
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    previous = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)
+    }
     try:
         yield
     finally:
@@ -81,7 +91,9 @@ def insistent_interrupts() -> Iterator[None]:
         sys.unraisablehook = report_before
 
 
-def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str) -> int:
+def exit_code(
+    action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str
+) -> int:
     """Run an action on the command line's arguments and say what went wrong, if anything.
 
     What a user can mend, `MENDABLE`, prints as one paragraph. `--debug`, anywhere, shows
@@ -100,7 +112,10 @@ def exit_code(action: Callable[[list[str]], int | None], arguments: Sequence[str
         if "--debug" in arguments:
             raise
         wrong_use = isinstance(error, UsageError)
-        print(f"error: {error}" + ("" if wrong_use else "\n(add --debug for the traceback)"), file=sys.stderr)
+        print(
+            f"error: {error}" + ("" if wrong_use else "\n(add --debug for the traceback)"),
+            file=sys.stderr,
+        )
         return 2 if wrong_use else 1
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
@@ -131,7 +146,9 @@ def parse(
     from tyro import conf
 
     fields = dataclasses.fields(typing.cast(Any, kind))
-    values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    values = {
+        field.name: field.default for field in fields if field.default is not dataclasses.MISSING
+    }
     try:
         values, flags = _choose(kind, values | dict(defaults), arguments)
         text = _wrapped(inspect.cleandoc(description or kind.__doc__ or ""))
@@ -146,7 +163,11 @@ def parse(
             args=flags,
             description="",
             registry=_registry(),
-            config=(conf.AvoidSubcommands, conf.PositionalRequiredArgs, conf.PositionalMetavarFromFieldName),
+            config=(
+                conf.AvoidSubcommands,
+                conf.PositionalRequiredArgs,
+                conf.PositionalMetavarFromFieldName,
+            ),
         )
         return kind(**vars(settings))
     except (ValueError, TypeError) as error:  # of a choice, or of settings that do not go together
@@ -168,12 +189,17 @@ def _wrapped(text: str) -> str:
 def _with_defaults(kind: Any, values: Mapping[str, Any], marks: Mapping[str, Any]) -> Any:
     """The same fields with other defaults. (tyro asks an instance for every field, and loses a partial's types.)"""
     hints = typing.get_type_hints(kind)
-    fields = [(name, typing.Annotated[hints[name], marks.get(name)], value) for name, value in values.items()]
+    fields = [
+        (name, typing.Annotated[hints[name], marks.get(name)], value)
+        for name, value in values.items()
+    ]
     frozen = kind.__dataclass_params__.frozen
     return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=frozen)
 
 
-def _choose(kind: Any, values: dict[str, Any], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _choose(
+    kind: Any, values: dict[str, Any], arguments: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
     """The values after every `place:member` among the arguments, and the other arguments."""
     chosen: dict[str, str] = {}
     others = []
@@ -184,14 +210,20 @@ def _choose(kind: Any, values: dict[str, Any], arguments: Sequence[str]) -> tupl
             others.append(word)
         elif chosen.setdefault(place, member) != member:
             raise UsageError(f"{place} is chosen twice, {chosen[place]} and {member}: keep one.")
-    for place in sorted(chosen, key=lambda place: place.count(".")):  # outer ones first: they decide what lies within
+    for place in sorted(
+        chosen, key=lambda place: place.count(".")
+    ):  # outer ones first: they decide what lies within
         unions = _unions(kind, values)
         if place not in unions:
-            raise UsageError(f"{place}:{chosen[place]} is no choice here. There are:\n{_listing(unions)}")
+            raise UsageError(
+                f"{place}:{chosen[place]} is no choice here. There are:\n{_listing(unions)}"
+            )
         names = _by_name(unions[place])
         wanted = chosen[place].replace("-", "").lower().removesuffix("config")
         if wanted not in names:
-            raise UsageError(f"{place}:{chosen[place]} is no choice: {_meant(place, wanted, unions[place])}")
+            raise UsageError(
+                f"{place}:{chosen[place]} is no choice: {_meant(place, wanted, unions[place])}"
+            )
         values = _put(values, place.split("."), names[wanted])
     unions = _unions(kind, values)
     for word, following in itertools.pairwise([*others, ""]):
@@ -199,7 +231,9 @@ def _choose(kind: Any, values: dict[str, Any], arguments: Sequence[str]) -> tupl
         place = option.removeprefix("--").replace("-", "_")
         if option.startswith("--") and place in unions:  # --sampler heun, or --sampler=heun
             wanted = (member or following).replace("-", "").lower()
-            raise UsageError(f"{option} is a choice, not an option: {_meant(place, wanted, unions[place])}")
+            raise UsageError(
+                f"{option} is a choice, not an option: {_meant(place, wanted, unions[place])}"
+            )
     return values, others
 
 
@@ -238,9 +272,21 @@ def _unions(kind: Any, values: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 
 def _listing(unions: Mapping[str, Sequence[type]]) -> str:
-    lines = (f"{place.replace('_', '-')}:{{{', '.join(map(_name, members))}}}" for place, members in unions.items())
-    return "\n".join(textwrap.fill(line, _width(), initial_indent="  ", subsequent_indent="      ",
-                                   break_on_hyphens=False, break_long_words=False) for line in lines)  # fmt: skip
+    lines = (
+        f"{place.replace('_', '-')}:{{{', '.join(map(_name, members))}}}"
+        for place, members in unions.items()
+    )
+    return "\n".join(
+        textwrap.fill(
+            line,
+            _width(),
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for line in lines
+    )
 
 
 def _name(member: type) -> str:

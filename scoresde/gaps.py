@@ -85,9 +85,22 @@ def gaps(
         noise = normal_like(key_noise, x0)
         x = mean + right_pad(std, x0) * noise
         noised = log_likelihood(
-            key_solve, sde, score, x, cond, settings.divergence, settings.rtol, settings.atol, settings.t_min,
-            solver=settings.solver, controller=settings.controller, variable=settings.variable,
-            max_steps=settings.max_steps, joint_steps=settings.joint_steps, batch_size=batch_size)  # fmt: skip
+            key_solve,
+            sde,
+            score,
+            x,
+            cond,
+            settings.divergence,
+            settings.rtol,
+            settings.atol,
+            settings.t_min,
+            solver=settings.solver,
+            controller=settings.controller,
+            variable=settings.variable,
+            max_steps=settings.max_steps,
+            joint_steps=settings.joint_steps,
+            batch_size=batch_size,
+        )
         scale = sde.sigma(t) / sde.alpha(t)
         # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 / alpha
         back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2

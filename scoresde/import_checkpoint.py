@@ -60,7 +60,9 @@ def import_checkpoint(
     if misfits:
         more = f"\n  … and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
         listing = "".join(f"\n  {line}" for line in misfits[:SHOWN])
-        raise CheckpointMismatch(f"{file} does not fit the configuration, so nothing was imported:{listing}{more}")
+        raise CheckpointMismatch(
+            f"{file} does not fit the configuration, so nothing was imported:{listing}{more}"
+        )
     step = int(np.asarray(state["step"]))
     rates = {name: float(np.asarray(state[name])) for name in ("lr", "ema_rate")}
     params = _weights(net, state["optimizer"]["target"])
@@ -71,13 +73,23 @@ def import_checkpoint(
         mean, square = (_weights(net, tree) for tree in moments)
         trained["opt_state"] = _with_moments(trained["opt_state"], mean, square, step)
     folder = RunFolder(out)
-    source = {"file": Path(file).name, **rates, "rng": np.asarray(state["rng"]).tolist(), "adam": bool(moments)}
+    source = {
+        "file": Path(file).name,
+        **rates,
+        "rng": np.asarray(state["rng"]).tolist(),
+        "adam": bool(moments),
+    }
     about = describe(model, original.shape, original.prepare)
     with folder.checkpoints:
         folder.checkpoints.save(step, trained, about | {"imported": source})
     save_yaml(original, folder.path / "config.yaml")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {"run": str(folder.path), "step": step, "parameters": count, "leaves": len(jax.tree.leaves(params))} | source
+    return {
+        "run": str(folder.path),
+        "step": step,
+        "parameters": count,
+        "leaves": len(jax.tree.leaves(params)),
+    } | source
 
 
 def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -97,19 +109,28 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or set(state) != set(KEYS):
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise CheckpointMismatch(f"{file} holds {found}: wanted a train state of the original release, {list(KEYS)}.")
+        raise CheckpointMismatch(
+            f"{file} holds {found}: wanted a train state of the original release, {list(KEYS)}."
+        )
     optimizer = state["optimizer"]
     if not isinstance(optimizer, dict) or set(optimizer) != {"target", "state"}:
-        raise CheckpointMismatch(f"{file}: its optimizer holds {sorted(optimizer or {})}: wanted target and state.")
+        raise CheckpointMismatch(
+            f"{file}: its optimizer holds {sorted(optimizer or {})}: wanted target and state."
+        )
     if not isinstance(optimizer["target"], dict) or not isinstance(optimizer["state"] or {}, dict):
-        raise CheckpointMismatch(f"{file}: its optimizer's target and state are no trees of arrays.")
+        raise CheckpointMismatch(
+            f"{file}: its optimizer's target and state are no trees of arrays."
+        )
     return _norms_flat(state)
 
 
 def _norms_flat(tree: Any, norm: bool = False) -> Any:
     """GroupNorm's scale and bias of (1, 1, 1, C), as Flax had them when the original was written (0.3), as (C,)."""
     if isinstance(tree, dict):
-        return {name: _norms_flat(value, norm or str(name).startswith("GroupNorm_")) for name, value in tree.items()}
+        return {
+            name: _norms_flat(value, norm or str(name).startswith("GroupNorm_"))
+            for name, value in tree.items()
+        }
     if norm and np.ndim(tree) > 1 and set(np.shape(tree)[:-1]) == {1}:
         return np.reshape(tree, np.shape(tree)[-1:])
     return tree
@@ -120,18 +141,28 @@ def _chosen(config: str | Original | None, target: Any) -> Original:
         return config
     if config is not None:
         if config not in ORIGINALS:
-            raise CheckpointMismatch(f"no configuration {config!r}: wanted one of {', '.join(ORIGINALS)}.")
+            raise CheckpointMismatch(
+                f"no configuration {config!r}: wanted one of {', '.join(ORIGINALS)}."
+            )
         return ORIGINALS[config]
-    found = {name: np.shape(leaf) for name, leaf in _flat(target if isinstance(target, dict) else {})}
+    found = {
+        name: np.shape(leaf) for name, leaf in _flat(target if isinstance(target, dict) else {})
+    }
     fitting, seen = [], {}
     for name, original in ORIGINALS.items():
         key = (original.net, original.shape)
         if key not in seen:
-            seen[key] = linen_shapes(original, plain="ResnetBlockDDPM_0/Conv_0/kernel" in found) == found
+            seen[key] = (
+                linen_shapes(original, plain="ResnetBlockDDPM_0/Conv_0/kernel" in found) == found
+            )
         fitting += [name] * seen[key]
     if len(fitting) == 1:
         return ORIGINALS[fitting[0]]
-    choices = f"those of {', '.join(fitting)}: the weights do not say which" if fitting else "those of none known"
+    choices = (
+        f"those of {', '.join(fitting)}: the weights do not say which"
+        if fitting
+        else "those of none known"
+    )
     raise CheckpointMismatch(
         f"its parameters are {choices}. Name one by --config: {', '.join(fitting or ORIGINALS)}. Files of the discrete "
         f"configurations (no `continuous` in the name) may have the same parameters, and mean another thing by them."
@@ -159,7 +190,9 @@ def _moments(state: dict[str, Any]) -> list[Any]:
     leaves = ((state["optimizer"]["state"] or {}).get("param_states")) or {}
 
     def part(tree: Any, name: str) -> Any:
-        return tree[name] if name in tree else {key: part(value, name) for key, value in tree.items()}
+        return (
+            tree[name] if name in tree else {key: part(value, name) for key, value in tree.items()}
+        )
 
     return [part(leaves, name) for name in ("grad_ema", "grad_sq_ema")] if leaves else []
 
@@ -183,7 +216,11 @@ def _misfits(state: dict[str, Any], net: NCSNpp) -> list[str]:
                 found.append(f"{place}/{name}: {np.asarray(leaf).dtype}, wanted real numbers")
             elif not np.all(np.isfinite(np.asarray(leaf, np.float32))):
                 found.append(f"{place}/{name}: holds NaN or infinity")
-        found.extend(f"{place}/{name}: {np.shape(leaves[name])}, unexpected" for name in leaves if name not in names)
+        found.extend(
+            f"{place}/{name}: {np.shape(leaves[name])}, unexpected"
+            for name in leaves
+            if name not in names
+        )
 
     compare("optimizer/target", target)
     compare("params_ema", ema)
@@ -194,8 +231,11 @@ def _misfits(state: dict[str, Any], net: NCSNpp) -> list[str]:
         compare("optimizer/state/param_states", moments, ("/grad_ema", "/grad_sq_ema"))
     found += [f"optimizer/state/{name}: unexpected" for name, _ in _flat(rest)]
     found += [f"model_state/{name}: unexpected" for name, _ in _flat(state["model_state"] or {})]
-    found += [f"{name}: {repr(state[name])[:40]}, wanted one number" for name in ("step", "lr", "ema_rate")
-              if not _is_number(state[name])]  # fmt: skip
+    found += [
+        f"{name}: {repr(state[name])[:40]}, wanted one number"
+        for name in ("step", "lr", "ema_rate")
+        if not _is_number(state[name])
+    ]
     if not found and (state["step"] < 0 or state["step"] != int(state["step"])):
         found.append(f"step: {state['step']}, wanted a whole number from 0")
     return found

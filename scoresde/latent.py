@@ -99,12 +99,16 @@ def interpolate(
     check_batch(a, "a")
     check_count("num", num, 2)
     if a.shape != b.shape:
-        raise ValueError(f"a has shape {a.shape}, b has {b.shape}: wanted codes of the same shape, one pair a row.")
+        raise ValueError(
+            f"a has shape {a.shape}, b has {b.shape}: wanted codes of the same shape, one pair a row."
+        )
     lengths = jnp.sqrt(sum_data(a**2) * sum_data(b**2))
     cosine = jnp.clip(sum_data(a * b) / jnp.where(lengths > 0.0, lengths, 1.0), -1.0, 1.0)
     if is_concrete(cosine) and bool(jnp.any(cosine < -1.0 + 1e-6)):
-        raise ValueError(f"row {int(jnp.argmin(cosine))}: a and b point opposite ways, and no way between is shortest: "
-                         f"go by a third code.")  # fmt: skip
+        raise ValueError(
+            f"row {int(jnp.argmin(cosine))}: a and b point opposite ways, and no way between is shortest: "
+            f"go by a third code."
+        )
     omega = jnp.arccos(cosine)
     sine, w = jnp.sin(omega), jnp.linspace(0.0, 1.0, num)
     straight = jnp.abs(sine) < 1e-6  # along one line: sin(w omega) / sin(omega) → w
@@ -173,8 +177,19 @@ def _flow_chunk(shared: tuple[SDE, ScoreFn], rows: tuple[Array, Cond], settings:
     def one(x, c):
         c = jax.tree.map(lambda leaf: leaf[None], c)
         field = lambda t, x: reverse_drift(sde, score, x[None], t, c, weight=0.5)[0]  # noqa: E731
-        return solve(field, x, sde, start, end, solver=settings.solver, variable=settings.variable, rtol=settings.rtol,
-                     atol=settings.atol, max_steps=settings.max_steps, controller=settings.controller)  # fmt: skip
+        return solve(
+            field,
+            x,
+            sde,
+            start,
+            end,
+            solver=settings.solver,
+            variable=settings.variable,
+            rtol=settings.rtol,
+            atol=settings.atol,
+            max_steps=settings.max_steps,
+            controller=settings.controller,
+        )
 
     with full_precision():
         solution = jax.vmap(one)(*rows)

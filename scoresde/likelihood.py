@@ -19,7 +19,13 @@ from scoresde.calls import as_argument, check_score, in_chunks, warn_of_failures
 from scoresde.dequantization import check_real_valued
 from scoresde.divergence import Divergence, Hutchinson, check_divergence
 from scoresde.ode import MAX_STEPS, InLogSNR, InTime, Solution, check_solver, check_variable, solve
-from scoresde.precision import at_least_float32, check_float64, full_precision, in_float64, precision_of
+from scoresde.precision import (
+    at_least_float32,
+    check_float64,
+    full_precision,
+    in_float64,
+    precision_of,
+)
 from scoresde.sde.base import SDE, check_sde
 from scoresde.types import (
     Cond,
@@ -133,23 +139,50 @@ def log_likelihood(
         with jax.enable_x64(True):
             sde, score, x0, cond = in_float64((sde, score, x0, cond))
             return log_likelihood(
-                key, sde, score, x0, cond, divergence, rtol, atol, t_min, prior_log_prob, solver=solver,
-                controller=controller, variable=variable, max_steps=max_steps, joint_steps=joint_steps,
-                batch_size=batch_size, progress=progress)  # fmt: skip
+                key,
+                sde,
+                score,
+                x0,
+                cond,
+                divergence,
+                rtol,
+                atol,
+                t_min,
+                prior_log_prob,
+                solver=solver,
+                controller=controller,
+                variable=variable,
+                max_steps=max_steps,
+                joint_steps=joint_steps,
+                batch_size=batch_size,
+                progress=progress,
+            )
     check_sde(sde)
     check_divergence(divergence)
     check_batch(x0, "x0")
     check_cond(cond, x0.shape[0])
     check_score(sde, score, cond)
     if 0.0 < atol < 1e-8 * rtol:
-        raise ValueError(f"atol = {atol:g} is tiny beside rtol = {rtol:g}: write at least {1e-8 * rtol:g}.")
+        raise ValueError(
+            f"atol = {atol:g} is tiny beside rtol = {rtol:g}: write at least {1e-8 * rtol:g}."
+        )
     check_setting("t_min", t_min, 0.0, 1.0)
     check_real_valued(x0, "x0")
     x0 = at_least_float32(x0)
     check_variable(variable, sde, t_min)
     settings = LikelihoodSettings(
-        divergence, check_solver(solver, rtol, atol, controller), variable, rtol, atol, t_min, max_steps, joint_steps,
-        str(x0.dtype), prior_log_prob is not None, controller)  # fmt: skip
+        divergence,
+        check_solver(solver, rtol, atol, controller),
+        variable,
+        rtol,
+        atol,
+        t_min,
+        max_steps,
+        joint_steps,
+        str(x0.dtype),
+        prior_log_prob is not None,
+        controller,
+    )
     terms, stderr, latent, nfe, success = in_chunks(
         lambda shared, rows: _solve_chunk(shared, rows, settings),
         (sde, as_argument(score)),
@@ -160,8 +193,12 @@ def log_likelihood(
     )
     log_prior = (sde.prior_log_prob if prior_log_prob is None else prior_log_prob)(latent)
     if jnp.shape(log_prior) != x0.shape[:1]:
-        raise ValueError(f"prior_log_prob returned shape {jnp.shape(log_prior)}: wanted one value per example.")
-    out = Likelihood(jnp.where(success, log_prior + terms, jnp.nan), stderr, latent, nfe, success, settings)
+        raise ValueError(
+            f"prior_log_prob returned shape {jnp.shape(log_prior)}: wanted one value per example."
+        )
+    out = Likelihood(
+        jnp.where(success, log_prior + terms, jnp.nan), stderr, latent, nfe, success, settings
+    )
     warn_of_failures(success, "likelihoods", "t = 1")
     return out
 
@@ -172,7 +209,9 @@ def _solve_chunk(
 ) -> tuple[Array, ...]:
     """∫ div F dt with its standard error, the latent, evaluations and success, per example."""
     (sde, score), (keys, x0, cond), divergence = shared, rows, settings.divergence
-    probes = jax.vmap(lambda key, x: divergence.probes(jax.random.fold_in(key, PROBES), x))(keys, x0)
+    probes = jax.vmap(lambda key, x: divergence.probes(jax.random.fold_in(key, PROBES), x))(
+        keys, x0
+    )
 
     def field(t, state, probes, c):
         """dx/dt of one example, and the rates of its terms."""
@@ -182,8 +221,12 @@ def _solve_chunk(
         def score_at(x):
             return call_score(score, x[None], t[None], c)[0]
 
-        def products(probes):  # one forward-mode product per probe; the score itself is computed once for all
-            if len(probes) == 1:  # an axis of one costs a fifth more on a CPU where the score is small
+        def products(
+            probes,
+        ):  # one forward-mode product per probe; the score itself is computed once for all
+            if (
+                len(probes) == 1
+            ):  # an axis of one costs a fifth more on a CPU where the score is small
                 s, jv = jax.jvp(score_at, (x,), (probes[0],))
                 return s, jv[None]
             return jax.vmap(lambda v: jax.jvp(score_at, (x,), (v,)), out_axes=(None, 0))(probes)
@@ -210,7 +253,7 @@ def _solve_chunk(
 
     num_terms = jax.eval_shape(
         lambda x, probes: divergence.terms(lambda v: (x, v), probes)[1], x0[0], probes[0]
-    ).shape[0]  # fmt: skip
+    ).shape[0]
     start = (x0, jnp.zeros((x0.shape[0], num_terms), x0.dtype))
     nats = settings.atol + settings.rtol * data_dim(x0)
 
@@ -227,7 +270,9 @@ def _solve_chunk(
             together = lambda t, state: jax.vmap(field, (None, 0, 0, 0))(t, state, probes, cond)  # noqa: E731
             solution = integrate(together, start)
         else:
-            alone = lambda state, probes, c: integrate(lambda t, state: field(t, state, probes, c), state)  # noqa: E731
+            alone = lambda state, probes, c: integrate(
+                lambda t, state: field(t, state, probes, c), state
+            )  # noqa: E731
             solution = jax.vmap(alone)(start, probes, cond)
     latent, terms = solution.y[0], solution.y[1] / TINY
     score_part, stderr = jax.vmap(divergence.combine)(terms)
@@ -245,7 +290,11 @@ def _solve_chunk(
 
 
 def bits_per_dim(
-    log_prob: Float[Array, ...], dim: int, levels: int | None = 256, low: float = -1.0, high: float = 1.0
+    log_prob: Float[Array, ...],
+    dim: int,
+    levels: int | None = 256,
+    low: float = -1.0,
+    high: float = 1.0,
 ) -> Float[Array, ...]:
     """-log p / (D ln 2) + log2(levels |du/dx|), u the data on [0, 1], x = low + (high - low) u.
 
@@ -257,7 +306,9 @@ def bits_per_dim(
     """
     check_count("dim", dim)
     if low >= high:
-        raise ValueError(f"low = {low} is not below high = {high}: they are the ends of the data's range.")
+        raise ValueError(
+            f"low = {low} is not below high = {high}: they are the ends of the data's range."
+        )
     if levels is not None:
         check_count("levels", levels, 2)
     offset = 0.0 if levels is None else math.log2(levels / (high - low))

@@ -45,7 +45,9 @@ class SetLikelihood:
         """The same in bits per dimension, -(log p + D H) / (D ln 2), H the dequantisation's entropy, 0 without one."""
         entropy = 0.0 if self.dequantization is None else float(self.dequantization.entropy)
         scale = dim * math.log(2.0)
-        return dataclasses.replace(self, nats=-(self.nats + dim * entropy) / scale, stderr=self.stderr / scale)
+        return dataclasses.replace(
+            self, nats=-(self.nats + dim * entropy) / scale, stderr=self.stderr / scale
+        )
 
 
 def likelihood_of_set(
@@ -79,8 +81,14 @@ def likelihood_of_set(
     n, shape = len(x), (len(x), repeats)
     found = {name: np.full(shape, np.nan) for name in ("nats", "stderr", "nfe")}
     done = _read(path, about, found)
-    bar = tqdm(total=n * repeats, initial=int(done.sum()), desc="likelihood", unit="example", disable=not progress,
-               smoothing=0.5)  # fmt: skip
+    bar = tqdm(
+        total=n * repeats,
+        initial=int(done.sum()),
+        desc="likelihood",
+        unit="example",
+        disable=not progress,
+        smoothing=0.5,
+    )
     with bar, path.open("a") as file:
         for repeat in range(repeats):
             missing = np.flatnonzero(~done[:, repeat])
@@ -89,14 +97,35 @@ def likelihood_of_set(
                 keys = example_keys(jax.random.fold_in(key, repeat), n)[rows]
                 key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
                 k = jnp.asarray(x[rows])
-                data = k.astype(jnp.float32) if dequantization is None else dequantization(key_dequantize, k)
+                data = (
+                    k.astype(jnp.float32)
+                    if dequantization is None
+                    else dequantization(key_dequantize, k)
+                )
                 part = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond)
-                with warnings.catch_warnings():  # rows of a chunk; those of the set are the caller's to name
+                with (
+                    warnings.catch_warnings()
+                ):  # rows of a chunk; those of the set are the caller's to name
                     warnings.filterwarnings("ignore", ".* likelihoods did not reach")
-                    out = log_likelihood(key_probes, sde, score, data, part, divergence, tolerance, tolerance, t_min,
-                                         batch_size=batch_size)  # fmt: skip
-                line = {"repeat": repeat, "rows": rows.tolist(), "nats": _plain(out.log_prob),
-                        "stderr": _plain(out.stderr), "nfe": np.asarray(out.nfe).tolist()}  # fmt: skip
+                    out = log_likelihood(
+                        key_probes,
+                        sde,
+                        score,
+                        data,
+                        part,
+                        divergence,
+                        tolerance,
+                        tolerance,
+                        t_min,
+                        batch_size=batch_size,
+                    )
+                line = {
+                    "repeat": repeat,
+                    "rows": rows.tolist(),
+                    "nats": _plain(out.log_prob),
+                    "stderr": _plain(out.stderr),
+                    "nfe": np.asarray(out.nfe).tolist(),
+                }
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 _put(found, line)
@@ -106,12 +135,16 @@ def likelihood_of_set(
 
 def _plain(values: Any) -> list[float | None]:
     """NaN is not JSON."""
-    return [value if math.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()]
+    return [
+        value if math.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()
+    ]
 
 
 def _put(found: dict[str, np.ndarray], line: dict[str, Any]) -> None:
     for name, table in found.items():
-        table[np.array(line["rows"]), line["repeat"]] = np.array(line[name], np.float64)  # None becomes NaN
+        table[np.array(line["rows"]), line["repeat"]] = np.array(
+            line[name], np.float64
+        )  # None becomes NaN
 
 
 def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np.ndarray:
@@ -120,11 +153,15 @@ def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np
     done = np.zeros(found["nats"].shape, bool)
     text = path.read_text() if path.exists() else ""
     lines = text.splitlines()
-    if not lines or (len(lines) == 1 and not text.endswith("\n")):  # new, or stopped within its first line
+    if not lines or (
+        len(lines) == 1 and not text.endswith("\n")
+    ):  # new, or stopped within its first line
         path.write_text(json.dumps({"about": about}) + "\n")
         return done
     if lines[0] != json.dumps({"about": about}):
-        raise ValueError(f"{path} holds likelihoods made with other settings: delete it, or name another file.")
+        raise ValueError(
+            f"{path} holds likelihoods made with other settings: delete it, or name another file."
+        )
     for number, row in enumerate(lines[1:], start=2):
         try:
             line = json.loads(row)
@@ -132,7 +169,9 @@ def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np
             done[line["rows"], line["repeat"]] = True
         except (ValueError, TypeError, KeyError, IndexError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}: line {number} cannot be read ({error}): delete the file.") from error
+                raise ValueError(
+                    f"{path}: line {number} cannot be read ({error}): delete the file."
+                ) from error
             lines.pop()  # cut short when it was stopped
     if text != (whole := "".join(f"{row}\n" for row in lines)):
         path.write_text(whole)
@@ -179,13 +218,21 @@ def split_error(
     """
     n, repeats = values.shape
     if n < 1 or not np.all(np.isfinite(values)):
-        raise ValueError(f"values have shape {values.shape}: wanted at least one example, and none that failed.")
+        raise ValueError(
+            f"values have shape {values.shape}: wanted at least one example, and none that failed."
+        )
     means = values.mean(axis=1)
     total = float(np.var(means, ddof=1)) if n > 1 else math.nan
     most = total if n > 1 else math.inf
-    within = min(float(np.mean(np.var(values, axis=1, ddof=1))) / repeats, most) if repeats > 1 else None
+    within = (
+        min(float(np.mean(np.var(values, axis=1, ddof=1))) / repeats, most) if repeats > 1 else None
+    )
     known = np.all(np.isfinite(probe_stderr))
-    probe = min(float(np.mean(probe_stderr**2)) / repeats, most if within is None else within) if known else None
+    probe = (
+        min(float(np.mean(probe_stderr**2)) / repeats, most if within is None else within)
+        if known
+        else None
+    )
     if not dequantized:  # whatever varies within an example is the probes'
         within = probe = probe if within is None else within
     draws = None if within is None or probe is None else within - probe

@@ -18,14 +18,19 @@ from scoresde.nets.resample import Resample
 from scoresde.originals import Original
 
 
-def linen_names(net: NCSNpp, plain: bool = False) -> Iterator[tuple[str, nnx.Param, tuple[int, ...]]]:
+def linen_names(
+    net: NCSNpp, plain: bool = False
+) -> Iterator[tuple[str, nnx.Param, tuple[int, ...]]]:
     """(name of the original's leaf, our parameter, the original's shape), in the order of the original's `__call__`.
 
     plain: named as in the original's `ddpm.py` and not in `ncsnpp.py`, whose plain blocks have other class names.
     Of equal shapes but for 1×1 convolutions, (1, 1, c_in, c_out) there and (c_in, c_out) here.
     """
     config, count = net.config, Counter[str]()
-    kinds = {"biggan": "ResnetBlockBigGANpp", "plain": "ResnetBlockDDPM" if plain else "ResnetBlockDDPMpp"}
+    kinds = {
+        "biggan": "ResnetBlockBigGANpp",
+        "plain": "ResnetBlockDDPM" if plain else "ResnetBlockDDPMpp",
+    }
 
     def named(kind: str) -> str:
         count[kind] += 1
@@ -121,7 +126,9 @@ def _nin(name: str, module: Any) -> Iterator[Any]:
 
 def linen_shapes(original: Original, plain: bool) -> dict[str, tuple[int, ...]]:
     """The parameters' shapes by their Linen names, from shapes alone."""
-    config = dataclasses.replace(original.net, dropout=0.0)  # its random streams would be traced too
+    config = dataclasses.replace(
+        original.net, dropout=0.0
+    )  # its random streams would be traced too
     net = nnx.eval_shape(lambda: config.build(original.shape, rngs=nnx.Rngs(0)))
     assert isinstance(net, NCSNpp)
     return {name: shape for name, _, shape in linen_names(net, plain)}

@@ -196,7 +196,9 @@ class TimeMixture:
         """n times; which part each comes from is drawn independently."""
         key_choice, key_first, key_second = jax.random.split(as_typed_key(key), 3)
         chosen = jax.random.uniform(key_choice, (n,)) < self.share
-        return jnp.where(chosen, self.first.sample(key_first, sde, n), self.second.sample(key_second, sde, n))
+        return jnp.where(
+            chosen, self.first.sample(key_first, sde, n), self.second.sample(key_second, sde, n)
+        )
 
 
 @dataclasses.dataclass(frozen=True)

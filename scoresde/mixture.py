@@ -13,7 +13,16 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sde.base import SDE, as_time
-from scoresde.types import Cond, Key, Time, check_x_t, example_keys, is_concrete, pytree_dataclass, split_examples
+from scoresde.types import (
+    Cond,
+    Key,
+    Time,
+    check_x_t,
+    example_keys,
+    is_concrete,
+    pytree_dataclass,
+    split_examples,
+)
 
 
 @pytree_dataclass()
@@ -36,7 +45,9 @@ class GaussianMixture:
 
     def __post_init__(self):
         means, covs = jnp.asarray(self.means), jnp.asarray(self.covs)
-        dtype = jnp.result_type(float, means.dtype if jnp.issubdtype(means.dtype, jnp.floating) else float)
+        dtype = jnp.result_type(
+            float, means.dtype if jnp.issubdtype(means.dtype, jnp.floating) else float
+        )
         weights = jnp.ones(means.shape[:1]) if self.weights is None else jnp.asarray(self.weights)
         _check_shapes(means.shape, covs.shape, weights.shape)
         if is_concrete(means, covs, weights):
@@ -64,7 +75,9 @@ class GaussianMixture:
             case _:
                 full = self.covs
         centred = self.means - self.mean()
-        return jnp.einsum("k,kij->ij", self.weights, full) + jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
+        return jnp.einsum("k,kij->ij", self.weights, full) + jnp.einsum(
+            "k,ki,kj->ij", self.weights, centred, centred
+        )
 
     def sample(self, key: Key, n: int) -> Float[Array, "n d"]:
         """n independent draws; draw i depends on (key, i) alone."""
@@ -84,7 +97,9 @@ class GaussianMixture:
             ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example in [0, 1].
         """
 
-        def log_prob(x, t):  # t = 0 means the data: VE's marginal there has sigma_min, which the data do not
+        def log_prob(
+            x, t
+        ):  # t = 0 means the data: VE's marginal there has sigma_min, which the data do not
             return jax.nn.logsumexp(self._components(sde, x, t, data=t == 0.0)[0], axis=-1)
 
         return self._over_batch(log_prob, x, t)
@@ -107,14 +122,18 @@ class GaussianMixture:
         t = jnp.broadcast_to(as_time(t), x.shape[:1])
         return function(x[0], t[0])[None] if len(x) == 1 else function(x, t)
 
-    def _components(self, sde: SDE, x: Array, t: Array, data: Array | bool = False) -> tuple[Array, Array]:
+    def _components(
+        self, sde: SDE, x: Array, t: Array, data: Array | bool = False
+    ) -> tuple[Array, Array]:
         """For each x (..., d) and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
         t = t.astype(x.dtype)
         variance = jnp.where(data, 0.0, sde.variance(t))[..., None, None]
         alpha = sde.alpha(t)[..., None, None]
         centred = x[..., None, :] - alpha * self.means  # (..., k, d)
         if self.covs.ndim < 3:
-            spectrum = alpha**2 * self.covs.reshape(len(self.covs), -1) + variance  # (..., k, 1 or d)
+            spectrum = (
+                alpha**2 * self.covs.reshape(len(self.covs), -1) + variance
+            )  # (..., k, 1 or d)
             spectrum = jnp.broadcast_to(spectrum, centred.shape)
             score = -centred / spectrum
         else:
@@ -123,15 +142,19 @@ class GaussianMixture:
             spectrum = alpha**2 * values + variance
             rotated = jnp.einsum("kij,...ki->...kj", basis, centred, precision="highest")
             score = -jnp.einsum("kij,...kj->...ki", basis, rotated / spectrum, precision="highest")
-        log_normal = 0.5 * jnp.sum(score * centred - jnp.log(spectrum), axis=-1) - 0.5 * self.dim * math.log(
-            2.0 * math.pi
-        )
+        log_normal = 0.5 * jnp.sum(
+            score * centred - jnp.log(spectrum), axis=-1
+        ) - 0.5 * self.dim * math.log(2.0 * math.pi)
         return jnp.log(self.weights) + log_normal, score
 
     def _inverse_trace(self, sde: SDE, x: Array, t: Array) -> Array:
         """trace of C_t^-1 per component, (..., k)."""
         t = t.astype(x.dtype)
-        values = jnp.linalg.eigvalsh(self.covs) if self.covs.ndim == 3 else self.covs.reshape(len(self.covs), -1)
+        values = (
+            jnp.linalg.eigvalsh(self.covs)
+            if self.covs.ndim == 3
+            else self.covs.reshape(len(self.covs), -1)
+        )
         spectrum = sde.alpha(t)[..., None, None] ** 2 * values + sde.variance(t)[..., None, None]
         return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (*t.shape, len(values), self.dim)), axis=-1)
 
@@ -143,7 +166,9 @@ class MixtureScore:
     sde: SDE
     mixture: GaussianMixture
 
-    def __call__(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
+    def __call__(
+        self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch d"]:
         """sum_k r_k(x) s_k(x), r_k the posterior probability of component k; `cond` is ignored."""
 
         def score(x, t):
@@ -152,7 +177,9 @@ class MixtureScore:
 
         return self.mixture._over_batch(score, x, t)
 
-    def denoise(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch d"]:
+    def denoise(
+        self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch d"]:
         """E[x_0 | x_t] = sum_k r_k (m_k + alpha C_k C_t^-1 (x - alpha m_k)), by Gaussian conditioning."""
         means, covs = self.mixture.means, self.mixture.covs
 
@@ -167,7 +194,9 @@ class MixtureScore:
 
         return self.mixture._over_batch(denoised, x, t)
 
-    def divergence(self, x: Float[Array, " batch d"], t: Time, cond: Cond = None) -> Float[Array, " batch"]:
+    def divergence(
+        self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch"]:
         """trace of the score's Jacobian: sum_k r_k (|s_k|^2 - tr C_t^-1) - |s|^2."""
 
         def divergence(x, t):
@@ -187,7 +216,9 @@ class MixtureScore:
 
 def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[int, ...]) -> None:
     if len(means) != 2 or 0 in means:
-        raise ValueError(f"means has shape {means}: wanted (components, dimensions), at least one of each.")
+        raise ValueError(
+            f"means has shape {means}: wanted (components, dimensions), at least one of each."
+        )
     k, d = means
     if covs not in ((k,), (k, d), (k, d, d)):
         raise ValueError(
@@ -195,22 +226,32 @@ def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[
             f"diagonal or ({k}, {d}, {d}) full covariances."
         )
     if weights != (k,):
-        raise ValueError(f"weights has shape {weights}: wanted {k} positive numbers, one per component.")
+        raise ValueError(
+            f"weights has shape {weights}: wanted {k} positive numbers, one per component."
+        )
 
 
 def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> None:
     if not np.all(np.isfinite(weights) & (weights > 0)):
-        raise ValueError(f"weights = {weights}: wanted {len(means)} positive numbers, one per component.")
+        raise ValueError(
+            f"weights = {weights}: wanted {len(means)} positive numbers, one per component."
+        )
     if not (np.all(np.isfinite(means)) and np.all(np.isfinite(covs))):
         raise ValueError("means or covs hold NaN or infinity.")
     if covs.ndim == 3 and not np.allclose(covs, np.swapaxes(covs, 1, 2), rtol=1e-5, atol=1e-7):
-        raise ValueError("covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it.")
+        raise ValueError(
+            "covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it."
+        )
     smallest = np.linalg.eigvalsh(covs).min() if covs.ndim == 3 else covs.min()
     if smallest <= 0.0:
-        raise ValueError(f"a covariance has the eigenvalue {smallest:g}: wanted positive variances (std squared).")
+        raise ValueError(
+            f"a covariance has the eigenvalue {smallest:g}: wanted positive variances (std squared)."
+        )
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:
     check_x_t(x, t)
     if x.ndim != 2 or x.shape[1] != dim:
-        raise ValueError(f"x has shape {x.shape}, the mixture lives in {dim} dimensions: wanted (batch, {dim}).")
+        raise ValueError(
+            f"x has shape {x.shape}, the mixture lives in {dim} dimensions: wanted (batch, {dim})."
+        )

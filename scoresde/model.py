@@ -37,7 +37,9 @@ class ModelSettings:
 
     def build(self, key: Array, shape: tuple[int, ...]) -> ScoreModel:
         """A fresh model for examples of this shape."""
-        return ScoreModel(self.sde, self.net.build(tuple(shape), rngs=nnx.Rngs(key)), self.parameterization)
+        return ScoreModel(
+            self.sde, self.net.build(tuple(shape), rngs=nnx.Rngs(key)), self.parameterization
+        )
 
     @classmethod
     def of(cls, model: ScoreModel) -> ModelSettings | None:

@@ -64,7 +64,9 @@ def evaluations(solver: Any) -> tuple[int, int] | None:
         return 0, 1
     if isinstance(solver, diffrax.ReversibleHeun):
         return 1, 1
-    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
+    if isinstance(solver, diffrax.AbstractERK) and isinstance(
+        solver.tableau, diffrax.ButcherTableau
+    ):
         stages, reuse = solver.tableau.num_stages, solver.tableau.fsal
         return (1, stages - 1) if reuse else (0, stages)
     return None
@@ -147,7 +149,9 @@ def solve(
         solver,
         t0=u0,
         t1=u1,
-        dt0=None if isinstance(controller, diffrax.StepTo) else (u1 - u0) * 1e-2,  # a guess would cost evaluations
+        dt0=None
+        if isinstance(controller, diffrax.StepTo)
+        else (u1 - u0) * 1e-2,  # a guess would cost evaluations
         y0=y0,
         stepsize_controller=controller
         or diffrax.PIDController(

@@ -40,7 +40,13 @@ class Original:
         return UniformDequantization(256, -1.0 if getattr(self.net, "centered", True) else 0.0, 1.0)
 
 
-def _ve(net: NCSNppConfig, sigma_max: float = 50.0, snr: float = 0.16, num_steps: int = 1000, side: int = 32):
+def _ve(
+    net: NCSNppConfig,
+    sigma_max: float = 50.0,
+    snr: float = 0.16,
+    num_steps: int = 1000,
+    side: int = 32,
+):
     """Data in [0, 1], the network sees sigma and gives the score."""
     corrector = LangevinCorrector(1, NoiseLevel(snr=snr))
     sampler = PredictorCorrector(ReverseDiffusionPredictor(), corrector, num_steps, t_min=1e-5)
@@ -54,7 +60,11 @@ def _vp(sde: AnySDE, net: NCSNppConfig):
 
 
 def _originals() -> dict[str, Original]:
-    ncsnpp, ncsnpp_deep, large = NCSNppConfig.ncsnpp(), NCSNppConfig.ncsnpp_deep(), NCSNppConfig.ncsnpp_256()
+    ncsnpp, ncsnpp_deep, large = (
+        NCSNppConfig.ncsnpp(),
+        NCSNppConfig.ncsnpp_deep(),
+        NCSNppConfig.ncsnpp_256(),
+    )
     positional = {"embedding": "positional", "scale_by_sigma": False}
     faces_1024 = {"channels": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "num_blocks": 1}
     at_1024 = _ve(NCSNppConfig.ncsnpp_256(**faces_1024), 1348.0, 0.15, 2000, 1024)

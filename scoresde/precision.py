@@ -23,7 +23,9 @@ def full_precision() -> Iterator[None]:
 
 def in_float64(tree: Any) -> Any:
     """Every floating-point array of a tree in float64; call it where that is enabled."""
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, tree)
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, tree
+    )
 
 
 def at_least_float32(x: Any) -> Array:
@@ -44,9 +46,13 @@ def check_float64(score: Any, x: Any) -> None:
         ValueError: while jit or vmap traces, whose precision is decided outside; for a network that computes in less.
     """
     if not is_concrete(x):
-        raise ValueError("float64=True is for a call outside jit: within, write with jax.enable_x64(True) around it "
-                         "all, and hand over float64.")  # fmt: skip
+        raise ValueError(
+            "float64=True is for a call outside jit: within, write with jax.enable_x64(True) around it "
+            "all, and hand over float64."
+        )
     config = getattr(getattr(score, "net", score), "config", None)
     if getattr(config, "dtype", "float32") == "bfloat16":
-        raise ValueError("float64=True, and the network computes in bfloat16: build it with dtype='float32', and load "
-                         "a run's weights by sd.load(run, model=...).")  # fmt: skip
+        raise ValueError(
+            "float64=True, and the network computes in bfloat16: build it with dtype='float32', and load "
+            "a run's weights by sd.load(run, model=...)."
+        )

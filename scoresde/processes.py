@@ -34,8 +34,10 @@ def meet(what: str, seconds: int = WAIT) -> None:
         return
     together = f"{what} under jax.distributed is for all processes together"
     if _first_only.get():
-        raise RuntimeError(f"{together}, and this is a callback, which process 0 runs alone: use the model that it is "
-                           f"given, or do this after fit, in every process.")  # fmt: skip
+        raise RuntimeError(
+            f"{together}, and this is a callback, which process 0 runs alone: use the model that it is "
+            f"given, or do this after fit, in every process."
+        )
     from orbax.checkpoint.multihost import get_barrier_sync_fn
 
     barrier, name = get_barrier_sync_fn(), f"scoresde {what} {next(_meetings)}"
@@ -48,12 +50,16 @@ def meet(what: str, seconds: int = WAIT) -> None:
         except BaseException as error:
             arrived.set_exception(error)
 
-    threading.Thread(target=wait, daemon=True).start()  # Ctrl-C ends the waiting for a thread, not that in C++
+    threading.Thread(
+        target=wait, daemon=True
+    ).start()  # Ctrl-C ends the waiting for a thread, not that in C++
     try:
         arrived.result()
     except RuntimeError as error:
-        raise RuntimeError(f"{together}, and not all came within {seconds} seconds: let every process make this call, "
-                           f"or a script of its own. ({error})") from error  # fmt: skip
+        raise RuntimeError(
+            f"{together}, and not all came within {seconds} seconds: let every process make this call, "
+            f"or a script of its own. ({error})"
+        ) from error
 
 
 def any_process(flag: bool) -> bool:
@@ -83,7 +89,9 @@ def in_first(work: Callable[[], Result]) -> Result | None:
     meet("what process 0 does for all")
     if not any_process(failure is not None):
         return result
-    raise failure or RuntimeError("process 0 failed, which ends this one too: its own message says why.")
+    raise failure or RuntimeError(
+        "process 0 failed, which ends this one too: its own message says why."
+    )
 
 
 def check_alike(about: dict[str, Any]) -> None:
@@ -113,7 +121,9 @@ def check_shared(folder: Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    mark = folder / f".seen-by-all-{_of_first(secrets.token_hex(8))}"  # a name that no file system's cache knows
+    mark = (
+        folder / f".seen-by-all-{_of_first(secrets.token_hex(8))}"
+    )  # a name that no file system's cache knows
     in_first(mark.touch)
     missing = not mark.is_file()
     somewhere = any_process(missing)
@@ -130,6 +140,8 @@ def _of_first(text: str) -> str:
     from jax.experimental import multihost_utils
 
     own = np.frombuffer(text.encode(), np.uint8)
-    sent = np.zeros(int(multihost_utils.broadcast_one_to_all(np.asarray(len(own), np.int32))), np.uint8)
+    sent = np.zeros(
+        int(multihost_utils.broadcast_one_to_all(np.asarray(len(own), np.int32))), np.uint8
+    )
     sent[: len(own)] = own[: len(sent)]  # process 0's fits; of the others nothing is read
     return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes().decode()

@@ -12,7 +12,16 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sde.base import SDE, as_time
-from scoresde.types import Cond, Time, call_score, check_count, check_setting, check_x_t, pytree_dataclass, right_pad
+from scoresde.types import (
+    Cond,
+    Time,
+    call_score,
+    check_count,
+    check_setting,
+    check_x_t,
+    pytree_dataclass,
+    right_pad,
+)
 
 State = Float[Array, " batch *data"]
 
@@ -82,15 +91,21 @@ class Index:
     def __post_init__(self):
         check_count("num_steps", self.num_steps)
         if self.num_steps < 2:
-            raise ValueError("num_steps is 1: times between levels have no index there; two levels at least.")
+            raise ValueError(
+                "num_steps is 1: times between levels have no index there; two levels at least."
+            )
 
     def __call__(self, sde: SDE, t: Array) -> Array:
         low, high = sde.level_times(self.num_steps)[[0, -1]].tolist()
         index = (t - low) * ((self.num_steps - 1) / (high - low))
         nearest = jnp.round(index)
-        rounding = max(1e-6, 4.0 * self.num_steps * float(jnp.finfo(index.dtype).eps))  # of t, times N
+        rounding = max(
+            1e-6, 4.0 * self.num_steps * float(jnp.finfo(index.dtype).eps)
+        )  # of t, times N
         # An addition, which is exact here, rather than `nearest` itself: the derivative in t stays.
-        index += jax.lax.stop_gradient(jnp.where(jnp.abs(index - nearest) <= rounding, nearest - index, 0.0))
+        index += jax.lax.stop_gradient(
+            jnp.where(jnp.abs(index - nearest) <= rounding, nearest - index, 0.0)
+        )
         return self.num_steps - 1 - index if self.descending else index
 
 
@@ -207,12 +222,16 @@ class EDM:
         alpha, sigma = _scales(sde, x, t)
         norm = self._norm(alpha, sigma)
         x0 = (alpha * self.sigma_data**2 / norm * x + sigma * self.sigma_data * output) / norm
-        noise = (sigma / norm * x - alpha * self.sigma_data * output) / norm  # (x - alpha x_0) / sigma, simplified
+        noise = (
+            sigma / norm * x - alpha * self.sigma_data * output
+        ) / norm  # (x - alpha x_0) / sigma, simplified
         return x0, noise
 
     def prediction(self, sde: SDE, x0: State, noise: State, t: Array) -> Array:
         alpha, sigma = _scales(sde, x0, t)
-        return (sigma * x0 / self.sigma_data - alpha * self.sigma_data * noise) / self._norm(alpha, sigma)
+        return (sigma * x0 / self.sigma_data - alpha * self.sigma_data * noise) / self._norm(
+            alpha, sigma
+        )
 
     def _norm(self, alpha: Array, sigma: Array) -> Array:
         return jnp.sqrt((alpha * self.sigma_data) ** 2 + sigma**2)
@@ -222,7 +241,9 @@ def _scales(sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
     return right_pad(sde.alpha(t), x), right_pad(sde.sigma(t), x)
 
 
-def convert(value: State, x: State, t: Time, sde: SDE, source: Parameterization, target: Parameterization) -> State:
+def convert(
+    value: State, x: State, t: Time, sde: SDE, source: Parameterization, target: Parameterization
+) -> State:
     """A prediction in one parameterisation, restated in another, e.g. `convert(eps, x, t, sde, Noise(), Velocity())`.
 
     Raises:
@@ -230,7 +251,9 @@ def convert(value: State, x: State, t: Time, sde: SDE, source: Parameterization,
     """
     check_x_t(x, t)
     if value.shape != x.shape:
-        raise ValueError(f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of its state.")
+        raise ValueError(
+            f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of its state."
+        )
     t = jnp.broadcast_to(as_time(t), x.shape[:1])
     return target.prediction(sde, *source.data_and_noise(sde, value, x, t), t)
 

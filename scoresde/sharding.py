@@ -25,7 +25,11 @@ def use_cpu_cores(count: int | None = None) -> int:
     loss; keeping freed memory (glibc) takes another quarter off. Without effect on the figures of a GPU or TPU.
     """
     _keep_freed_memory()
-    count = len(os.sched_getaffinity(0)) if count is None and hasattr(os, "sched_getaffinity") else count
+    count = (
+        len(os.sched_getaffinity(0))
+        if count is None and hasattr(os, "sched_getaffinity")
+        else count
+    )
     count = count or os.cpu_count() or 1
     try:
         jax.config.update("jax_num_cpu_devices", count)
@@ -61,14 +65,21 @@ def data_mesh(batch_size: int) -> Mesh:
 def training_mesh(batch_size: int) -> Mesh:
     """A mesh ("data",) over the devices of all processes, process by process: as many of each as divide its share."""
     processes = range(jax.process_count())
-    devices = [[device for device in jax.devices() if device.process_index == process] for process in processes]
+    devices = [
+        [device for device in jax.devices() if device.process_index == process]
+        for process in processes
+    ]
     return _mesh(devices, batch_size // len(processes))
 
 
 def _mesh(devices: list[list[Any]], share: int) -> Mesh:
     """devices: of every process."""
     count = max(n for n in range(1, min(map(len, devices)) + 1) if share % n == 0)
-    return Mesh(np.asarray([some[:count] for some in devices]).reshape(-1), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(
+        np.asarray([some[:count] for some in devices]).reshape(-1),
+        ("data",),
+        axis_types=(AxisType.Auto,),
+    )
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -99,7 +110,9 @@ def shard_batch(tree: PyTree, mesh: Mesh, axis: int = 0) -> PyTree:
 
     def joined(a):
         shape = (*a.shape[:axis], a.shape[axis] * jax.process_count(), *a.shape[axis + 1 :])
-        return jax.make_array_from_process_local_data(cut, a, shape)  # waits for nobody: threads may call it
+        return jax.make_array_from_process_local_data(
+            cut, a, shape
+        )  # waits for nobody: threads may call it
 
     return jax.tree.map(joined, tree)
 
@@ -113,4 +126,6 @@ def spread(shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
 
 def gather(tree: PyTree) -> PyTree:
     """Results as arrays of the default device again, so that they mix with any others."""
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, tree)
+    return jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, tree
+    )

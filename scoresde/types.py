@@ -39,7 +39,9 @@ x: (batch, *data), t: (batch,). It may also offer `denoise(x, t, cond)`, E[x0 | 
 # The shape aliases are written out where they are used (`Float[Array, " batch *data"]`), so a signature reads alone.
 
 
-def call_score(score: Callable[..., Array], x: Array, t: Array, cond: Cond = None, name: str = "the score") -> Array:
+def call_score(
+    score: Callable[..., Array], x: Array, t: Array, cond: Cond = None, name: str = "the score"
+) -> Array:
     """score(x, t), or score(x, t, cond) where there is a condition; its shape must be x's; cast to its dtype."""
     value = score(x, t) if cond is None else score(x, t, cond)
     shape = jnp.shape(value)
@@ -73,12 +75,16 @@ def data_dim(x: Array) -> int:
 def as_typed_key(key: Array) -> Array:
     """A typed key array; raw uint32 keys of `jax.random.PRNGKey` are wrapped."""
     if not isinstance(key, jax.Array):
-        raise TypeError(f"key is of type {type(key).__name__}: wanted a JAX random key. Write jax.random.key(0).")
+        raise TypeError(
+            f"key is of type {type(key).__name__}: wanted a JAX random key. Write jax.random.key(0)."
+        )
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     if key.dtype == jnp.uint32 and key.ndim in (1, 2):
         return jax.random.wrap_key_data(key)
-    raise TypeError(f"key has dtype {key.dtype} and shape {key.shape}: wanted a JAX random key, jax.random.key(0).")
+    raise TypeError(
+        f"key has dtype {key.dtype} and shape {key.shape}: wanted a JAX random key, jax.random.key(0)."
+    )
 
 
 def example_keys(key: Array, batch: int, start: int = 0) -> Array:
@@ -91,7 +97,9 @@ def example_keys(key: Array, batch: int, start: int = 0) -> Array:
     if key.ndim == 0:
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(start, start + batch))
     if key.shape != (batch,):
-        raise ValueError(f"key has shape {key.shape} for {batch} examples: wanted one key, or one per example.")
+        raise ValueError(
+            f"key has shape {key.shape} for {batch} examples: wanted one key, or one per example."
+        )
     return key
 
 
@@ -131,7 +139,9 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
             return keyed, tuple(getattr(obj, name) for name in static)
 
         def flatten(obj):
-            return tuple(getattr(obj, name) for name in children), tuple(getattr(obj, name) for name in static)
+            return tuple(getattr(obj, name) for name in children), tuple(
+                getattr(obj, name) for name in static
+            )
 
         def unflatten(aux, values):
             obj = object.__new__(cls)
@@ -151,20 +161,27 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
 def is_concrete(*values: Any) -> bool:
     """Whether every value can be read now: none is a tracer, or one of JAX's structural stand-ins."""
     return all(
-        isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer)
+        isinstance(value, (int, float, np.generic, np.ndarray, jax.Array))
+        and not isinstance(value, jax.core.Tracer)
         for value in values
     )
 
 
-def check_setting(name: str, value: Any, low: float, high: float = math.inf, inclusive: bool = True) -> None:
+def check_setting(
+    name: str, value: Any, low: float, high: float = math.inf, inclusive: bool = True
+) -> None:
     """A number in [low, high) (or (low, high)); tracers and traced structures pass."""
     if isinstance(value, (str, bytes, bool)) or value is None:
         raise TypeError(f"{name} is {value!r}: wanted a number.")
     if not is_concrete(value):
         return
     value = np.asarray(value)
-    if not np.all(np.isfinite(value) & ((value >= low) if inclusive else (value > low)) & (value < high)):
-        bound = f"finite and {'≥' if inclusive else '>'} {low:g}" + ("" if high == math.inf else f" and < {high:g}")
+    if not np.all(
+        np.isfinite(value) & ((value >= low) if inclusive else (value > low)) & (value < high)
+    ):
+        bound = f"finite and {'≥' if inclusive else '>'} {low:g}" + (
+            "" if high == math.inf else f" and < {high:g}"
+        )
         raise ValueError(f"{name} = {value} is out of range: it must be {bound}.")
 
 
@@ -199,9 +216,13 @@ def check_x_t(x: Array, t: Time, name: str = "x") -> None:
 def check_batch(x: Array, name: str = "x") -> None:
     """x has a batch axis and holds floating-point numbers."""
     if not hasattr(x, "shape"):
-        raise TypeError(f"{name} is a {type(x).__name__}: wanted an array (batch, *data). Write jnp.asarray({name}).")
+        raise TypeError(
+            f"{name} is a {type(x).__name__}: wanted an array (batch, *data). Write jnp.asarray({name})."
+        )
     if len(x.shape) < 1:
-        raise ValueError(f"{name} is a scalar: wanted (batch, *data). For one example write {name}[None].")
+        raise ValueError(
+            f"{name} is a scalar: wanted (batch, *data). For one example write {name}[None]."
+        )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{name} has dtype {x.dtype}: wanted floating-point numbers. Write {name}.astype(jnp.float32); "
@@ -216,10 +237,14 @@ def check_numbers(array: np.ndarray, name: str) -> None:
         ValueError: if they are of another type, or one is NaN or infinite.
     """
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32).")
+        raise ValueError(
+            f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32)."
+        )
     if not np.all(np.isfinite(array)):
         bad = int(np.sum(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(array)} examples: drop or mend them first.")
+        raise ValueError(
+            f"{name} holds NaN or infinity in {bad} of {len(array)} examples: drop or mend them first."
+        )
 
 
 def check_cond(cond: Cond, batch: int) -> None:

@@ -8,15 +8,21 @@ import subprocess
 import sys
 import tempfile
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one cache for this run's processes: many tests compile the same
+if (
+    "JAX_COMPILATION_CACHE_DIR" not in os.environ
+):  # one cache for this run's processes: many tests compile the same
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="scoresde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-if "XLA_FLAGS" not in os.environ:  # XLA up to that of jax 0.10 compiles a third faster so; others end at a flag unknown
+if (
+    "XLA_FLAGS" not in os.environ
+):  # XLA up to that of jax 0.10 compiles a third faster so; others end at a flag unknown
     os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
-    if subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True).returncode:
+    if subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"], capture_output=True
+    ).returncode:
         os.environ["XLA_FLAGS"] = ""
 
 import jax
@@ -93,7 +99,9 @@ def any_sde(request):
 
 @pytest.fixture(
     params=[
-        pytest.param(process, id=name, marks=[pytest.mark.slow] if name in ("subvp", "cosine") else [])
+        pytest.param(
+            process, id=name, marks=[pytest.mark.slow] if name in ("subvp", "cosine") else []
+        )
         for name, process in PROCESSES.items()
     ]
 )
@@ -124,7 +132,9 @@ def forget_programs():
         pytest.param(
             sampler,
             id=name,
-            marks=[pytest.mark.slow] if name in ("ancestral", "heun", "euler_maruyama", "exponential") else [],
+            marks=[pytest.mark.slow]
+            if name in ("ancestral", "heun", "euler_maruyama", "exponential")
+            else [],
         )
         for name, sampler in SAMPLERS.items()
     ]

@@ -34,8 +34,12 @@ class Linear:
         return cls(0.0, 0.0, np.eye(steps)[i])
 
     def __add__(self, other):
-        other = other if isinstance(other, Linear) else Linear(other, 0.0, np.zeros_like(self.of_noise))
-        return Linear(self.mean + other.mean, self.of_start + other.of_start, self.of_noise + other.of_noise)
+        other = (
+            other if isinstance(other, Linear) else Linear(other, 0.0, np.zeros_like(self.of_noise))
+        )
+        return Linear(
+            self.mean + other.mean, self.of_start + other.of_start, self.of_noise + other.of_noise
+        )
 
     def __mul__(self, scale):
         return Linear(scale * self.mean, scale * self.of_start, scale * self.of_noise)
@@ -48,4 +52,8 @@ class Linear:
 
     def at(self, x1, noises):
         """The state for these."""
-        return self.mean + self.of_start * x1 + sum(a * z for a, z in zip(self.of_noise, noises, strict=False))
+        return (
+            self.mean
+            + self.of_start * x1
+            + sum(a * z for a, z in zip(self.of_noise, noises, strict=False))
+        )

@@ -22,7 +22,9 @@ def exact_variance(sde, t):
     return float(sde.alpha(t) ** 2 * V + sde.variance(t))
 
 
-@pytest.mark.parametrize("any_sde", [sd.SubVP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["subvp", "ve"])
+@pytest.mark.parametrize(
+    "any_sde", [sd.SubVP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["subvp", "ve"]
+)
 def test_mean_and_variance_are_those_of_the_sde(any_sde):
     """Within 5 standard errors at a small tolerance, one dimension, where every rejection would show."""
     sampler = sd.AdaptiveSDE(0.01, 0.01, t_min=T_MIN, first_step=1.0, denoise=False)
@@ -114,8 +116,17 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
     Each wrong reading of a line takes other steps here, so that this fails for it.
     """
     sde, x1 = sd.VP(), np.array([0.9, -1.4, 0.3])
-    sampler = sd.AdaptiveSDE(RTOL, ATOL, T_MIN, first_step=FIRST, safety=SAFETY, power=POWER, denoise=False,
-                             save_path=True, path_points=2049)  # fmt: skip
+    sampler = sd.AdaptiveSDE(
+        RTOL,
+        ATOL,
+        T_MIN,
+        first_step=FIRST,
+        safety=SAFETY,
+        power=POWER,
+        denoise=False,
+        save_path=True,
+        path_points=2049,
+    )
     out = sampler(KEY, sde, gaussian_score(sde, M, V), jnp.asarray(x1[None]))
     key, drawn = example_keys(KEY, 1)[0], {}
 
@@ -134,13 +145,21 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
         return increment(above) - left if node % 2 else left
 
     times, states, attempts = replay(x1, increment)
-    first = np.unique(-np.asarray(out.path.t[0]), return_index=True)[1]  # a step past several stops is kept at each
+    first = np.unique(-np.asarray(out.path.t[0]), return_index=True)[
+        1
+    ]  # a step past several stops is kept at each
     np.testing.assert_allclose(out.path.t[0][first], times, rtol=0.0, atol=1e-12)
     np.testing.assert_allclose(out.path.x[0][first], states, rtol=0.0, atol=1e-9)
     assert int(out.nfe[0]) == 2 * attempts + 2049
     assert attempts > len(times) > 30
-    for wrong in ({"scale": True}, {"sum": True}, {"safety": 1.0}, {"power": 0.5}, {"first": 0.3 * FIRST},
-                  {"second": True}):  # fmt: skip
+    for wrong in (
+        {"scale": True},
+        {"sum": True},
+        {"safety": 1.0},
+        {"power": 0.5},
+        {"first": 0.3 * FIRST},
+        {"second": True},
+    ):
         other, _, tried = replay(x1, increment, **wrong)
         assert tried != attempts or not np.array_equal(other, times), wrong
 

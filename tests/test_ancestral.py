@@ -18,7 +18,11 @@ KEY = jax.random.key(0)
 N = 20_000
 
 
-EXACT, LINEAR, COSINE = sd.DDPM.from_sde(sd.VP(), 30, exact=True), sd.DDPM.linear(40), sd.DDPM.cosine(15)
+EXACT, LINEAR, COSINE = (
+    sd.DDPM.from_sde(sd.VP(), 30, exact=True),
+    sd.DDPM.linear(40),
+    sd.DDPM.cosine(15),
+)
 STEPS = {
     "vp": (sd.VP(), EXACT, "posterior"),
     "vp_beta": (sd.VP(), EXACT, "beta"),
@@ -40,11 +44,15 @@ def test_every_step_is_the_chains(sde, chain, variance, x64):
     states = jnp.moveaxis(out.path.x, 1, 0)  # from level N - 1 to 0
     np.testing.assert_array_equal(states[0], x1)
     i, x, keys = np.repeat(np.arange(n)[::-1], 5), states.reshape(-1, 2), example_keys(KEY, 5)
-    noise = -np.sqrt(chain.marginal_variances)[i, None] * score(x, jnp.asarray(sde.level_times(n)[i]))
+    noise = -np.sqrt(chain.marginal_variances)[i, None] * score(
+        x, jnp.asarray(sde.level_times(n)[i])
+    )
     z = jax.jit(jax.vmap(lambda step: normal_like(fold_in_examples(keys, step), x1)))(jnp.arange(n))
     mean, std = chain.ancestral(x, noise, i, variance)
     want = (mean + std[:, None] * z.reshape(-1, 2)).reshape(states.shape)
-    np.testing.assert_allclose(jnp.concatenate([states[1:], out.x[None]]), want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        jnp.concatenate([states[1:], out.x[None]]), want, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
@@ -64,7 +72,9 @@ def test_ancestral_follows_its_closed_form_recursion(any_sde, variance):
         mean = pull * mean + added * alpha[i] * m / total[i] / c
         noise = added * (s2 / sigma2[i] if variance == "posterior" else 1.0)
         spread = pull**2 * spread + (noise if i + 1 < steps else 0.0)
-    out = sd.sample(KEY, sd.Ancestral(steps, variance), any_sde, gaussian_score(any_sde, m, v), (N, 1))
+    out = sd.sample(
+        KEY, sd.Ancestral(steps, variance), any_sde, gaussian_score(any_sde, m, v), (N, 1)
+    )
     assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
     assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
 
@@ -75,7 +85,9 @@ def test_the_right_variance_for_each_data():
     for variance, v in (("posterior", 0.0), ("beta", 1.0)):
         score = gaussian_score(sde, 0.0, v)
         sampler = sd.Ancestral(2, variance, t_min=0.2, denoise=False)
-        start = jnp.sqrt(sde.alpha(1.0) ** 2 * v + sde.variance(1.0)) * jax.random.normal(KEY, (N, 1))
+        start = jnp.sqrt(sde.alpha(1.0) ** 2 * v + sde.variance(1.0)) * jax.random.normal(
+            KEY, (N, 1)
+        )
         out = sampler(jax.random.key(1), sde, score, start)
         want = float(sde.alpha(0.2) ** 2 * v + sde.variance(0.2))
         assert abs(float(out.x.var()) / want - 1) < 5 * np.sqrt(2 / N)
@@ -93,7 +105,9 @@ def test_few_and_wrong_settings():
     with pytest.raises(ValueError, match="t_min"):
         sd.Ancestral(t_min=1.0)
     for sampler in (sd.Ancestral, sd.AnnealedLangevin):  # a single level is x1's
-        with pytest.raises(ValueError, match=r"the one level is start = 1, and t_min = 0\.1 would be another"):
+        with pytest.raises(
+            ValueError, match=r"the one level is start = 1, and t_min = 0\.1 would be another"
+        ):
             sampler(1, t_min=0.1)
     with pytest.raises(ValueError, match="x1 would be the sample"):
         sd.Ancestral(1, denoise=False)
@@ -133,7 +147,9 @@ def test_annealed_langevin_is_the_papers_lines(x64):
     score, x1 = ring().score(sde), sde.prior_sample(KEY, (5, 2))
     out = sd.AnnealedLangevin(4, 2, 1e-3, save_path=True)(KEY, sde, score, x1)
     keys = example_keys(KEY, 5)
-    for level, (sigma, t) in enumerate(zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)):
+    for level, (sigma, t) in enumerate(
+        zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)
+    ):
         a, x = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2, out.path.x[:, level]
         for k in range(2):
             z = normal_like(fold_in_examples(fold_in_examples(keys, level), k), x)
@@ -164,7 +180,9 @@ def test_annealed_langevin_draws_the_mixture():
     sampler = sd.AnnealedLangevin(60, 40, 0.05 * 0.02**2)
     out = sd.sample(KEY, sampler, sde, mixture.score(sde), (n, 2))
     draws = [mixture.sample(jax.random.key(50 + i), n) for i in range(12)]
-    floor = np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+    floor = np.array(
+        [sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)]
+    )
     assert sliced_wasserstein(out.x, draws[0]) < floor.mean() + 5 * floor.std(ddof=1)
 
 
@@ -175,7 +193,9 @@ def test_the_langevin_sde_leaves_a_density_unchanged():
 
     def exact(seed):
         key_data, key_noise = jax.random.split(jax.random.key(seed))
-        return sde.alpha(t) * mixture.sample(key_data, n) + sde.sigma(t) * jax.random.normal(key_noise, (n, 2))
+        return sde.alpha(t) * mixture.sample(key_data, n) + sde.sigma(t) * jax.random.normal(
+            key_noise, (n, 2)
+        )
 
     start, others = exact(0), [exact(i) for i in range(1, 9)]
     moved = sd.Langevin(400, 1e-3)(KEY, lambda x: score(x, t), start).x
@@ -190,6 +210,10 @@ def test_learnt_schedules_differentiate_through_ancestral_sampling(mixture):
     score = mixture.score(sd.VP())
     run = jax.jit(lambda b: jnp.sum(sampler(KEY, sd.VP(beta_max=b), score, x1).x))
     gradient, h = float(jax.grad(run)(10.0)), 0.05
-    assert gradient == pytest.approx((float(run(10.0 + h)) - float(run(10.0 - h))) / (2 * h), rel=2e-2)
-    np.testing.assert_allclose(run(10.0), jnp.sum(sampler(KEY, sd.VP(beta_max=10.0), score, x1).x), rtol=1e-4)
+    assert gradient == pytest.approx(
+        (float(run(10.0 + h)) - float(run(10.0 - h))) / (2 * h), rel=2e-2
+    )
+    np.testing.assert_allclose(
+        run(10.0), jnp.sum(sampler(KEY, sd.VP(beta_max=10.0), score, x1).x), rtol=1e-4
+    )
     assert dataclasses.replace(sampler, num_steps=9).num_steps == 9

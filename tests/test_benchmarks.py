@@ -28,7 +28,9 @@ def run(script, *flags, ratios=True):
     """The JSON of a quick run in a process of its own, its structure checked."""
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", *flags]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
-    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=quick).stdout
+    out = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=600, env=quick
+    ).stdout
     *table, line = out.splitlines()
     result = json.loads(line)
     assert result["benchmark"] == script
@@ -63,13 +65,16 @@ def test_sampler_quality_spends_the_evaluations_it_says():
 
     def trace(settings):
         jax.eval_shape(
-            lambda x: found.append(settings(jax.random.key(0), sde, lambda x, t: -x, x).nfe) or x, jnp.ones((1, 2))
+            lambda x: found.append(settings(jax.random.key(0), sde, lambda x, t: -x, x).nfe) or x,
+            jnp.ones((1, 2)),
         )
         return found[-1]
 
     for name, rule in sampler_quality.RULES.items():
         counts = [n for n in sampler_quality.COUNTS if sampler_quality.possible(rule, n, sde)]
-        assert counts == [n for n in sampler_quality.COUNTS if n >= (20 if name == "Restart" else 5)]
+        assert counts == [
+            n for n in sampler_quality.COUNTS if n >= (20 if name == "Restart" else 5)
+        ]
         assert trace(rule(20)) == 20 - (name in sampler_quality.PAIRED), name
 
 
@@ -84,13 +89,24 @@ def test_sampler_quality_prints_what_it_found():
 def test_sampler_quality(tmp_path):
     """A table, a picture and a line of JSON from a network of a few steps; about 3 minutes."""
     data = digits()
-    net = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
+    net = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1).build(
+        (8, 8, 1), rngs=nnx.Rngs(0)
+    )
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(0.6))
     prepare = sd.UniformDequantization(levels=data.levels)
     training = sd.Training(steps=4, batch_size=32)
-    sd.fit(jax.random.key(0), model, data.train, prepare=prepare, training=training, run=tmp_path / "run")
+    sd.fit(
+        jax.random.key(0),
+        model,
+        data.train,
+        prepare=prepare,
+        training=training,
+        run=tmp_path / "run",
+    )
     command = [sys.executable, str(FOLDER / "sampler_quality.py"), "--quick", str(tmp_path / "run")]
-    out = subprocess.run([*command, "--picture", str(tmp_path / "q.png")], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+        [*command, "--picture", str(tmp_path / "q.png")], check=True, capture_output=True, text=True
+    )
     figures = json.loads(out.stdout.splitlines()[-1])["figures"]
     assert all(f"{name}, 5 evaluations" in figures for name in ("ancestral", "DDIM", "UniPC-3"))
     assert figures["failed samples"] == 0
@@ -104,7 +120,10 @@ def test_likelihood():
     result = run("likelihood")
     figures = result["figures"]
     assert result["ratios"]["log_likelihood / calls"]["goal"] == 1.15
-    error = {solver: figures[f"{solver}, one probe, nats: mean |error|"] for solver in ("log_likelihood", "SciPy")}
+    error = {
+        solver: figures[f"{solver}, one probe, nats: mean |error|"]
+        for solver in ("log_likelihood", "SciPy")
+    }
     assert error["log_likelihood"] == pytest.approx(error["SciPy"], abs=2e-3)
     assert figures["log_likelihood, exact divergence, nats: max |error|"] < 0.01
     assert figures["SciPy, exact divergence, nats: max |error|"] < 0.01
@@ -154,7 +173,9 @@ def test_likelihood_recipe(tmp_path):
 
 def test_start_up_times_a_process_from_outside():
     """Nothing takes less than something; a command that fails is not a timing."""
-    nothing, version = (start_up.run(start_up.commands(True)[name]) for name in ("python", "scoresde --version"))
+    nothing, version = (
+        start_up.run(start_up.commands(True)[name]) for name in ("python", "scoresde --version")
+    )
     assert all(0 < a < b for a, b in zip(nothing, version, strict=True))
     with pytest.raises(subprocess.CalledProcessError):
         start_up.run(["-c", "raise SystemExit(3)"])
@@ -163,7 +184,9 @@ def test_start_up_times_a_process_from_outside():
 def test_parts_take_turns(capsys):
     """One call to compile, then one of each a repeat; a ratio is of what one repeat measured."""
     calls = []
-    times = bench.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    times = bench.interleaved(
+        {name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3
+    )
     assert calls == ["a", "b"] * 4
     assert times["a"].cpu.shape == times["b"].wall.shape == (3,)
 
@@ -181,7 +204,9 @@ def test_parts_take_turns(capsys):
 def test_every_convolution_of_a_network_is_found():
     """By their number in the architecture, their kernels by the network's own parameters; one halves the resolution."""
     net = sd.UNetConfig(channels=4, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
-    found = train_step.convolutions(jax.jit(lambda x, t: net(x, t)), jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5))
+    found = train_step.convolutions(
+        jax.jit(lambda x, t: net(x, t)), jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5)
+    )
     blocks = 2 + 2 + 4  # down, middle, up
     assert len(found) == 1 + 2 * blocks + 2 + 1  # with those between the two levels
     kernels = [p.shape for p in jax.tree.leaves(nnx.state(net, nnx.Param)) if p.ndim == 4]
@@ -192,10 +217,14 @@ def test_every_convolution_of_a_network_is_found():
 def test_operations_are_those_of_the_sum():
     """Ones convolved with ones count the multiplications: twice that with the additions, three times both ways."""
     x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
-    out = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    out = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     shapes = (x.shape, kernel.shape, out.shape)
     multiplications = float(out.sum())
-    assert train_step.operations([shapes]) == 2 * 2 * multiplications  # no gradient for the first one's input
+    assert (
+        train_step.operations([shapes]) == 2 * 2 * multiplications
+    )  # no gradient for the first one's input
     assert train_step.operations([shapes, shapes]) == (2 + 3) * 2 * multiplications
 
 

@@ -21,7 +21,9 @@ def data():
 def test_it_is_tight_for_the_exact_score_on_average(any_sde, data):
     """Mean over data of bound - (-log p_0): zero within 5 standard errors, but for the truncation at t_min = 1e-4."""
     mixture = ring()
-    out = sd.variational_bound(KEY, any_sde, mixture.score(any_sde), data, num_times=200, t_min=1e-4)
+    out = sd.variational_bound(
+        KEY, any_sde, mixture.score(any_sde), data, num_times=200, t_min=1e-4
+    )
     gap = np.asarray(out.nll + mixture.log_prob(any_sde, data, 0.0))
     # the prior stands for p_1: KL(p_1 || prior), below 1e-3 for VP, and for VE |x|^2 / 2 sigma_max^2 of data
     assert abs(gap.mean()) < 5 * gap.std(ddof=1) / np.sqrt(len(gap)) + 5e-3
@@ -33,7 +35,9 @@ def test_it_is_above_the_exact_one_for_wrong_scores(any_sde, data, wrong):
     """Data's entropy is the least that any model reaches: -log p of a wrong score is above it, and so is its bound."""
     mixture = ring()
     exact = mixture.score(any_sde)
-    out = sd.variational_bound(KEY, any_sde, lambda x, t: wrong(exact(x, t)), data, num_times=100, t_min=1e-4)
+    out = sd.variational_bound(
+        KEY, any_sde, lambda x, t: wrong(exact(x, t)), data, num_times=100, t_min=1e-4
+    )
     gap = np.asarray(out.nll + mixture.log_prob(any_sde, data, 0.0))
     assert gap.mean() > 5 * gap.std(ddof=1) / np.sqrt(len(gap))
 
@@ -42,7 +46,9 @@ def test_it_is_above_the_models_own_density_at_every_point():
     """A Gaussian model of data that are elsewhere: -log p is known at every x, and the bound is never below it."""
     sde, variance = sd.VP(), 0.3
     x = jnp.linspace(-3.0, 3.0, 40)[:, None]
-    out = sd.variational_bound(KEY, sde, gaussian_score(sde, 0.0, variance), x, num_times=400, t_min=1e-3)
+    out = sd.variational_bound(
+        KEY, sde, gaussian_score(sde, 0.0, variance), x, num_times=400, t_min=1e-3
+    )
     exact = 0.5 * (x[:, 0] ** 2 / variance + np.log(2 * np.pi * variance))
     assert np.all(np.asarray(out.nll) > np.asarray(exact - 5 * out.stderr - 5e-3))
 
@@ -50,7 +56,9 @@ def test_it_is_above_the_models_own_density_at_every_point():
 def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
     """N(0, v) data, exact score, one dimension: every expectation is an integral that NumPy can do."""
     v, t_min, x0 = 0.25, 1e-3, jnp.full((2000, 1), 0.6)
-    out = sd.variational_bound(KEY, any_sde, gaussian_score(any_sde, 0.0, v), x0, num_times=60, t_min=t_min)
+    out = sd.variational_bound(
+        KEY, any_sde, gaussian_score(any_sde, 0.0, v), x0, num_times=60, t_min=t_min
+    )
     first, last = (float(any_sde.log_snr(jnp.asarray(t))) for t in (t_min, 1.0))
     grid = np.linspace(first, last, 4001)
     t = np.array(any_sde.time_from_log_snr(jnp.asarray(grid)))
@@ -71,7 +79,9 @@ def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
     for value, want in ((out.diffusion, diffusion), (out.reconstruction, reconstruction)):
         value = np.asarray(value)
         assert abs(value.mean() - want) < 5 * value.std(ddof=1) / np.sqrt(len(value))
-    assert np.mean(out.stderr) > 0.9 * np.std(np.asarray(out.nll), ddof=1)  # strata: rather too large
+    assert np.mean(out.stderr) > 0.9 * np.std(
+        np.asarray(out.nll), ddof=1
+    )  # strata: rather too large
 
 
 def test_examples_are_independent_of_chunks_and_take_their_conditions(mixture):
@@ -101,7 +111,9 @@ def test_bad_settings_are_refused(options, message):
 # --- Times for likelihood ---
 
 
-@pytest.mark.parametrize(("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)])
+@pytest.mark.parametrize(
+    ("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)]
+)
 def test_total_masses_are_those_of_reference(sde: SDE, mass, x64):
     times = sd.LogSNRTime(1e-5)
     assert float(times.total_mass(sde)) == pytest.approx(mass, abs=1e-4)
@@ -116,7 +128,11 @@ def test_importance_sampled_and_uniform_time_estimate_one_loss(any_sde, mixture)
     x0 = mixture.sample(jax.random.key(1), n)
     estimates = []
     for times, weighting, factor in (
-        (sd.LogSNRTime(t_min), sd.VarianceWeighting(), float(sd.LogSNRTime(t_min).total_mass(any_sde))),
+        (
+            sd.LogSNRTime(t_min),
+            sd.VarianceWeighting(),
+            float(sd.LogSNRTime(t_min).total_mass(any_sde)),
+        ),
         (sd.UniformTime(t_min), sd.LikelihoodWeighting(), 1.0 - t_min),
     ):
         t = jax.random.permutation(jax.random.key(2), times.sample(jax.random.key(3), any_sde, n))

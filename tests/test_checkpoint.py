@@ -18,7 +18,12 @@ import pytest
 import scoresde.checkpoint as checkpoint
 from scoresde.checkpoint import CheckpointError, Checkpoints
 
-ABOUT = {"net": {"width": 32, "rates": [1e-3, 0.1]}, "shape": [8, 8, 1], "versions": {"jax": "x"}, "ema": None}
+ABOUT = {
+    "net": {"width": 32, "rates": [1e-3, 0.1]},
+    "shape": [8, 8, 1],
+    "versions": {"jax": "x"},
+    "ema": None,
+}
 
 
 def make_state(seed, width=4):
@@ -33,7 +38,9 @@ def make_state(seed, width=4):
     }
     tx = optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)), 3)
     opt_state = tx.init(params)
-    opt_state = jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf) if leaf.dtype != bool else ~leaf, opt_state)
+    opt_state = jax.tree.map(
+        lambda leaf: leaf + jnp.ones_like(leaf) if leaf.dtype != bool else ~leaf, opt_state
+    )
     return {
         "step": jnp.int32(seed),
         "params": params,
@@ -48,7 +55,9 @@ def bits(tree):
     """Every leaf as (dtype, shape, bytes), with the tree's type: equal only where all of it is."""
 
     def leaf_bits(leaf):
-        data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        data = (
+            jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
         return str(leaf.dtype), leaf.shape, np.asarray(data).tobytes()
 
     return jax.tree.structure(tree), [leaf_bits(leaf) for leaf in jax.tree.leaves(tree)]
@@ -103,7 +112,9 @@ def test_round_trip_to_the_bit(two_steps, like):
     assert restored.step == 2
     assert restored.about == {**ABOUT, "step": 2}
     assert bits(restored.state) == bits(make_state(2))
-    assert bits(Checkpoints(two_steps).restore(like(make_state(0)), step=1).state) == bits(make_state(1))
+    assert bits(Checkpoints(two_steps).restore(like(make_state(0)), step=1).state) == bits(
+        make_state(1)
+    )
 
 
 def test_donating_the_state_right_after_save_is_safe(tmp_path):
@@ -131,12 +142,18 @@ def test_scalars_of_python_and_numpy(tmp_path):
 
 def test_subtree_and_about_alone(two_steps):
     checkpoints = Checkpoints(two_steps)
-    restored = checkpoints.restore_subtree({"ema": abstract(make_state(0)["ema"]), "key": make_state(0)["key"]}, step=1)
+    restored = checkpoints.restore_subtree(
+        {"ema": abstract(make_state(0)["ema"]), "key": make_state(0)["key"]}, step=1
+    )
     assert bits(restored.state) == bits({name: make_state(1)[name] for name in ("ema", "key")})
     assert checkpoints.restore_subtree({}).about == {**ABOUT, "step": 2}
-    with pytest.raises(CheckpointError, match=r"emma/conv/bias: checkpoint \(missing\), wanted float32\[4\]"):
+    with pytest.raises(
+        CheckpointError, match=r"emma/conv/bias: checkpoint \(missing\), wanted float32\[4\]"
+    ):
         checkpoints.restore_subtree({"emma": make_state(0)["ema"]})
-    with pytest.raises(CheckpointError, match=r"ema/half/0: checkpoint bfloat16\[5\], wanted \(none: unexpected\)"):
+    with pytest.raises(
+        CheckpointError, match=r"ema/half/0: checkpoint bfloat16\[5\], wanted \(none: unexpected\)"
+    ):
         checkpoints.restore_subtree({"ema": {"conv": make_state(0)["ema"]["conv"]}})
 
 
@@ -153,7 +170,9 @@ def test_relative_directory_and_home(tmp_path, monkeypatch):
 
 def test_every_leaf_that_differs_is_named_before_loading(two_steps):
     like = make_state(0, width=8)
-    like["params"]["half"][0] = like["params"]["half"][0].astype(jnp.float32)  # Orbax would cast this silently
+    like["params"]["half"][0] = like["params"]["half"][0].astype(
+        jnp.float32
+    )  # Orbax would cast this silently
     like["extra"] = like.pop("step")
     like["key"] = jax.random.key_data(like["key"])
     with pytest.raises(CheckpointError) as error:
@@ -162,13 +181,17 @@ def test_every_leaf_that_differs_is_named_before_loading(two_steps):
     assert "extra: checkpoint (missing), wanted int32[]" in text
     assert "key: checkpoint key<fry>[], wanted uint32[2]" in text
     assert "ema/conv/kernel: checkpoint float32[3,3,1,4], wanted float32[3,3,1,8]" in text
-    assert "… and 3 more" in text  # mu and nu, params' kernel, params' half, step: eight in all, five named
+    assert (
+        "… and 3 more" in text
+    )  # mu and nu, params' kernel, params' half, step: eight in all, five named
     assert "about" in text
 
 
 def test_same_leaves_in_another_tree_is_an_error(two_steps):
     like = make_state(0)
-    like["opt_state"] = like["opt_state"]._replace(inner_state=(*like["opt_state"].inner_state, optax.EmptyState()))
+    like["opt_state"] = like["opt_state"]._replace(
+        inner_state=(*like["opt_state"].inner_state, optax.EmptyState())
+    )
     with pytest.raises(CheckpointError, match=r"step 2 .*does not load: .*structures do not match"):
         Checkpoints(two_steps).restore(like)
 
@@ -180,7 +203,9 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path):
     write(tmp_path, 1, 2)
     rng = np.random.default_rng(0)
     files = [file for file in files_of(tmp_path, 2) if file.stat().st_size]
-    assert len(files) > 8 and any(file.parent.name == "d" for file in files)  # Orbax's array data is among them
+    assert len(files) > 8 and any(
+        file.parent.name == "d" for file in files
+    )  # Orbax's array data is among them
     for file in files:
         bit = int(rng.integers(file.stat().st_size * 8))
         flip(file, bit)
@@ -193,7 +218,9 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path):
 
 
 def remove_largest(folder):
-    largest = max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    largest = max(
+        (file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+    )
     largest.unlink()
 
 
@@ -239,13 +266,18 @@ def test_damage_is_named_then_replaced(tmp_path, damage):
 
 
 def test_no_sound_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no usable checkpoint in .*nowhere: it holds no step folder"):
+    with pytest.raises(
+        CheckpointError, match=r"no usable checkpoint in .*nowhere: it holds no step folder"
+    ):
         Checkpoints(tmp_path / "nowhere").restore({})
     assert not (tmp_path / "nowhere").exists()  # reading creates nothing
     write(tmp_path, 1, 2)
     for step in (1, 2):
         remove_largest(tmp_path / str(step))
-    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"(?s)step 2 cannot.*step 1 cannot"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(CheckpointError, match=r"(?s)step 2 cannot.*step 1 cannot"),
+    ):
         Checkpoints(tmp_path).restore(make_state(0))
     with pytest.raises(CheckpointError, match=r"step 5 cannot be used.*Committed steps: \[1, 2\]"):
         Checkpoints(tmp_path).restore(make_state(0), step=5)
@@ -274,7 +306,9 @@ def test_keeps_the_newest_sound_ones(tmp_path):
         checkpoints.save(5, make_state(5), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [4, 5]
-        checkpoints.save(1, make_state(1), ABOUT)  # gone back in time: what was just asked for stays
+        checkpoints.save(
+            1, make_state(1), ABOUT
+        )  # gone back in time: what was just asked for stays
         checkpoints.wait()
         assert checkpoints.steps() == [1, 4, 5]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "4", "5"]
@@ -305,7 +339,9 @@ def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1), ABOUT)
         checkpoints.save(2, make_state(2), ABOUT)
-        with pytest.raises(CheckpointError, match=f"step 2 could not be saved to {tmp_path}/2: .*No space left"):
+        with pytest.raises(
+            CheckpointError, match=f"step 2 could not be saved to {tmp_path}/2: .*No space left"
+        ):
             checkpoints.save(3, make_state(3), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [1, 3] and not (tmp_path / "2").exists()
@@ -314,7 +350,11 @@ def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
         checkpoints.save(2, make_state(2), ABOUT)
         with pytest.raises(CheckpointError, match="step 2"):
             checkpoints.close()
-    with pytest.raises(KeyError), pytest.warns(UserWarning, match="step 2"), Checkpoints(tmp_path) as checkpoints:
+    with (
+        pytest.raises(KeyError),
+        pytest.warns(UserWarning, match="step 2"),
+        Checkpoints(tmp_path) as checkpoints,
+    ):
         checkpoints.save(2, make_state(2), ABOUT)
         raise KeyError("the run's own error is the one to see")
 
@@ -322,7 +362,9 @@ def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
 def test_a_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     checkpoints = Checkpoints(tmp_path / "file" / "runs")
-    with pytest.raises(CheckpointError, match=f"step 1 could not be saved to {tmp_path}/file/runs/1: NotADirectory"):
+    with pytest.raises(
+        CheckpointError, match=f"step 1 could not be saved to {tmp_path}/file/runs/1: NotADirectory"
+    ):
         checkpoints.save(1, make_state(1), ABOUT)
     (tmp_path / "file").unlink()
     checkpoints.save(1, make_state(1), ABOUT)
@@ -374,14 +416,23 @@ die() if moment == "in the arrays" else checkpoints.wait()
 
 
 @pytest.mark.parametrize(
-    "step, moment", [(2, "in the arrays"), (2, "before the manifest"), (1, "in the manifest"), (1, "in the arrays")]
+    "step, moment",
+    [
+        (2, "in the arrays"),
+        (2, "before the manifest"),
+        (1, "in the manifest"),
+        (1, "in the arrays"),
+    ],
 )
 def test_killed_in_the_middle_of_a_save(tmp_path, step, moment):
     assert run_python(KILLED, tmp_path, step, moment).returncode == -signal.SIGKILL
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         restored = Checkpoints(tmp_path).restore({"x": jnp.zeros((1000, 1000))})
-    assert (restored.step, restored.about) == (1, {"seed": 1})  # replacing step 1 had not committed either
+    assert (restored.step, restored.about) == (
+        1,
+        {"seed": 1},
+    )  # replacing step 1 had not committed either
     assert np.all(np.asarray(restored.state["x"]) == 1.0)
     assert [f"step {step}" in str(warning.message) for warning in caught] == [True] * (step == 2)
     with Checkpoints(tmp_path) as checkpoints:
@@ -417,7 +468,10 @@ def test_full_disk(tmp_path):
     result = run_python(DISK_FULL, tmp_path)
     assert result.returncode == 0, result.stderr
     message, *rest = result.stdout.splitlines()
-    assert f"step 2 could not be saved to {tmp_path}/2" in message and "File too large" in result.stdout
+    assert (
+        f"step 2 could not be saved to {tmp_path}/2" in message
+        and "File too large" in result.stdout
+    )
     assert rest[-2:] == ["[1] True", "[1, 3] True"]
 
 
@@ -447,7 +501,9 @@ def test_shardings_follow_like_whatever_was_saved(tmp_path):
     result = run_python(SHARDED, tmp_path, flags="--xla_force_host_platform_device_count=4")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # Orbax says nothing where nothing is wrong
-    on_one_device = {"x": jax.ShapeDtypeStruct((8, 4), jnp.float32)}  # the four devices are not here
+    on_one_device = {
+        "x": jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    }  # the four devices are not here
     restored = Checkpoints(tmp_path).restore(on_one_device, step=1).state["x"]
     assert np.array_equal(restored, np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
     assert restored.sharding.device_set == {jax.local_devices()[0]}

@@ -30,7 +30,12 @@ from scoresde.train.state import Skeleton, init_state
 from scoresde.types import example_keys
 
 LEVELS = sd.UniformDequantization(levels=17)
-DRAW = ["--num", "6", "--seed", "3"]  # one shape and one sampler, so that most tests share a compilation
+DRAW = [
+    "--num",
+    "6",
+    "--seed",
+    "3",
+]  # one shape and one sampler, so that most tests share a compilation
 OWN = sd.EulerMaruyama(num_steps=20)
 
 
@@ -46,9 +51,19 @@ def trained(tmp_path_factory):
     net = sd.MLPConfig(width=16, depth=1).build((2,), rngs=nnx.Rngs(0))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(0.5))
     data = np.random.default_rng(0).integers(3, 14, (200, 2))
-    training = sd.Training(steps=40, batch_size=32, warmup=5, validate_every=20, log_every=10, learning_rate=1e-2)
-    sd.fit(jax.random.key(0), model, data, prepare=LEVELS, training=training, run=path, config=Experiment(),
-           progress=False)  # fmt: skip
+    training = sd.Training(
+        steps=40, batch_size=32, warmup=5, validate_every=20, log_every=10, learning_rate=1e-2
+    )
+    sd.fit(
+        jax.random.key(0),
+        model,
+        data,
+        prepare=LEVELS,
+        training=training,
+        run=path,
+        config=Experiment(),
+        progress=False,
+    )
     return path
 
 
@@ -111,9 +126,18 @@ def test_samples_are_those_of_the_library(trained, json_of):
         assert stored["success"].all()
     assert (about["step"], about["ema"], about["seed"], about["num"]) == (40, True, 3, 6)
     assert (about["failed"], about["evaluations"]) == (0, 21)
-    assert about["sampler"] == {"kind": "EulerMaruyama", "num_steps": 20, "t_min": 1e-3, "denoise": True,
-                                "start": 1.0, "grid": {"kind": "Uniform"}, "save_path": False}  # fmt: skip
-    assert about["samples"] == str(trained / "samples" / "EulerMaruyama_num_steps=20_num=6_seed=3_step=40.npz")
+    assert about["sampler"] == {
+        "kind": "EulerMaruyama",
+        "num_steps": 20,
+        "t_min": 1e-3,
+        "denoise": True,
+        "start": 1.0,
+        "grid": {"kind": "Uniform"},
+        "save_path": False,
+    }
+    assert about["samples"] == str(
+        trained / "samples" / "EulerMaruyama_num_steps=20_num=6_seed=3_step=40.npz"
+    )
     assert Image.open(about["picture"]).format == "PNG"
 
 
@@ -134,7 +158,11 @@ def test_a_start_below_one_wants_data(trained, call):
 def test_weights_are_those_asked_for(trained, json_of):
     """EMA or raw, newest or earlier: each as `open_run` gives it, and all different."""
     drawn = []
-    for flags, kwargs in (((), {}), (["--no-ema"], {"ema": False}), (["--step", "20"], {"step": 20})):
+    for flags, kwargs in (
+        ((), {}),
+        (["--no-ema"], {"ema": False}),
+        (["--step", "20"], {"step": 20}),
+    ):
         about = json_of("sample", *flags, trained, *DRAW)
         model = sd.load(trained, **kwargs)
         drawn.append(np.load(about["samples"])["x"])
@@ -146,8 +174,19 @@ def test_weights_are_those_asked_for(trained, json_of):
 
 def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
     out = tmp_path / "new" / "draw.npz"
-    code, said, _ = call("sample", "--sampler.num-steps", "9", "sampler:predictor-corrector", trained, *DRAW,
-                         "--out", out, "--sampler.t-min", "1e-2", "sampler.corrector:no-corrector")  # fmt: skip
+    code, said, _ = call(
+        "sample",
+        "--sampler.num-steps",
+        "9",
+        "sampler:predictor-corrector",
+        trained,
+        *DRAW,
+        "--out",
+        out,
+        "--sampler.t-min",
+        "1e-2",
+        "sampler.corrector:no-corrector",
+    )
     assert code == 0
     assert "sampler          PredictorCorrector(" in said
     assert "predictor=ReverseDiffusionPredictor(), corrector=NoCorrector()" in said
@@ -162,11 +201,21 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
 
 def test_the_run_s_own_sampler_takes_flags(trained, monkeypatch, json_of):
     """--sampler.num-steps without naming the sampler; other settings have other names, so nothing is overwritten."""
-    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
-    files = {json_of("sample", trained, *DRAW, *flags)["samples"] for flags in (
-        [], ["--sampler.num-steps", "30"], ["sampler.grid:uniform-log-snr"], ["sampler:predictor-corrector"],
-        ["sampler:predictor-corrector", "sampler.predictor:no-predictor"], ["--seed", "4"], ["--no-ema"],
-    )}  # fmt: skip
+    monkeypatch.setattr(
+        "scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32))
+    )
+    files = {
+        json_of("sample", trained, *DRAW, *flags)["samples"]
+        for flags in (
+            [],
+            ["--sampler.num-steps", "30"],
+            ["sampler.grid:uniform-log-snr"],
+            ["sampler:predictor-corrector"],
+            ["sampler:predictor-corrector", "sampler.predictor:no-predictor"],
+            ["--seed", "4"],
+            ["--no-ema"],
+        )
+    }
     assert len(files) == 7
 
 
@@ -184,7 +233,9 @@ def fake_samples(x, failed=(), cond=None):
     return sample
 
 
-def test_failed_samples_are_counted_and_not_averaged_in(trained, tmp_path, monkeypatch, call, json_of):
+def test_failed_samples_are_counted_and_not_averaged_in(
+    trained, tmp_path, monkeypatch, call, json_of
+):
     x = np.where(np.arange(6)[:, None] == 2, np.nan, 0.5 * np.ones((6, 2), np.float32))
     monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(x, [2]))
     about = json_of("sample", trained, *DRAW, "--out", tmp_path / "x.npz")
@@ -201,12 +252,15 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1, num_classes=3), sd.EDM())
     run = untrained(tmp_path / "labels", settings, (5,))
     monkeypatch.setattr(
-        "scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0])
+        "scoresde.commands.sample.sample",
+        fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0]),
     )
     about = json_of("sample", run, "--num", "4")
     assert about["picture"] is None  # neither images nor points of the plane
     assert np.load(about["samples"])["label"].tolist() == [0, 1, 2, 0]
-    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4))
+    monkeypatch.setattr(
+        "scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4)
+    )
     assert json_of("sample", run, "--num", "4", "--label", "2")["label"] == 2
     code, _, err = call("sample", run, "--num", "4", "--label", "3")
     assert code == 1
@@ -240,19 +294,45 @@ def test_likelihoods_are_those_of_the_library(trained, json_of, call):
     keys = example_keys(jax.random.fold_in(jax.random.key(5), 0), 8)
     key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     x = LEVELS(key_dequantize, jnp.asarray(held_out[0][:8]))
-    direct = sd.log_likelihood(key_probes, run.model.sde, run.model, x, divergence=sd.Hutchinson(2), rtol=1e-3,
-                               atol=1e-3, t_min=1e-4)  # fmt: skip
+    direct = sd.log_likelihood(
+        key_probes,
+        run.model.sde,
+        run.model,
+        x,
+        divergence=sd.Hutchinson(2),
+        rtol=1e-3,
+        atol=1e-3,
+        t_min=1e-4,
+    )
     log_prob = np.asarray(direct.log_prob)
     assert about["nats"] == pytest.approx(log_prob.mean(), rel=1e-5)
     assert about["nats_stderr"] == pytest.approx(log_prob.std(ddof=1) / np.sqrt(8), rel=1e-4)
-    assert about["bits_per_dim"] == pytest.approx(-log_prob.mean() / (2 * np.log(2)) + np.log2(17 / 2), rel=1e-5)
-    assert about["bits_per_dim_stderr"] == pytest.approx(about["nats_stderr"] / (2 * np.log(2)), rel=1e-4)
+    assert about["bits_per_dim"] == pytest.approx(
+        -log_prob.mean() / (2 * np.log(2)) + np.log2(17 / 2), rel=1e-5
+    )
+    assert about["bits_per_dim_stderr"] == pytest.approx(
+        about["nats_stderr"] / (2 * np.log(2)), rel=1e-4
+    )
     probes = np.sqrt(np.mean(np.asarray(direct.stderr) ** 2) / 8) / (2 * np.log(2))
-    assert about["error_split"] == {"examples": None, "dequantization": None, "probes": pytest.approx(probes, rel=1e-4)}
+    assert about["error_split"] == {
+        "examples": None,
+        "dequantization": None,
+        "probes": pytest.approx(probes, rel=1e-4),
+    }
     assert about["evaluations"] == pytest.approx(np.mean(direct.nfe))
     assert (about["examples"], about["failed"], about["step"], about["ema"]) == (8, 0, 40, True)
-    assert (about["t_min"], about["tolerance"], about["seed"], about["shape"]) == (1e-4, 1e-3, 5, [2])
-    assert about["dequantization"] == {"kind": "UniformDequantization", "levels": 17, "low": -1.0, "high": 1.0}
+    assert (about["t_min"], about["tolerance"], about["seed"], about["shape"]) == (
+        1e-4,
+        1e-3,
+        5,
+        [2],
+    )
+    assert about["dequantization"] == {
+        "kind": "UniformDequantization",
+        "levels": 17,
+        "low": -1.0,
+        "high": 1.0,
+    }
     assert about["divergence"]["kind"] == "Hutchinson"
     assert about["divergence"]["num_probes"] == 2
     code, out, _ = call("likelihood", trained, *flags)
@@ -263,8 +343,22 @@ def test_likelihoods_are_those_of_the_library(trained, json_of, call):
 
 def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, json_of):
     """Its bits are -(log p + D H) / D ln 2 at its own draws; three repeats and four probes tell the sources apart."""
-    flags = ["--num", "10", "--split", "test", "--probes", "4", "--repeats", "3", "--tolerance", "1e-3", "--t-min",
-             "2e-3", "--dequantization", "truncated-normal"]  # fmt: skip
+    flags = [
+        "--num",
+        "10",
+        "--split",
+        "test",
+        "--probes",
+        "4",
+        "--repeats",
+        "3",
+        "--tolerance",
+        "1e-3",
+        "--t-min",
+        "2e-3",
+        "--dequantization",
+        "truncated-normal",
+    ]
     about = json_of("likelihood", trained, *flags)
     assert about["dequantization"]["kind"] == "TruncatedNormalDequantization"
     assert (about["dequantization"]["levels"], about["t_min"]) == (17, 2e-3)
@@ -277,28 +371,49 @@ def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, jso
         (r, [*range(10)], 10) for r in range(3)
     ]
     nats = np.array([line["nats"] for line in lines])
-    assert about["bits_per_dim"] == pytest.approx(-(nats.mean() + 2 * float(own.entropy)) / (2 * np.log(2)), rel=1e-5)
+    assert about["bits_per_dim"] == pytest.approx(
+        -(nats.mean() + 2 * float(own.entropy)) / (2 * np.log(2)), rel=1e-5
+    )
     parts = about["error_split"]
-    assert sum(part**2 for part in parts.values()) == pytest.approx(about["bits_per_dim_stderr"] ** 2, rel=1e-6)
+    assert sum(part**2 for part in parts.values()) == pytest.approx(
+        about["bits_per_dim_stderr"] ** 2, rel=1e-6
+    )
     assert parts["examples"] > 0 < parts["dequantization"]
-    with pytest.warns(UserWarning, match=r"half a bin of 17 levels is 59 standard .* t_min = 0.003 makes it 3"):
+    with pytest.warns(
+        UserWarning, match=r"half a bin of 17 levels is 59 standard .* t_min = 0.003 makes it 3"
+    ):
         commands.Likelihood(str(trained), dequantization="truncated-normal")._dequantization(run)
 
 
 def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, json_of, call):
     """Killed after the second of four chunks, within a line: the same command does the other chunks, and no more."""
-    flags = ["--num", "7", "--batch-size", "4", "--repeats", "2", "--tolerance", "1e-2", "--seed", "9"]
+    flags = [
+        "--num",
+        "7",
+        "--batch-size",
+        "4",
+        "--repeats",
+        "2",
+        "--tolerance",
+        "1e-2",
+        "--seed",
+        "9",
+    ]
     whole, calls, real = json_of("likelihood", trained, *flags), [], likelihood_set.log_likelihood
     rows = Path(whole["rows"])
     content = rows.read_text().splitlines(keepends=True)
     assert len(content) == 5
     rows.write_text("".join([*content[:3], content[3][:20]]))
-    monkeypatch.setattr(likelihood_set, "log_likelihood", lambda *a, **k: calls.append(len(a[3])) or real(*a, **k))
+    monkeypatch.setattr(
+        likelihood_set, "log_likelihood", lambda *a, **k: calls.append(len(a[3])) or real(*a, **k)
+    )
     again = json_of("likelihood", trained, *flags)
     assert calls == [4, 3]
     assert again | {"seconds": 0} == whole | {"seconds": 0}
     assert sorted(rows.read_text().splitlines(keepends=True)) == sorted(content)
-    rows.write_text("".join(content[:2]).rstrip("\n"))  # killed before the end of the line; then in other batches
+    rows.write_text(
+        "".join(content[:2]).rstrip("\n")
+    )  # killed before the end of the line; then in other batches
     calls.clear()
     for _ in range(2):  # the second time from the file alone
         again = json_of("likelihood", trained, *flags[:3], "5", *flags[4:])
@@ -311,7 +426,9 @@ def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, j
     code, _, err = call("likelihood", trained, *flags)
     assert code == 1
     assert "line 2 cannot be read" in err
-    weights = json.loads(content[0])["about"]["weights"]  # other weights at the same step have rows of their own
+    weights = json.loads(content[0])["about"][
+        "weights"
+    ]  # other weights at the same step have rows of their own
     raw = json_of("likelihood", trained, "--no-ema", *flags)
     assert weights not in Path(raw["rows"]).read_text()
     rows.write_text(content[0][:-30])  # killed in its first line: as if new
@@ -338,25 +455,36 @@ def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json
     fake, seen = fake_likelihood([0.0, np.nan, 2.0])
     monkeypatch.setattr(likelihood_set, "log_likelihood", fake)
     about = json_of("likelihood", trained, "--data", tmp_path / "x.npy", "--exact")
-    assert (about["failed"], about["examples"], about["nats"], about["nats_stderr"]) == (1, 3, 1.0, 1.0)
+    assert (about["failed"], about["examples"], about["nats"], about["nats_stderr"]) == (
+        1,
+        3,
+        1.0,
+        1.0,
+    )
     assert about["failed_examples"] == [1]
     assert about["evaluations"] == 10
     assert about["data"] == str(tmp_path / "x.npy")
     assert seen["divergence"] == sd.ExactDivergence()
-    assert np.all((seen["x"] >= -1 + 2 * 8 / 17) & (seen["x"] < -1 + 2 * 9 / 17))  # dequantised as in training
+    assert np.all(
+        (seen["x"] >= -1 + 2 * 8 / 17) & (seen["x"] < -1 + 2 * 9 / 17)
+    )  # dequantised as in training
     about = json_of("likelihood", trained, "--data", tmp_path / "x.npy", "--num", "1")
     assert (about["nats"], about["nats_stderr"], about["bits_per_dim_stderr"]) == (0.0, None, None)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_real_valued_data_have_a_density(tmp_path, monkeypatch, json_of, call):
-    run = untrained(tmp_path / "real", ModelSettings(sd.VP(), sd.MLPConfig(width=8), sd.EDM()), (2,))
+    run = untrained(
+        tmp_path / "real", ModelSettings(sd.VP(), sd.MLPConfig(width=8), sd.EDM()), (2,)
+    )
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))
     monkeypatch.setattr(likelihood_set, "log_likelihood", fake_likelihood([-1.0] * 4)[0])
     about = json_of("likelihood", run, "--data", tmp_path / "x.npy")
     assert about["bits_per_dim"] == pytest.approx(1 / (2 * np.log(2)))
     assert "real-valued" in about["dequantization"]
-    code, _, err = call("likelihood", run, "--data", tmp_path / "x.npy", "--dequantization", "truncated-normal")
+    code, _, err = call(
+        "likelihood", run, "--data", tmp_path / "x.npy", "--dequantization", "truncated-normal"
+    )
     assert code == 1
     assert "nothing to dequantise" in err
 
@@ -424,8 +552,10 @@ def test_info_says_what_was_trained(trained, json_of, call):
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(copy, call, json_of):
-    arrays = max((file for file in (copy / "checkpoints" / "40").rglob("*") if file.is_file()),
-                 key=lambda file: file.stat().st_size)  # fmt: skip
+    arrays = max(
+        (file for file in (copy / "checkpoints" / "40").rglob("*") if file.is_file()),
+        key=lambda file: file.stat().st_size,
+    )
     content = bytearray(arrays.read_bytes())
     content[len(content) // 2] ^= 1
     arrays.write_bytes(content)
@@ -454,11 +584,18 @@ def test_info_works_before_the_first_checkpoint_and_on_what_is_broken(copy, json
     about = json_of("info", copy)
     assert (about["checkpoints"], about["parameters"], about["sde"]) == ({}, None, None)
     assert about["metrics"]["step"] == 40
-    assert [bool(re.search(wanted, note)) for wanted, note in zip(
-        ("'name' stands in line 2 too", "Unterminated string", "line 5 is no row"), about["notes"], strict=False,
-    )] == [True] * 3  # fmt: skip
+    assert [
+        bool(re.search(wanted, note))
+        for wanted, note in zip(
+            ("'name' stands in line 2 too", "Unterminated string", "line 5 is no row"),
+            about["notes"],
+            strict=False,
+        )
+    ] == [True] * 3
     (copy / "config.yaml").write_text("sde: {kind: VE, sigma_max: 7.0}\n")
-    (copy / "results.json").write_text('{"status": "running", "headline": [["bits/dim", "1.9 ± 0.1", "a note"]]}')
+    (copy / "results.json").write_text(
+        '{"status": "running", "headline": [["bits/dim", "1.9 ± 0.1", "a note"]]}'
+    )
     about = json_of("info", copy)
     assert about["sde"] == {"kind": "VE", "sigma_max": 7.0}
     assert (about["status"], about["results"]) == ("running", {"bits/dim": "1.9 ± 0.1"})
@@ -504,7 +641,9 @@ def test_report_is_written_anew(copy, call):
 )
 def test_mistakes_are_one_paragraph(trained, tmp_path, monkeypatch, call, arguments, code, message):
     monkeypatch.chdir(tmp_path)
-    found, out, err = call(*(argument.replace("RUN", str(trained)) for argument in arguments), "--json")
+    found, out, err = call(
+        *(argument.replace("RUN", str(trained)) for argument in arguments), "--json"
+    )
     assert (found, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
@@ -523,14 +662,18 @@ def test_an_unreadable_sampler_is_said_unless_one_is_chosen(copy, call, monkeypa
     assert code == 1
     assert "kind is 'Mine': wanted one of ProbabilityFlow, EulerMaruyama" in err
     assert "config.yaml: sampler" in err
-    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
+    monkeypatch.setattr(
+        "scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32))
+    )
     assert call("sample", copy, "sampler:euler-maruyama", *DRAW)[0] == 0
 
 
 def test_an_own_model_and_an_own_prepare_need_python(tmp_path, trained, monkeypatch, call, json_of):
     own = {"sde": "Mine()", "net": "MyNet", "parameterization": "EDM()"}
     with sd.Checkpoints(tmp_path / "own" / "checkpoints") as checkpoints:
-        checkpoints.save(3, {"ema": {"w": jnp.zeros((2, 3))}}, {"model": None, "own": own, "shape": [2]})
+        checkpoints.save(
+            3, {"ema": {"w": jnp.zeros((2, 3))}}, {"model": None, "own": own, "shape": [2]}
+        )
     code, _, err = call("sample", tmp_path / "own")
     assert code == 1
     assert "model=model" in err
@@ -575,8 +718,13 @@ def test_only_json_reaches_standard_output(trained, monkeypatch, call):
 
 def test_a_reader_that_is_gone_is_no_error(trained):
     """As `scoresde info RUN | head -0` would; the only test in a process of its own."""
-    process = subprocess.Popen([sys.executable, "-m", "scoresde", "info", str(trained)], env=os.environ,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scoresde", "info", str(trained)],
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -586,9 +734,23 @@ def test_a_reader_that_is_gone_is_no_error(trained):
 
 def test_an_interrupted_command_ends_with_130(trained):
     """Ctrl-C while XLA compiles or runs: Python's own way out would crash (exit code -11)."""
-    command = [sys.executable, "-m", "scoresde", "sample", str(trained), "--num", "1000000", "--batch-size", "10000",
-               "sampler:euler-maruyama", "--sampler.num-steps", "200"]  # fmt: skip
-    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "scoresde",
+        "sample",
+        str(trained),
+        "--num",
+        "1000000",
+        "--batch-size",
+        "10000",
+        "sampler:euler-maruyama",
+        "--sampler.num-steps",
+        "200",
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     assert process.stderr.read(9).strip() == "sampling"
     time.sleep(1.0)
@@ -631,7 +793,9 @@ def test_ctrl_c_lost_in_a_callback_comes_again(monkeypatch):
 # --- Help ---
 
 
-@pytest.mark.parametrize("command", [(), ("sample",), ("likelihood",), ("info",), ("report",), ("import-checkpoint",)])
+@pytest.mark.parametrize(
+    "command", [(), ("sample",), ("likelihood",), ("info",), ("report",), ("import-checkpoint",)]
+)
 def test_help_fits_a_screen(command, call):
     code, out, _ = call(*command, "--help")
     lines = out.splitlines()
@@ -653,7 +817,16 @@ def test_help_names_every_command_and_sampler(call):
 
 def test_long_or_odd_settings_still_give_a_files_name(trained, json_of):
     times = [str(t) for t in np.geomspace(1.0, 1e-3, 41).round(6)]
-    about = json_of("sample", trained, *DRAW, "sampler:ddim", "sampler.grid:given-times", "--sampler.num-steps", "40",
-                    "--sampler.grid.times", *times)  # fmt: skip
+    about = json_of(
+        "sample",
+        trained,
+        *DRAW,
+        "sampler:ddim",
+        "sampler.grid:given-times",
+        "--sampler.num-steps",
+        "40",
+        "--sampler.grid.times",
+        *times,
+    )
     name = about["samples"].rsplit("/", 1)[1]
     assert len(name) < 100 and not set(name) & set(" '[]{}")

@@ -44,36 +44,68 @@ sdes = st.one_of(
 )
 nets = st.one_of(
     st.builds(sd.MLPConfig, width=st.integers(4, 64), num_classes=st.none() | st.integers(1, 9)),
-    st.builds(lambda m, d: sd.UNetConfig(multipliers=tuple(m), attention_levels=(0,), dropout=d),
-              st.lists(st.integers(1, 4), min_size=1, max_size=4), st.floats(0, 0.9)),
-)  # fmt: skip
-labels = st.one_of(st.builds(sd.Scaled, positive), st.builds(sd.Index, st.integers(2, 999)), st.builds(sd.Sigma))
+    st.builds(
+        lambda m, d: sd.UNetConfig(multipliers=tuple(m), attention_levels=(0,), dropout=d),
+        st.lists(st.integers(1, 4), min_size=1, max_size=4),
+        st.floats(0, 0.9),
+    ),
+)
+labels = st.one_of(
+    st.builds(sd.Scaled, positive), st.builds(sd.Index, st.integers(2, 999)), st.builds(sd.Sigma)
+)
 parameterizations = st.one_of(
-    st.builds(sd.EDM, positive), *(st.builds(kind, labels) for kind in (sd.Noise, sd.Score, sd.Data, sd.Velocity))
+    st.builds(sd.EDM, positive),
+    *(st.builds(kind, labels) for kind in (sd.Noise, sd.Score, sd.Data, sd.Velocity)),
 )
 grids = st.one_of(
-    st.sampled_from([sd.Uniform(), sd.UniformLogSNR(), sd.Quadratic(), sd.GivenTimes((1.0, 0.3, 0.01))]),
+    st.sampled_from(
+        [sd.Uniform(), sd.UniformLogSNR(), sd.Quadratic(), sd.GivenTimes((1.0, 0.3, 0.01))]
+    ),
     st.builds(sd.Karras, positive),
 )
 samplers = st.one_of(
     st.builds(sd.EulerMaruyama, st.integers(1, 999), t_min=st.floats(0, 0.5), grid=grids),
-    st.builds(sd.ProbabilityFlow, rtol=st.floats(1e-9, 1e-2), variable=st.sampled_from([sd.InTime(), sd.InLogSNR()])),
+    st.builds(
+        sd.ProbabilityFlow,
+        rtol=st.floats(1e-9, 1e-2),
+        variable=st.sampled_from([sd.InTime(), sd.InLogSNR()]),
+    ),
     st.builds(
         sd.PredictorCorrector,
-        st.sampled_from([sd.ReverseDiffusionPredictor(), sd.EulerMaruyamaPredictor(), sd.NoPredictor()]),
+        st.sampled_from(
+            [sd.ReverseDiffusionPredictor(), sd.EulerMaruyamaPredictor(), sd.NoPredictor()]
+        ),
         num_steps=st.integers(1, 999),
         grid=grids,
         corrector_first=st.booleans(),
     ),
     st.builds(
-        sd.Ancestral, st.integers(1, 99), st.sampled_from(["posterior", "beta"]), t_min=st.none() | st.floats(0, 0.5)
+        sd.Ancestral,
+        st.integers(1, 99),
+        st.sampled_from(["posterior", "beta"]),
+        t_min=st.none() | st.floats(0, 0.5),
     ),
     st.builds(sd.AnnealedLangevin, st.integers(1, 99), st.integers(1, 99), positive),
-    st.builds(sd.Exponential, st.integers(400, 999), st.integers(1, 3), st.floats(0, 1), st.booleans(), grid=grids),
-    st.builds(sd.DDIM, st.floats(0, 1), st.integers(1, 999), start=st.floats(0.5, 1.0), denoise=st.booleans()),
+    st.builds(
+        sd.Exponential,
+        st.integers(400, 999),
+        st.integers(1, 3),
+        st.floats(0, 1),
+        st.booleans(),
+        grid=grids,
+    ),
+    st.builds(
+        sd.DDIM,
+        st.floats(0, 1),
+        st.integers(1, 999),
+        start=st.floats(0.5, 1.0),
+        denoise=st.booleans(),
+    ),
     st.builds(sd.DPMSolverPP, st.integers(1, 3), grid=grids),
     st.builds(sd.UniPC, st.integers(1, 3), save_path=st.booleans()),
-    st.builds(sd.Heun, st.integers(1, 99), st.floats(0, 50), churn_max=st.sampled_from([50.0, math.inf])),
+    st.builds(
+        sd.Heun, st.integers(1, 99), st.floats(0, 50), churn_max=st.sampled_from([50.0, math.inf])
+    ),
     st.builds(
         lambda interval: sd.Restart(9, (interval, sd.Interval(0.1, 2.0))),
         st.builds(sd.Interval, repeats=st.integers(1, 9)),
@@ -84,7 +116,9 @@ training = st.builds(
     sd.Training,
     steps=st.integers(1, 10**6),
     learning_rate=st.floats(1e-8, 1.0),
-    weighting=st.sampled_from([sd.VarianceWeighting(), sd.LikelihoodWeighting(), sd.EDMWeighting(0.3)]),
+    weighting=st.sampled_from(
+        [sd.VarianceWeighting(), sd.LikelihoodWeighting(), sd.EDMWeighting(0.3)]
+    ),
     times=st.sampled_from(
         [
             sd.UniformTime(1e-4),
@@ -101,8 +135,15 @@ training = st.builds(
 # --- YAML ---
 
 
-@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.builds(Experiment, sdes, nets, parameterizations, samplers, training, st.text(max_size=20)))
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.builds(Experiment, sdes, nets, parameterizations, samplers, training, st.text(max_size=20))
+)
 def test_any_experiment_reads_back_equal(tmp_path, experiment):
     save_yaml(experiment, tmp_path / "config.yaml")
     assert from_dict(load_yaml(tmp_path / "config.yaml"), Experiment) == experiment
@@ -134,7 +175,10 @@ def test_the_file_is_plain_yaml(tmp_path):
         ("sde: {kind: VP, beta_max: true}", "True is not a number"),
         ("training: {steps: 1.5}", "1.5 is not a whole number @ config.yaml.training.steps"),
         ("training: {steps: 0}", "at least 1"),
-        ("training: {times: {kind: LogNormalSigma, mean: .nan}}", "not a number @ config.yaml.training.times.mean"),
+        (
+            "training: {times: {kind: LogNormalSigma, mean: .nan}}",
+            "not a number @ config.yaml.training.times.mean",
+        ),
         ("sampler: {kind: EulerMaruyama, denoise: 1}", "1 is not true or false"),
         ("sampler: {kind: ProbabilityFlow, solver: Dopri5}", "wanted one of diffrax"),
         ("net: {kind: UNetConfig, multipliers: '12'}", "'1' is not a whole number"),
@@ -158,18 +202,38 @@ def test_whole_numbers_are_decimal(tmp_path, text):
     assert load_yaml(tmp_path / "config.yaml") == {"seed": 90, "small": -3, "zero": 0}
 
 
-LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop"))
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop")
+)
 HOSTILE = {
-    "a key twice": (b"name: a\nseed: 1\nname: b\n", r"line 3, column 1: 'name' stands in line 1 too"),
-    "a key twice in a line": (b"sde: {kind: VP, kind: VE}", r"line 1, column 17: 'kind' stands in line 1 too"),
-    "a key twice, nested": (b"sde:\n  beta_max: 1\n  beta_max: 2\n", r"line 3, .* 'beta_max' stands in line 2 too"),
-    "a merge key": (b"<<: {seed: 3}\nseed: 7\n", r"line 1, column 1: merge keys \(<<\) are not for settings"),
-    "an object": (b"sde: !!python/object:os.system {}", "line 1, column 6: anchors, aliases and tags"),
+    "a key twice": (
+        b"name: a\nseed: 1\nname: b\n",
+        r"line 3, column 1: 'name' stands in line 1 too",
+    ),
+    "a key twice in a line": (
+        b"sde: {kind: VP, kind: VE}",
+        r"line 1, column 17: 'kind' stands in line 1 too",
+    ),
+    "a key twice, nested": (
+        b"sde:\n  beta_max: 1\n  beta_max: 2\n",
+        r"line 3, .* 'beta_max' stands in line 2 too",
+    ),
+    "a merge key": (
+        b"<<: {seed: 3}\nseed: 7\n",
+        r"line 1, column 1: merge keys \(<<\) are not for settings",
+    ),
+    "an object": (
+        b"sde: !!python/object:os.system {}",
+        "line 1, column 6: anchors, aliases and tags",
+    ),
     "a call": (b"x: !!python/object/apply:os.system ['touch hacked']", "anchors, aliases and tags"),
     "a plain tag": (b"name: !!binary aGk=", "anchors, aliases and tags"),
     "an alias": (b"a: &x 1\nb: *x\n", "line 1, column 4: anchors, aliases and tags"),
     "a billion laughs": (LAUGHS.encode(), "anchors, aliases and tags"),
-    "a megabyte of aliases": (b"a: &a [x]\nb: [" + b"*a, " * 250_000 + b"]", "more than 131072 bytes"),
+    "a megabyte of aliases": (
+        b"a: &a [x]\nb: [" + b"*a, " * 250_000 + b"]",
+        "more than 131072 bytes",
+    ),
     "too large": (b"name: " + b"x" * 2**20, "more than 131072 bytes"),
     "too deep": (b"[" * 1000, "nested too deeply"),
     "a list": (b"- 1\n- 2\n", "holds no settings but list"),
@@ -205,7 +269,10 @@ def test_no_file_and_a_folder_are_config_errors(tmp_path):
 
 
 @settings(
-    deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.binary(max_size=60) | st.text("ab:{}[]&*!|>-\n 1.,'\"#?%<", max_size=40).map(str.encode))
 def test_any_bytes_are_settings_or_a_config_error(tmp_path, content):
@@ -216,7 +283,12 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path, content):
 
 def test_numbers_in_exponent_form_are_numbers():
     """YAML 1.1 reads 1e-3 as a string; the typed schema does not."""
-    assert from_dict(yaml.safe_load("training: {learning_rate: 1e-3}"), Experiment).training.learning_rate == 1e-3
+    assert (
+        from_dict(
+            yaml.safe_load("training: {learning_rate: 1e-3}"), Experiment
+        ).training.learning_rate
+        == 1e-3
+    )
 
 
 def test_differences_name_their_places():
@@ -233,33 +305,62 @@ def test_differences_name_their_places():
         ("", Experiment()),
         ("--sde.beta-max 12 --name x", Experiment(sd.VP(beta_max=12.0), name="x")),
         ("sde:ve", Experiment(sd.VE())),
-        ("sde:vp --sde.beta-min 0.2", Experiment(sd.VP(0.2, 15.0))),  # what is there keeps its settings
+        (
+            "sde:vp --sde.beta-min 0.2",
+            Experiment(sd.VP(0.2, 15.0)),
+        ),  # what is there keeps its settings
         ("sde:SubVP net:u-net-config", Experiment(sd.SubVP(), sd.UNetConfig())),
-        ("net:unet --net.multipliers 1 2 2 sde:ve", Experiment(sd.VE(), sd.UNetConfig(multipliers=(1, 2, 2)))),
+        (
+            "net:unet --net.multipliers 1 2 2 sde:ve",
+            Experiment(sd.VE(), sd.UNetConfig(multipliers=(1, 2, 2))),
+        ),
         ("parameterization:noise", Experiment(parameterization=sd.Noise())),
-        ("sampler.grid:uniform-log-snr", Experiment(sampler=sd.EulerMaruyama(grid=sd.UniformLogSNR()))),
-        ("training.times:uniform-time --training.times.t-min 1e-4 --training.steps 5",
-         Experiment(training=sd.Training(steps=5, times=sd.UniformTime(1e-4)))),
-        ("sampler.predictor:euler-maruyama-predictor sampler:predictor-corrector --sampler.num-steps 7",
-         Experiment(sampler=sd.PredictorCorrector(sd.EulerMaruyamaPredictor(), num_steps=7))),
-        ("sampler:ancestral --sampler.num-steps 300 --sampler.variance beta",
-         Experiment(sampler=sd.Ancestral(300, "beta"))),
-        ("sampler:annealed-langevin --sampler.t-min 0.1", Experiment(sampler=sd.AnnealedLangevin(t_min=0.1))),
-        ("parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
-         Experiment(parameterization=sd.Noise(sd.Index(300)))),
-        ("sampler:dpm-solver-pp --sampler.order 3 sampler.grid:karras --sampler.grid.rho 5",
-         Experiment(sampler=sd.DPMSolverPP(3, grid=sd.Karras(5.0)))),
-        ("sampler:heun --sampler.churn 6 --sampler.num-steps 30", Experiment(sampler=sd.Heun(30, 6.0))),
+        (
+            "sampler.grid:uniform-log-snr",
+            Experiment(sampler=sd.EulerMaruyama(grid=sd.UniformLogSNR())),
+        ),
+        (
+            "training.times:uniform-time --training.times.t-min 1e-4 --training.steps 5",
+            Experiment(training=sd.Training(steps=5, times=sd.UniformTime(1e-4))),
+        ),
+        (
+            "sampler.predictor:euler-maruyama-predictor sampler:predictor-corrector --sampler.num-steps 7",
+            Experiment(sampler=sd.PredictorCorrector(sd.EulerMaruyamaPredictor(), num_steps=7)),
+        ),
+        (
+            "sampler:ancestral --sampler.num-steps 300 --sampler.variance beta",
+            Experiment(sampler=sd.Ancestral(300, "beta")),
+        ),
+        (
+            "sampler:annealed-langevin --sampler.t-min 0.1",
+            Experiment(sampler=sd.AnnealedLangevin(t_min=0.1)),
+        ),
+        (
+            "parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
+            Experiment(parameterization=sd.Noise(sd.Index(300))),
+        ),
+        (
+            "sampler:dpm-solver-pp --sampler.order 3 sampler.grid:karras --sampler.grid.rho 5",
+            Experiment(sampler=sd.DPMSolverPP(3, grid=sd.Karras(5.0))),
+        ),
+        (
+            "sampler:heun --sampler.churn 6 --sampler.num-steps 30",
+            Experiment(sampler=sd.Heun(30, 6.0)),
+        ),
         ("sampler:ddim --sampler.eta 0.5", Experiment(sampler=sd.DDIM(0.5))),
-        ("sampler:uni-pc sampler.grid:given-times --sampler.grid.times 1 0.5 0.001",
-         Experiment(sampler=sd.UniPC(grid=sd.GivenTimes((1.0, 0.5, 0.001))))),
+        (
+            "sampler:uni-pc sampler.grid:given-times --sampler.grid.times 1 0.5 0.001",
+            Experiment(sampler=sd.UniPC(grid=sd.GivenTimes((1.0, 0.5, 0.001)))),
+        ),
         ("sampler:adaptive-sde --sampler.rtol 0.1", Experiment(sampler=sd.AdaptiveSDE(0.1))),
         ("sampler:restart", Experiment(sampler=sd.Restart())),
-        ("training.times:level-times --training.times.num-steps 300",
-         Experiment(training=sd.Training(times=sd.LevelTimes(300)))),
+        (
+            "training.times:level-times --training.times.num-steps 300",
+            Experiment(training=sd.Training(times=sd.LevelTimes(300))),
+        ),
         ("--name=sde:ve", Experiment(name="sde:ve")),
     ],
-)  # fmt: skip
+)
 def test_flags_and_choices_become_settings(flags, expected):
     assert parse(Experiment, flags.split()) == expected
 
@@ -283,10 +384,18 @@ def test_settings_inherited_from_another_module_are_read_there(monkeypatch):
 
 
 def test_the_order_of_flags_and_choices_does_not_matter():
-    groups = [["sde:ve"], ["--sde.sigma-max", "10"], ["sampler.variable:in-log-snr"], ["sampler:probability-flow"],
-              ["--sampler.rtol", "1e-2"], ["--name", "x"]]  # fmt: skip
+    groups = [
+        ["sde:ve"],
+        ["--sde.sigma-max", "10"],
+        ["sampler.variable:in-log-snr"],
+        ["sampler:probability-flow"],
+        ["--sampler.rtol", "1e-2"],
+        ["--name", "x"],
+    ]
     expected = Experiment(
-        sd.VE(sigma_max=10.0), sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.InLogSNR()), name="x"
+        sd.VE(sigma_max=10.0),
+        sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.InLogSNR()),
+        name="x",
     )
     for order in list(itertools.permutations(groups))[::37]:
         assert parse(Experiment, list(itertools.chain(*order))) == expected
@@ -297,12 +406,21 @@ def test_the_order_of_flags_and_choices_does_not_matter():
     [
         ("sde:vpp", r"sde:vpp is no choice: write sde:vp, or another of\n  sde:{vp, sub-vp, ve}"),
         ("sde:xyz", r"sde:xyz is no choice: wanted one of\n  sde:{vp, sub-vp, ve}"),
-        ("--sde=sub_vp", r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}"),
-        ("--sde sub-vp", r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}"),
+        (
+            "--sde=sub_vp",
+            r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}",
+        ),
+        (
+            "--sde sub-vp",
+            r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}",
+        ),
         ("sde.grid:uniform", r"no choice here. There are:\n  sde:{vp, sub-vp, ve}\n"),
         ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, "),
         ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
-        ("sampler:predictor-corrector sampler.predictor:no-predictor sampler.corrector:no-corrector", "nothing would"),
+        (
+            "sampler:predictor-corrector sampler.predictor:no-predictor sampler.corrector:no-corrector",
+            "nothing would",
+        ),
     ],
 )
 def test_wrong_choices_say_the_right_ones(flags, message):
@@ -358,7 +476,9 @@ def test_run_ends_with_its_exit_code(ending, code, said, monkeypatch, capfd):
         return ending
 
     monkeypatch.setattr("sys.argv", ["experiment.py", "sde:ve"])
-    monkeypatch.setattr("os.dup2", lambda *_: None)  # pytest reads what BrokenPipeError would silence
+    monkeypatch.setattr(
+        "os.dup2", lambda *_: None
+    )  # pytest reads what BrokenPipeError would silence
     monkeypatch.setattr("os._exit", sys.exit)  # ends the process at once
     with pytest.raises(SystemExit) as exit:
         run(main, Experiment)

@@ -13,13 +13,19 @@ from jax.test_util import check_grads
 
 from scoresde.nets.convolution import channel_last_conv
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in a third of the time
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)  # compiles in a third of the time
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
 def pair(dims, strides, padding, **options):
     """The same convolution twice: ours, and JAX's own, which knows the answer another way."""
-    settings = {"window_strides": strides, "padding": padding, "dimension_numbers": LAYOUTS[dims]} | options
+    settings = {
+        "window_strides": strides,
+        "padding": padding,
+        "dimension_numbers": LAYOUTS[dims],
+    } | options
     return partial(channel_last_conv, **settings), partial(jax.lax.conv_general_dilated, **settings)
 
 
@@ -34,11 +40,29 @@ def assert_equal(ours, theirs, tolerance=1e-12):
 @pytest.mark.parametrize(
     ("size", "window", "strides", "padding", "options"),
     [
-        ((8,), (4,), (3,), [(5, 1)], {"precision": "highest"}),  # more padding than the window: its reverse is negative
+        (
+            (8,),
+            (4,),
+            (3,),
+            [(5, 1)],
+            {"precision": "highest"},
+        ),  # more padding than the window: its reverse is negative
         ((5, 8), (3, 3), (2, 2), "SAME", {}),
         ((1, 6), (3, 2), (1, 1), "SAME", {"lhs_dilation": None, "rhs_dilation": None}),
-        ((5, 6), (2, 1), (2, 3), "VALID", {}),  # the last row and column are never seen: their gradient is zero
-        ((4, 5), (3, 2), (2, 1), [(3, 2), (1, 0)], {"lhs_dilation": (2, 1), "rhs_dilation": (1, 3)}),
+        (
+            (5, 6),
+            (2, 1),
+            (2, 3),
+            "VALID",
+            {},
+        ),  # the last row and column are never seen: their gradient is zero
+        (
+            (4, 5),
+            (3, 2),
+            (2, 1),
+            [(3, 2), (1, 0)],
+            {"lhs_dilation": (2, 1), "rhs_dilation": (1, 3)},
+        ),
         ((3, 4, 2), (3, 3, 3), (2, 2, 1), "SAME", {}),
     ],
 )
@@ -52,10 +76,14 @@ def test_every_derivative_is_that_of_jax(x64, size, window, strides, padding, op
         weight = jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
         pullback = lambda x, kernel: jax.vjp(conv, x, kernel)[1](weight)  # noqa: E731
         forward_over_reverse = jax.jvp(pullback, (x, kernel), (dx, dkernel))
-        curve = lambda x, kernel: jnp.sum(weight * jax.jvp(conv, (x, kernel), (dx, dkernel))[1] ** 2)  # noqa: E731
+        curve = lambda x, kernel: jnp.sum(
+            weight * jax.jvp(conv, (x, kernel), (dx, dkernel))[1] ** 2
+        )  # noqa: E731
         return out, slope, forward_over_reverse, jax.grad(curve, (0, 1))(x, kernel)
 
-    assert_equal(*(answers(conv, x, kernel) for conv in pair(len(size), strides, padding, **options)))
+    assert_equal(
+        *(answers(conv, x, kernel) for conv in pair(len(size), strides, padding, **options))
+    )
 
 
 def test_finite_differences_agree(x64):
@@ -89,19 +117,26 @@ def test_gradients_hold_channel_last_convolutions_only():
         return re.findall(r"stablehlo.convolution.*?dim_numbers = (\S.*?\S),\s*window", text)
 
     assert layouts(channel_last_conv) == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 6
-    assert len(set(layouts(jax.lax.conv_general_dilated))) > 1  # what XLA on CPU is slow with in a loop
+    assert (
+        len(set(layouts(jax.lax.conv_general_dilated))) > 1
+    )  # what XLA on CPU is slow with in a loop
 
 
 def test_inside_a_flax_layer_in_a_loop():
-    layers = [nnx.Conv(3, 5, (3, 3), strides=2, conv_general_dilated=conv, rngs=nnx.Rngs(0))
-              for conv in (channel_last_conv, jax.lax.conv_general_dilated)]  # fmt: skip
+    layers = [
+        nnx.Conv(3, 5, (3, 3), strides=2, conv_general_dilated=conv, rngs=nnx.Rngs(0))
+        for conv in (channel_last_conv, jax.lax.conv_general_dilated)
+    ]
     x = normal(0, 2, 4, 5, 3, dtype=jnp.float32)
 
     @jit
     def descend(layer, x):
         graph, params = nnx.split(layer)
         slope = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params)(x) ** 2))
-        step = lambda params, _: (jax.tree.map(lambda p, g: p - 0.01 * g, params, slope(params)), None)  # noqa: E731
+        step = lambda params, _: (
+            jax.tree.map(lambda p, g: p - 0.01 * g, params, slope(params)),
+            None,
+        )  # noqa: E731
         return jax.lax.scan(step, params, length=3)[0]
 
     ours, theirs = (jax.tree.leaves(descend(layer, x)) for layer in layers)
@@ -116,9 +151,15 @@ def test_two_devices_give_the_gradient_of_one():
     cut = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     whole = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
     assert_equal(gradient(whole, cut), gradient(kernel, x), 1e-6)
-    assert "all-gather" not in gradient.lower(whole, cut).compile().as_text()  # sums travel, batches do not
-    mapped = jax.shard_map(lambda kernel, x: jax.lax.pmean(jnp.mean(conv(x, kernel) ** 2), "data"), mesh=mesh,
-                           in_specs=(PartitionSpec(), PartitionSpec("data")), out_specs=PartitionSpec())  # fmt: skip
+    assert (
+        "all-gather" not in gradient.lower(whole, cut).compile().as_text()
+    )  # sums travel, batches do not
+    mapped = jax.shard_map(
+        lambda kernel, x: jax.lax.pmean(jnp.mean(conv(x, kernel) ** 2), "data"),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("data")),
+        out_specs=PartitionSpec(),
+    )
     assert_equal(jit(jax.grad(mapped))(whole, cut), gradient(kernel, x), 1e-6)
 
 
@@ -133,13 +174,19 @@ def test_types_and_precision():
             return jnp.sum(conv(x, kernel) ** 2)
 
     text = jax.jit(jax.grad(precise, (0, 1))).lower(x, kernel).as_text()
-    assert len(re.findall(r"stablehlo.convolution.*HIGHEST.*HIGHEST", text)) == 3  # the value and both gradients
+    assert (
+        len(re.findall(r"stablehlo.convolution.*HIGHEST.*HIGHEST", text)) == 3
+    )  # the value and both gradients
 
 
 @pytest.mark.parametrize(
     ("shapes", "settings", "message"),
     [
-        (((1, 5, 5, 2), (3, 3, 2, 2)), {"dimension_numbers": None}, r"wanted \('NHWC', 'HWIO', 'NHWC'\)"),
+        (
+            ((1, 5, 5, 2), (3, 3, 2, 2)),
+            {"dimension_numbers": None},
+            r"wanted \('NHWC', 'HWIO', 'NHWC'\)",
+        ),
         (((1, 5, 5, 2), (3, 3, 1, 2)), {"feature_group_count": 2}, "feature_group_count = 2"),
         (((1, 5, 2), (3, 3, 2, 2)), {}, r"wanted \(n, \*space, c\)"),
         (((1, 5, 5, 2), (3, 3, 2, 2)), {"lhs_dilation": (2, 2)}, "as pairs"),
@@ -147,6 +194,10 @@ def test_types_and_precision():
     ],
 )
 def test_what_it_does_not_do_is_refused(shapes, settings, message):
-    settings = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUTS[2]} | settings
+    settings = {
+        "window_strides": (1, 1),
+        "padding": "SAME",
+        "dimension_numbers": LAYOUTS[2],
+    } | settings
     with pytest.raises(ValueError, match=message):
         channel_last_conv(*map(jnp.ones, shapes), **settings)

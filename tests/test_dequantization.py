@@ -25,7 +25,9 @@ def both(levels):
     }
 
 
-@pytest.mark.parametrize(("kind", "levels"), [*itertools.product(["uniform", "truncated normal"], [8, 16, 256])])
+@pytest.mark.parametrize(
+    ("kind", "levels"), [*itertools.product(["uniform", "truncated normal"], [8, 16, 256])]
+)
 def test_draws_fill_the_bins_as_the_density_says(kind, levels, x64):
     """log_prob integrates to one over the bin, entropy is its integral, and 20 000 draws have its mean and spread."""
     dequantize, k = both(levels)[kind], 3
@@ -33,9 +35,13 @@ def test_draws_fill_the_bins_as_the_density_says(kind, levels, x64):
     ends = scale * (-1.0 + 2.0 * k / levels), scale * (-1.0 + 2.0 * (k + 1) / levels)
     centre, half = 0.5 * sum(ends), 0.5 * (ends[1] - ends[0])
     grid = np.linspace(-half, half, 4001)
-    values = np.exp(np.asarray(dequantize.log_prob(jnp.asarray(centre + grid)[:, None], jnp.full((4001, 1), k))))
+    values = np.exp(
+        np.asarray(dequantize.log_prob(jnp.asarray(centre + grid)[:, None], jnp.full((4001, 1), k)))
+    )
     assert np.trapezoid(values, grid) == pytest.approx(1.0, abs=1e-5)
-    assert np.trapezoid(-values * np.log(values), grid) == pytest.approx(float(dequantize.entropy), abs=1e-5)
+    assert np.trapezoid(-values * np.log(values), grid) == pytest.approx(
+        float(dequantize.entropy), abs=1e-5
+    )
     z = np.asarray(dequantize(KEY, jnp.full((20_000, 1), k)))[:, 0] - centre
     assert np.abs(z).max() <= half * (1.0 + 1e-6)
     spread = math.sqrt(np.trapezoid(values * grid**2, grid))
@@ -54,14 +60,23 @@ def test_bounds_are_above_the_bits_and_tighten_to_them(kind):
     edges = scale * np.linspace(-1.0, 1.0, levels + 1)
     grid = np.linspace(edges[0], edges[-1], 16 * 200 + 1)
     values = np.exp(np.asarray(PAIR.log_prob(SDE, jnp.asarray(grid)[:, None], t), np.float64))
-    exact = -np.log2([np.trapezoid(values[i * 200 : i * 200 + 201], grid[i * 200 : i * 200 + 201]) for i in range(16)])
+    exact = -np.log2(
+        [
+            np.trapezoid(values[i * 200 : i * 200 + 201], grid[i * 200 : i * 200 + 201])
+            for i in range(16)
+        ]
+    )
     draws = jax.vmap(lambda key: dequantize(key, k))(jax.random.split(KEY, 640))
     log_p = jax.vmap(lambda z: PAIR.log_prob(SDE, z, t))(draws)
     log_q = jax.vmap(lambda z: dequantize.log_prob(z, k))(draws)
     single = -np.asarray(log_p - log_q) / math.log(2.0)
-    np.testing.assert_allclose(sd.discrete_bits_per_dim(log_p[:1], log_q[:1], 1), single[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        sd.discrete_bits_per_dim(log_p[:1], log_q[:1], 1), single[0], rtol=1e-4, atol=1e-4
+    )
     exact_nats = jnp.zeros_like(log_p[::10])
-    many = np.stack([sd.discrete_bits_per_dim(log_p[i::10], log_q[i::10], 1, exact_nats) for i in range(10)])
+    many = np.stack(
+        [sd.discrete_bits_per_dim(log_p[i::10], log_q[i::10], 1, exact_nats) for i in range(10)]
+    )
     error = single.std(axis=0, ddof=1) / math.sqrt(640)
     assert np.all(single.mean(axis=0) > exact - 5 * error - 1e-3)
     assert np.all(many.mean(axis=0) > exact - 5 * many.std(axis=0, ddof=1) / math.sqrt(10) - 1e-3)
@@ -104,13 +119,19 @@ def test_a_distribution_of_known_entropy_takes_no_fewer_bits(kind):
     x = dequantize(KEY, k)
     out = sd.log_likelihood(KEY, SDE, score, x, divergence=sd.ExactDivergence(), t_min=t_min)
     bits = np.asarray(
-        sd.discrete_bits_per_dim(out.log_prob[None], dequantize.log_prob(x, k)[None], 1, out.stderr[None])
+        sd.discrete_bits_per_dim(
+            out.log_prob[None], dequantize.log_prob(x, k)[None], 1, out.stderr[None]
+        )
     )
     assert abs(bits.mean() - want) < 4 * bits.std() / math.sqrt(n) + 2e-3
     if kind == "uniform":  # the bound takes x as data, not as a state at t_min
         bound = sd.variational_bound(jax.random.key(1), SDE, score, x, num_times=50, t_min=t_min)
         bits = (np.asarray(bound.nll) - float(dequantize.entropy)) / math.log(2.0)
-        assert entropy - 4 * bits.std() / math.sqrt(n) < bits.mean() < want + 0.02 + 4 * bits.std() / math.sqrt(n)
+        assert (
+            entropy - 4 * bits.std() / math.sqrt(n)
+            < bits.mean()
+            < want + 0.02 + 4 * bits.std() / math.sqrt(n)
+        )
 
 
 def test_noisy_likelihoods_are_not_averaged_as_probabilities():
@@ -147,7 +168,10 @@ def test_spikes_are_said_and_the_t_min_to_write(sde, recwarn):
 
 def test_many_levels_stay_in_their_bins():
     """10 000 levels, where rounding of z is a part of the bin: every log q is finite."""
-    dequantize, k = sd.TruncatedNormalDequantization(sd.VP(), levels=10_000), jnp.arange(0, 10_000, 7)[:, None]
+    dequantize, k = (
+        sd.TruncatedNormalDequantization(sd.VP(), levels=10_000),
+        jnp.arange(0, 10_000, 7)[:, None],
+    )
     assert bool(jnp.isfinite(dequantize.log_prob(dequantize(KEY, k), k)).all())
 
 
@@ -157,8 +181,12 @@ def test_uniform_agrees_with_bits_per_dim():
     want = sd.bits_per_dim(log_prob, dim=6, levels=17)
     x = dequantize(KEY, jnp.ones((2, 6)))
     log_q = dequantize.log_prob(x, jnp.ones((2, 6)))
-    np.testing.assert_allclose(sd.discrete_bits_per_dim(log_prob[None], log_q[None], 6), want, rtol=1e-5)
-    np.testing.assert_allclose(-(log_prob + 6 * dequantize.entropy) / (6 * math.log(2)), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        sd.discrete_bits_per_dim(log_prob[None], log_q[None], 6), want, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        -(log_prob + 6 * dequantize.entropy) / (6 * math.log(2)), want, rtol=1e-5
+    )
 
 
 def test_truncated_normal_has_zhengs_constants():
@@ -178,7 +206,12 @@ def test_truncated_normal_has_zhengs_constants():
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), 0.0), "t_min"),
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), levels=1), "levels"),
         (lambda: sd.TruncatedNormalDequantization(sd.VP(), low=1.0, high=0.0), "not below"),
-        (lambda: sd.TruncatedNormalDequantization(sd.VP(), 3e-3, 16)(KEY, jnp.full((2, 1), 16.0)), "0 … 15"),
+        (
+            lambda: sd.TruncatedNormalDequantization(sd.VP(), 3e-3, 16)(
+                KEY, jnp.full((2, 1), 16.0)
+            ),
+            "0 … 15",
+        ),
         (lambda: sd.discrete_bits_per_dim(jnp.ones(3), jnp.ones(3), 2), r"log_prob\[None\]"),
     ],
 )

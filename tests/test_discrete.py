@@ -83,9 +83,13 @@ def test_ddpm_leads_back_to_its_sde(exact):
         assert isinstance(back, sd.TabulatedVP)
         t = jnp.asarray(back.level_times(100))
         alpha, variance, (c, std), same = jax.jit(
-            lambda t: (back.alpha(t), back.variance(t), back.transition(t[:-1], t[1:]),
-                       back.time_from_log_snr(back.log_snr(t)))
-        )(t)  # fmt: skip
+            lambda t: (
+                back.alpha(t),
+                back.variance(t),
+                back.transition(t[:-1], t[1:]),
+                back.time_from_log_snr(back.log_snr(t)),
+            )
+        )(t)
         np.testing.assert_allclose(alpha, ddpm.signal, rtol=1e-12)
         np.testing.assert_allclose(variance, ddpm.marginal_variances, rtol=1e-12)
         if exact:
@@ -215,7 +219,12 @@ def test_numpys_float64_is_taken_in_silence():
     ddpm, x = sd.DDPM.linear(10), np.ones((2, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = [ddpm.marginal(x, 3), ddpm.transition(x, 3), ddpm.posterior(x, x, 3), ddpm.ancestral(x, x, 3)]
+        results = [
+            ddpm.marginal(x, 3),
+            ddpm.transition(x, 3),
+            ddpm.posterior(x, x, 3),
+            ddpm.ancestral(x, x, 3),
+        ]
         results += [(ddpm.loss(KEY, network, x, 3), ddpm.noise(sd.VP(), lambda x, t: -x)(x, 3))]
     assert all(value.dtype == jnp.float32 for pair in results for value in pair)
 
@@ -248,7 +257,9 @@ def test_the_posterior_is_bayes_rule(chain, x64):
         covariance = before[1] * np.array([[1.0, c], [c, c**2]]) + np.diag([0.0, v**2])
         gain = covariance[0, 1] / covariance[1, 1]
         mean, std = chain.posterior(jnp.asarray(x), jnp.asarray(x0), int(i))
-        np.testing.assert_allclose(mean, before[0] * x0 + gain * (x - c * before[0] * x0), atol=1e-12)
+        np.testing.assert_allclose(
+            mean, before[0] * x0 + gain * (x - c * before[0] * x0), atol=1e-12
+        )
         np.testing.assert_allclose(std**2, covariance[0, 0] - gain * covariance[0, 1], atol=1e-12)
 
 
@@ -260,13 +271,20 @@ def test_ddpms_step_is_the_papers(x64):
     alphas_bar = np.cumprod(1 - ddpm.betas)
     for i in some_indices(ddpm):
         beta, bar, before = ddpm.betas[i], alphas_bar[i], alphas_bar[i - 1] if i else 1.0
-        for variance, want in (("beta", beta * (i > 0)), ("posterior", beta * (1 - before) / (1 - bar))):
+        for variance, want in (
+            ("beta", beta * (i > 0)),
+            ("posterior", beta * (1 - before) / (1 - bar)),
+        ):
             mean, std = ddpm.ancestral(jnp.asarray(x), jnp.asarray(noise), int(i), variance)
-            np.testing.assert_allclose(mean, (x - beta / np.sqrt(1 - bar) * noise) / np.sqrt(1 - beta), atol=1e-12)
+            np.testing.assert_allclose(
+                mean, (x - beta / np.sqrt(1 - bar) * noise) / np.sqrt(1 - beta), atol=1e-12
+            )
             np.testing.assert_allclose(std, np.sqrt(want), atol=1e-12)
         # The same mean is the posterior's at the estimate of x_0 (Ho et al. 2020, Eq. 9 to 11).
         x0 = (x - np.sqrt(1 - bar) * noise) / np.sqrt(bar)
-        np.testing.assert_allclose(mean, ddpm.posterior(jnp.asarray(x), jnp.asarray(x0), int(i))[0], atol=1e-9)
+        np.testing.assert_allclose(
+            mean, ddpm.posterior(jnp.asarray(x), jnp.asarray(x0), int(i))[0], atol=1e-9
+        )
 
 
 def test_ncsns_step_is_the_papers(x64):
@@ -306,7 +324,9 @@ def test_l_simple_and_smld_written_out(chain, x64):
     i = jnp.asarray(some_indices(chain))
     x0 = jax.random.normal(KEY, (3, 2))
     eps = normal_like(example_keys(KEY, 3), x0)
-    signal, sigma = (np.asarray(a)[i][:, None] for a in (chain.signal, np.sqrt(chain.marginal_variances)))
+    signal, sigma = (
+        np.asarray(a)[i][:, None] for a in (chain.signal, np.sqrt(chain.marginal_variances))
+    )
     want = jnp.sum((eps - network(signal * x0 + sigma * eps, i)) ** 2, axis=1)
     np.testing.assert_allclose(chain.loss(KEY, network, x0, i), want, rtol=1e-12)
 
@@ -339,7 +359,9 @@ def test_the_discrete_losses_are_the_continuous_one_at_their_levels(chain, x64):
     b = sd.dsm_loss(KEY, sde, exact, x0, t)
     np.testing.assert_allclose(a, b, rtol=1e-6)
     model = chain.model(lambda x, i: network(x, i))
-    np.testing.assert_allclose(sd.dsm_loss(KEY, sde, model, x0, t), chain.loss(KEY, network, x0, i), rtol=1e-8)
+    np.testing.assert_allclose(
+        sd.dsm_loss(KEY, sde, model, x0, t), chain.loss(KEY, network, x0, i), rtol=1e-8
+    )
     # There and back again: the noise network of a chain's model is the network.
     np.testing.assert_allclose(chain.noise(sde, model)(x0, i), network(x0, i), rtol=1e-8)
     scores = chain.model(network, predicts="score")
@@ -372,7 +394,9 @@ def test_a_level_that_the_sde_lacks_is_refused():
     with pytest.raises(ValueError, match="level 0 has log SNR"):
         sd.NCSN.geometric(10, 0.001, 1.0).noise(sd.VE(), score)
     with pytest.raises(TypeError, match="traced settings"):
-        jax.jit(lambda b: sd.DDPM.linear(9).noise(sd.VP(beta_max=b), score)(jnp.ones((1, 1)), 0))(9.0)
+        jax.jit(lambda b: sd.DDPM.linear(9).noise(sd.VP(beta_max=b), score)(jnp.ones((1, 1)), 0))(
+            9.0
+        )
 
 
 def test_level_times_are_drawn_evenly():
@@ -392,7 +416,9 @@ def test_labels_say_which_level_it_is(sde):
     half = sd.Index(50)(sde, 0.5 * (t[3:4] + t[4:5]))
     np.testing.assert_allclose(half, 3.5, atol=1e-4)
     np.testing.assert_allclose(sd.Sigma()(sde, t), sde.sigma(t), rtol=1e-6)
-    np.testing.assert_allclose(sd.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        sd.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(sd.Scaled(999.0)(sde, t), 999 * t, rtol=1e-6)
     seen = []
     net = lambda x, label: (seen.append(label), x)[1]  # noqa: E731
@@ -428,7 +454,9 @@ def test_discrete_losses_tend_to_the_continuous_one():
     rest = lambda a2, s2: a2 * v / (a2 * v + s2)  # noqa: E731
     for sde, chain in ((sd.VP(), sd.DDPM), (sd.VE(), sd.NCSN)):
         with jax.enable_x64(True):
-            limit = float(np.mean(rest(np.asarray(sde.alpha(fine)) ** 2, np.asarray(sde.variance(fine)))))
+            limit = float(
+                np.mean(rest(np.asarray(sde.alpha(fine)) ** 2, np.asarray(sde.variance(fine))))
+            )
         errors = []
         for n in (100, 200, 400, 800):
             c = chain.from_sde(sde, n)
@@ -456,7 +484,9 @@ def ancestral_steps(chain, variance):
 def reverse_diffusion_steps(chain, sde):
     """Those of `ReverseDiffusionPredictor` from level i to i - 1, i > 0, under the SDE of these levels."""
     t = jnp.asarray(sde.level_times(chain.num_steps))
-    keep, pull, spread = (np.asarray(a) for a in sd.ReverseDiffusionPredictor().coefficients(sde, t[1:], t[:-1]))
+    keep, pull, spread = (
+        np.asarray(a) for a in sd.ReverseDiffusionPredictor().coefficients(sde, t[1:], t[:-1])
+    )
     score = -gaussian_noise(chain)[1:] / np.sqrt(chain.marginal_variances)[1:, None, None]
     return keep[:, None, None] * np.eye(2) + pull[:, None, None] * score, spread**2
 
@@ -492,6 +522,9 @@ def test_reverse_diffusion_and_ancestral_agree_to_first_order(kind, x64):
     for n in (800, 1600):
         chain = sd.DDPM.from_sde(sde, n, exact=True) if kind == "ddpm" else sd.NCSN.from_sde(sde, n)
         matrices, variances = ancestral_steps(chain, "posterior")
-        ancestral, reverse = law(chain, matrices[1:], variances[1:]), law(chain, *reverse_diffusion_steps(chain, sde))
+        ancestral, reverse = (
+            law(chain, matrices[1:], variances[1:]),
+            law(chain, *reverse_diffusion_steps(chain, sde)),
+        )
         errors.append(np.linalg.norm(ancestral - reverse))
     np.testing.assert_allclose(slopes(errors), 1.0, atol=0.06)

@@ -55,7 +55,9 @@ def test_a_block_is_what_the_paper_draws(x64):
     block = perturbed(TINY.build(SHAPE, rngs=nnx.Rngs(0)), 0.3).blocks[1]
     rng = np.random.default_rng(0)
     h, e = rng.normal(size=(1, 6, 16)), rng.normal(size=(1, 16))
-    p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block, nnx.Param)))
+    p = jax.tree.map(
+        lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block, nnx.Param))
+    )
 
     def dense(name, a):
         return a @ p[name]["kernel"] + p[name]["bias"]
@@ -82,12 +84,24 @@ def test_a_block_is_what_the_paper_draws(x64):
 @pytest.mark.slow
 def test_a_trained_one_knows_more_than_its_start(tmp_path):
     """Images of one of two constants: at its start the loss is the noise's, 1; the run's folder brings it back."""
-    data = np.where(np.arange(256) % 2, 0.5, -0.5)[:, None, None, None] * np.ones((1, 4, 4, 1), np.float32)
+    data = np.where(np.arange(256) % 2, 0.5, -0.5)[:, None, None, None] * np.ones(
+        (1, 4, 4, 1), np.float32
+    )
     net = dataclasses.replace(TINY, dropout=0.1, num_classes=2).build((4, 4, 1), rngs=nnx.Rngs(0))
-    training = sd.Training(steps=150, batch_size=64, learning_rate=3e-3, validate_every=150, log_every=50)
+    training = sd.Training(
+        steps=150, batch_size=64, learning_rate=3e-3, validate_every=150, log_every=50
+    )
     model = sd.ScoreModel(sd.VP(), net, sd.Noise())
     labels = np.arange(256, dtype=np.int32) % 2
-    fit = sd.fit(jax.random.key(0), model, data, cond=labels, training=training, run=tmp_path / "run", progress=False)
+    fit = sd.fit(
+        jax.random.key(0),
+        model,
+        data,
+        cond=labels,
+        training=training,
+        run=tmp_path / "run",
+        progress=False,
+    )
     assert fit.history[-1]["valid_loss"] < 0.5
     loaded = sd.load(tmp_path / "run")
     assert loaded.net.config == net.config
@@ -100,15 +114,19 @@ def test_a_trained_one_knows_more_than_its_start(tmp_path):
 
 def test_remat_and_bfloat16():
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.asarray([0.2, 0.9])
-    nets = [perturbed(dataclasses.replace(TINY, **change).build(SHAPE, rngs=nnx.Rngs(0)))
-            for change in ({}, {"remat": True}, {"dtype": "bfloat16"})]  # fmt: skip
+    nets = [
+        perturbed(dataclasses.replace(TINY, **change).build(SHAPE, rngs=nnx.Rngs(0)))
+        for change in ({}, {"remat": True}, {"dtype": "bfloat16"})
+    ]
     slope = jax.jit(lambda n: jax.grad(lambda x: jnp.sum(n(x, t) ** 2))(x))
     plain, remat, coarse = (slope(net) for net in nets)
     scale = float(jnp.abs(plain).max())
     np.testing.assert_allclose(remat, plain, atol=1e-5 * scale)
     assert 1e-4 < float(jnp.abs(coarse - plain).max()) / scale < 0.1
     assert coarse.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(nets[2], nnx.Param))} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(nets[2], nnx.Param))} == {
+        jnp.dtype(jnp.float32)
+    }
 
 
 @pytest.mark.parametrize(
@@ -118,7 +136,10 @@ def test_remat_and_bfloat16():
         (lambda: sd.DiTConfig().build((8, 1), rngs=nnx.Rngs(0)), "takes images"),
         (lambda: sd.DiTConfig(width=20, num_heads=3), "divides into num_heads = 3"),
         (lambda: sd.DiTConfig(dtype="half"), "dtype = 'half'"),
-        (lambda: TINY.build(SHAPE, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 4, 1)), jnp.ones(1)), r"build\(\(6, 4, 1\)"),
+        (
+            lambda: TINY.build(SHAPE, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 4, 1)), jnp.ones(1)),
+            r"build\(\(6, 4, 1\)",
+        ),
     ],
 )
 def test_bad_settings_are_refused_with_the_reason(call, message, unchecked):

@@ -38,7 +38,12 @@ def draws(divergence, matrix, n=4000):
 @pytest.mark.parametrize("kind", ["general", "of rank 2"])
 @pytest.mark.parametrize(
     "divergence",
-    [sd.Hutchinson(3), sd.Hutchinson(3, sd.Gaussian()), sd.HutchPlusPlus(1, 3), sd.HutchPlusPlus(3, 2)],
+    [
+        sd.Hutchinson(3),
+        sd.Hutchinson(3, sd.Gaussian()),
+        sd.HutchPlusPlus(1, 3),
+        sd.HutchPlusPlus(3, 2),
+    ],
     ids=repr,
 )
 def test_estimates_are_unbiased_and_know_their_error(divergence, kind, x64):
@@ -71,14 +76,20 @@ def test_signs_beat_normals_and_have_their_closed_form_variance(x64):
     """Var[v^T A v] = 2 |S|_F^2 for normals, less 2 Σ S_ii^2 for signs, S = (A + A^T) / 2; over 4000 draws, 10 %."""
     a = np.asarray(matrix_of("general"))
     s = 0.5 * (a + a.T)
-    for distribution, want in ((sd.Gaussian(), 2 * np.sum(s**2)),
-                               (sd.Rademacher(), 2 * (np.sum(s**2) - np.sum(np.diag(s) ** 2)))):  # fmt: skip
+    for distribution, want in (
+        (sd.Gaussian(), 2 * np.sum(s**2)),
+        (sd.Rademacher(), 2 * (np.sum(s**2) - np.sum(np.diag(s) ** 2))),
+    ):
         value, _ = draws(sd.Hutchinson(1, distribution), jnp.asarray(a))
         assert value.var(ddof=1) == pytest.approx(want, rel=0.1)
 
 
 def test_bad_settings_are_refused(unchecked):
-    for call in (lambda: sd.HutchPlusPlus(0), lambda: sd.HutchPlusPlus(1, 0), lambda: sd.ExactDivergence(0),
-                 lambda: sd.HutchPlusPlus(D + 1).probes(KEY, jnp.ones(D))):  # fmt: skip
+    for call in (
+        lambda: sd.HutchPlusPlus(0),
+        lambda: sd.HutchPlusPlus(1, 0),
+        lambda: sd.ExactDivergence(0),
+        lambda: sd.HutchPlusPlus(D + 1).probes(KEY, jnp.ones(D)),
+    ):
         with pytest.raises(ValueError, match=r"rank|num_probes|block_size"):
             call()

@@ -75,10 +75,14 @@ def test_frechet_distance_of_singular_covariances():
     assert frechet_distance(x, y) == pytest.approx(25.0)
     u, v = np.eye(40)[0], np.full(40, 40**-0.5)
     s, t = with_moments(np.zeros(2), np.diag([4.0, 9.0])).T[..., None]
-    assert frechet_distance(s * u, t * v + 1.0) == pytest.approx(40.0 + 4.0 + 9.0 - 2 * 6.0 * 40**-0.5, rel=1e-12)
+    assert frechet_distance(s * u, t * v + 1.0) == pytest.approx(
+        40.0 + 4.0 + 9.0 - 2 * 6.0 * 40**-0.5, rel=1e-12
+    )
     x = RNG.normal(size=(20, 64)) + 100.0
     assert frechet_distance(x, x[::-1]) == pytest.approx(0.0, abs=1e-11)
-    assert frechet_distance(jnp.asarray(x), np.asarray(jnp.asarray(x))) == pytest.approx(0.0, abs=1e-11)
+    assert frechet_distance(jnp.asarray(x), np.asarray(jnp.asarray(x))) == pytest.approx(
+        0.0, abs=1e-11
+    )
 
 
 def test_frechet_distance_of_one_law_is_its_bias():
@@ -87,7 +91,9 @@ def test_frechet_distance_of_one_law_is_its_bias():
     n, m = 12, 20
     c4 = [math.sqrt(2 / (k - 1)) * math.gamma(k / 2) / math.gamma((k - 1) / 2) for k in (n, m)]
     gap = np.square(c4[0] - c4[1]) + 2.0 - np.square(c4).sum()
-    draws = [frechet_distance(RNG.normal(size=(n, 1)), RNG.normal(size=(m, 1))) for _ in range(2000)]
+    draws = [
+        frechet_distance(RNG.normal(size=(n, 1)), RNG.normal(size=(m, 1))) for _ in range(2000)
+    ]
     assert_mean(draws, 1 / n + 1 / m + gap)
     n, m, k = 300, 500, 5
     draws = [frechet_distance(RNG.normal(size=(n, k)), RNG.normal(size=(m, k))) for _ in range(300)]
@@ -102,7 +108,9 @@ def test_kernel_distance_is_its_definition():
     """Against the double sums over i ≠ j, in unequal numbers."""
     x, y = RNG.normal(size=(7, 3)), RNG.normal(size=(5, 3)) + 0.5
     k = lambda a, b: (a @ b / 3 + 1.0) ** 3  # noqa: E731
-    within = lambda z: np.mean([k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j])  # noqa: E731
+    within = lambda z: np.mean(
+        [k(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]
+    )  # noqa: E731
     want = within(x) + within(y) - 2.0 * np.mean([k(a, b) for a in x for b in y])
     assert kernel_distance(x, y).value == pytest.approx(want, rel=1e-12)
 
@@ -114,11 +122,15 @@ def test_kernel_distances_error_is_least_squares():
     def fit(a, b, pairs):
         rows, columns = np.array(pairs).T
         design = np.eye(len(a) + len(b))[rows] + np.eye(len(a) + len(b))[columns]
-        table = (np.concatenate([a, b])[rows] * np.concatenate([a, b])[columns]).sum(axis=1) / 2 + 1.0
+        table = (np.concatenate([a, b])[rows] * np.concatenate([a, b])[columns]).sum(
+            axis=1
+        ) / 2 + 1.0
         effects, _, rank, _ = np.linalg.lstsq(design, table**3)
         return effects, np.sum((design @ effects - table**3) ** 2) / (len(table) - rank)
 
-    (of_x, pair_x), (of_y, pair_y) = (fit(z, z[:0], list(combinations(range(len(z)), 2))) for z in (x, y))
+    (of_x, pair_x), (of_y, pair_y) = (
+        fit(z, z[:0], list(combinations(range(len(z)), 2))) for z in (x, y)
+    )
     of_xy, pair_xy = fit(x, y, [(i, 7 + j) for i in range(7) for j in range(6)])
     variance = 4 * (np.var(of_x - of_xy[:7], ddof=1) - pair_x / 5 - pair_xy / 6) / 7
     variance += 4 * (np.var(of_y - of_xy[7:], ddof=1) - pair_y / 4 - pair_xy / 7) / 6
@@ -145,13 +157,20 @@ def test_kernel_distance_is_unbiased_and_knows_its_error(cov):
     k = len(cov)
     mean, other = np.full(k, 0.5), 0.5 * np.eye(k)
     pairs = zip(moments(np.zeros(k), other), moments(mean, cov), strict=True)
-    want = sum(math.comb(3, p) / k**p * np.sum((a - b) ** 2) for p, (a, b) in enumerate(pairs, start=1))
+    want = sum(
+        math.comb(3, p) / k**p * np.sum((a - b) ** 2) for p, (a, b) in enumerate(pairs, start=1)
+    )
     roots = np.linalg.cholesky(other), np.linalg.cholesky(cov)
-    draw = lambda: (RNG.normal(size=(30, k)) @ roots[0].T, RNG.normal(size=(50, k)) @ roots[1].T + mean)  # noqa: E731
+    draw = lambda: (
+        RNG.normal(size=(30, k)) @ roots[0].T,
+        RNG.normal(size=(50, k)) @ roots[1].T + mean,
+    )  # noqa: E731
     values, errors = repeat(kernel_distance, draw, 1500)
     assert_mean(values, want)
     assert_mean((values - want) ** 2 - errors**2, 0.0)
-    assert 5 * np.std((values - want) ** 2 - errors**2) / np.sqrt(1500) < 0.5 * np.var(values)  # it could have failed
+    assert 5 * np.std((values - want) ** 2 - errors**2) / np.sqrt(1500) < 0.5 * np.var(
+        values
+    )  # it could have failed
 
 
 def test_kernel_distance_of_one_law():
@@ -159,7 +178,9 @@ def test_kernel_distance_of_one_law():
     draw = lambda: (0.7 * RNG.normal(size=(30, 6)), 0.7 * RNG.normal(size=(50, 6)))  # noqa: E731
     values, errors = repeat(kernel_distance, draw, 1000)
     assert_mean(values, 0.0)
-    assert 0.95 < np.sqrt(np.mean(errors**2)) / np.std(values) < math.sqrt(2.0)  # 5 standard errors are 0.15
+    assert (
+        0.95 < np.sqrt(np.mean(errors**2)) / np.std(values) < math.sqrt(2.0)
+    )  # 5 standard errors are 0.15
 
 
 def test_kernel_distance_in_pieces_is_the_same(monkeypatch):
@@ -177,8 +198,12 @@ def test_sliced_wasserstein_of_a_shift_is_its_mean_projection():
     """W_1 of a shift by c along u is |<c, u>|, over all directions |c| Γ(d/2) / (√π Γ((d+1)/2)): 5 standard errors of
     4000 directions. In unequal numbers it is the same; in one dimension SciPy's."""
     x, c = RNG.normal(size=(500, 3)), np.array([2.0, 1.0, -2.0])
-    want = 3.0 * math.gamma(1.5) / (math.sqrt(math.pi) * math.gamma(2.0))  # = 3 / 2, uniform in [0, 3]
-    assert sliced_wasserstein(x, x + c, num_directions=4000) == pytest.approx(want, abs=5 * 3 / np.sqrt(12 * 4000))
+    want = (
+        3.0 * math.gamma(1.5) / (math.sqrt(math.pi) * math.gamma(2.0))
+    )  # = 3 / 2, uniform in [0, 3]
+    assert sliced_wasserstein(x, x + c, num_directions=4000) == pytest.approx(
+        want, abs=5 * 3 / np.sqrt(12 * 4000)
+    )
     once = sliced_wasserstein(x, x + c)
     assert sliced_wasserstein(x, np.repeat(x + c, 2, axis=0)) == pytest.approx(once, rel=0.02)
     one = RNG.normal(size=(300, 1))
@@ -200,9 +225,13 @@ def test_jackknife_knows_the_error_of_a_frechet_distance():
     x, y = RNG.normal(size=(60, 1)), 0.6 * RNG.normal(size=(80, 1)) + 1.0
     assert frechet_distance(x, y) == pytest.approx(frechet(x, y))
     estimate = partial(jackknife, frechet)
-    values, errors = repeat(estimate, lambda: (RNG.normal(size=x.shape), 0.6 * RNG.normal(size=y.shape) + 1.0), 250)
+    values, errors = repeat(
+        estimate, lambda: (RNG.normal(size=x.shape), 0.6 * RNG.normal(size=y.shape) + 1.0), 250
+    )
     assert_mean((values - values.mean()) ** 2 * 250 / 249 - errors**2, 0.0)
-    values, errors = repeat(estimate, lambda: (RNG.normal(size=x.shape), RNG.normal(size=y.shape)), 250)
+    values, errors = repeat(
+        estimate, lambda: (RNG.normal(size=x.shape), RNG.normal(size=y.shape)), 250
+    )
     assert 1.1 < np.sqrt(np.mean(errors**2)) / np.std(values) < 1.9
 
 
@@ -229,7 +258,10 @@ def test_pca_features_are_scikit_learns(whiten):
     np.testing.assert_allclose(again.features(x), features.features(x), atol=1e-9)
     mirrored = PCAFeatures.fit(2.0 - x, 4, whiten=whiten)
     np.testing.assert_allclose(mirrored.basis, features.basis, atol=1e-9)
-    others = [PCAFeatures.fit(x[:150], 4, whiten=whiten), PCAFeatures.fit(x + 1.0, 4, whiten=whiten)]
+    others = [
+        PCAFeatures.fit(x[:150], 4, whiten=whiten),
+        PCAFeatures.fit(x + 1.0, 4, whiten=whiten),
+    ]
     assert again.name == features.name not in [other.name for other in others]
 
 
@@ -240,7 +272,9 @@ def test_features_are_the_classifiers_hidden_layer():
     x = (data.train / 8.0 - 1.0).astype(np.float32)
     fit = partial(ClassifierFeatures.fit, x[:100], data.train_labels[:100], hidden=8)
     features, again, other = fit(), fit(), fit(seed=1)
-    logits = features.features(x) @ features.classifier.coefs_[1] + features.classifier.intercepts_[1]
+    logits = (
+        features.features(x) @ features.classifier.coefs_[1] + features.classifier.intercepts_[1]
+    )
     probability = np.exp(logits - logits.max(axis=1, keepdims=True))
     probability /= probability.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(features.confidence(x), probability.max(axis=1), rtol=1e-5)
@@ -261,7 +295,9 @@ def test_all_features_are_rows_of_float64():
 def test_ctrl_c_leaves_no_classifier_that_is_not_trained():
     """scikit-learn swallows it, and would hand back what it has."""
     labels = np.arange(2000) % 10
-    images = np.random.default_rng(0).normal(size=(2000, 64))  # noise: a thousand epochs would take a minute
+    images = np.random.default_rng(0).normal(
+        size=(2000, 64)
+    )  # noise: a thousand epochs would take a minute
     clock = threading.Timer(0.5, _thread.interrupt_main)
     clock.start()
     with pytest.raises(KeyboardInterrupt):
@@ -311,11 +347,15 @@ def test_wrong_models_leave_the_floor():
     spaces = [RawFeatures(), PCAFeatures.fit(train, 3)]
     rows = compare(jnp.asarray(samples + 1.5 * scale), train, test, spaces)
     names = "Fréchet distance", "kernel distance", "sliced Wasserstein"
-    assert [(r.distance, r.features) for r in rows] == [(name, space.name) for space in spaces for name in names]
+    assert [(r.distance, r.features) for r in rows] == [
+        (name, space.name) for space in spaces for name in names
+    ]
     for row in rows:
         assert row.value - row.floor > 3 * math.hypot(row.stderr, row.floor_stderr), row
     for row in compare(train, train, scale * RNG.normal(size=(300, 2, 2))):
-        if row.distance != "kernel distance":  # without bias it cannot be small for copies, only negative
+        if (
+            row.distance != "kernel distance"
+        ):  # without bias it cannot be small for copies, only negative
             assert row.value < 1e-9 < row.floor, row
 
 
@@ -323,10 +363,15 @@ def test_one_block_is_the_distance_itself_and_a_table_can_be_written():
     samples, train, test = (RNG.normal(size=(n, 3)) for n in (40, 60, 50))
     rows = compare(samples, train, test)
     assert rows[0].value == pytest.approx(frechet_distance(samples, train), rel=1e-9)
-    assert (rows[1].value, rows[1].stderr) == pytest.approx(kernel_distance(samples, train), rel=1e-9)
+    assert (rows[1].value, rows[1].stderr) == pytest.approx(
+        kernel_distance(samples, train), rel=1e-9
+    )
     assert rows == compare(samples, train, test)
     for row in rows:
-        assert dict(zip(Comparison.COLUMNS[5:], row.row()[5:], strict=True)) == {"rows": 40, "reference rows": 60}
+        assert dict(zip(Comparison.COLUMNS[5:], row.row()[5:], strict=True)) == {
+            "rows": 40,
+            "reference rows": 60,
+        }
         assert row.row()[:3] == [f"{row.distance}, raw", row.value, row.stderr]
         assert json.loads(json.dumps(dataclasses.asdict(row))) == dataclasses.asdict(row)
 
@@ -341,7 +386,9 @@ def test_gaussian_fit_is_scipys():
     np.testing.assert_allclose(fit.log_prob(x), want, rtol=1e-7)
     draws = fit.sample(0, 20_000)
     assert draws.shape == (20_000, 2, 1)
-    assert np.all(np.abs(draws[..., 0].mean(axis=0) - [1.0, -2.0]) < 5 * np.sqrt([2.0, 0.5]) / np.sqrt(20_000))
+    assert np.all(
+        np.abs(draws[..., 0].mean(axis=0) - [1.0, -2.0]) < 5 * np.sqrt([2.0, 0.5]) / np.sqrt(20_000)
+    )
 
 
 def test_digits_are_split_once_and_for_all():
@@ -360,8 +407,16 @@ def test_digits_are_split_once_and_for_all():
 def test_bad_samples_are_refused(unchecked):
     good = np.arange(8.0).reshape(4, 2)
     bad = np.where(good == 5.0, np.nan, good)
-    for distance in (frechet_distance, kernel_distance, sliced_wasserstein, partial(jackknife, frechet_distance)):
-        with pytest.raises(ValueError, match=r"y has 4 rows, 1 of them with NaN or infinity, the first at 2.*success"):
+    for distance in (
+        frechet_distance,
+        kernel_distance,
+        sliced_wasserstein,
+        partial(jackknife, frechet_distance),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"y has 4 rows, 1 of them with NaN or infinity, the first at 2.*success",
+        ):
             distance(good, bad)
         with pytest.raises(ValueError, match=r"x has shape \(4, 2\), y has \(4, 1\).*same space"):
             distance(good, good[:, :1])

@@ -21,9 +21,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def outcome(name, folder):
     """The numbers of the last line that the example prints, run in a folder of its own."""
-    done = subprocess.run([sys.executable, EXAMPLES / name], cwd=folder, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"PYTHONWARNINGS": "error::DeprecationWarning:__main__",
-                                           "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ
+        | {
+            "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
+    )
     assert done.returncode == 0, done.stderr
     return [float(number) for number in re.findall(r"\d+\.\d+", done.stdout.splitlines()[-1])]
 
@@ -45,18 +54,36 @@ def test_a_short_training_learns_where_the_data_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(30, 1), pytest.param((4, 5, 3, 1), marks=pytest.mark.slow)], ids=["signals", "volumes"]
+    "shape",
+    [(30, 1), pytest.param((4, 5, 3, 1), marks=pytest.mark.slow)],
+    ids=["signals", "volumes"],
 )
 def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
     """All entries of an example are equal: the loss falls far below that of a Gaussian with independent entries."""
     data = 0.5 * np.random.default_rng(0).normal(size=(96, *(1,) * len(shape))) * np.ones(shape)
-    unet = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1)
+    unet = sd.UNetConfig(
+        channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1
+    )
     net = unet.build(shape, rngs=nnx.Rngs(0))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(sigma_data=0.5))
-    training = sd.Training(steps=60, batch_size=31, learning_rate=1e-2, warmup=5, ema=0.5, log_every=10,
-                           steps_per_dispatch=1)  # fmt: skip
-    fit = sd.fit(jax.random.key(0), model, data, validation=0.0, training=training, run=tmp_path / "run",
-                 progress=False)  # fmt: skip
+    training = sd.Training(
+        steps=60,
+        batch_size=31,
+        learning_rate=1e-2,
+        warmup=5,
+        ema=0.5,
+        log_every=10,
+        steps_per_dispatch=1,
+    )
+    fit = sd.fit(
+        jax.random.key(0),
+        model,
+        data,
+        validation=0.0,
+        training=training,
+        run=tmp_path / "run",
+        progress=False,
+    )
     losses = [row["loss"] for row in fit.history]
     assert losses[-1] < 0.8 * losses[0], losses
     again = sd.load(tmp_path / "run")
@@ -70,7 +97,14 @@ def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
 def test_a_network_of_ones_own_is_trained_and_loaded(tmp_path):
     data = np.random.default_rng(0).normal(size=(64, 2))
     training = sd.Training(steps=4, batch_size=32, validate_every=4)
-    fit = sd.fit(jax.random.key(0), own_network.build(), data, training=training, run=tmp_path / "run", progress=False)
+    fit = sd.fit(
+        jax.random.key(0),
+        own_network.build(),
+        data,
+        training=training,
+        run=tmp_path / "run",
+        progress=False,
+    )
     again = sd.load(tmp_path / "run", model=own_network.build())
     x = jnp.asarray(data[:4], jnp.float32)
     np.testing.assert_array_equal(again(x, 0.5), fit.model(x, 0.5))

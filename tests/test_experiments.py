@@ -25,16 +25,41 @@ from scoresde.nets.ncsnpp import NCSNpp
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
-SHORT = ["--training.steps", "200", "--training.validate-every", "100", "--training.warmup", "20",
-         "--training.batch-size", "64", "--num-samples", "64", "--likelihood-tolerance", "1e-3",
-         "sampler:euler-maruyama", "--sampler.num-steps", "50",
-         "net:di-t-config", "--net.width", "64", "--net.depth", "2", "--net.num-heads", "2"]  # fmt: skip
+SHORT = [
+    "--training.steps",
+    "200",
+    "--training.validate-every",
+    "100",
+    "--training.warmup",
+    "20",
+    "--training.batch-size",
+    "64",
+    "--num-samples",
+    "64",
+    "--likelihood-tolerance",
+    "1e-3",
+    "sampler:euler-maruyama",
+    "--sampler.num-steps",
+    "50",
+    "net:di-t-config",
+    "--net.width",
+    "64",
+    "--net.depth",
+    "2",
+    "--net.num-heads",
+    "2",
+]
 
 
 def start(folder, *flags):
     environment = os.environ | {"COLUMNS": "200"}  # so that messages stand on one line
-    return subprocess.Popen([sys.executable, SCRIPT, "--runs", str(folder), *flags], text=True, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "--runs", str(folder), *flags],
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(process, timeout=400):
@@ -83,12 +108,20 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     assert "report.html" in out.splitlines()[-1]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 200
-    assert {"config.yaml", "metrics.jsonl", "checkpoints", "samples", "report.html", "results.json"} <= {
-        p.name for p in run.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints",
+        "samples",
+        "report.html",
+        "results.json",
+    } <= {p.name for p in run.iterdir()}
     # The fast form of the figures below: even 200 steps beat the fitted Gaussian by far on held-out digits.
     figures = json.loads((run / "results.json").read_text())["figures"]
-    assert figures["bits_per_dim"] + 5 * figures["bits_per_dim_stderr"] < figures["bits_per_dim_gaussian"]
+    assert (
+        figures["bits_per_dim"] + 5 * figures["bits_per_dim_stderr"]
+        < figures["bits_per_dim_gaussian"]
+    )
     assert figures["likelihood_failures"] == figures["sampling_failures"] == 0
     page = (run / "report.html").read_text()
     assert f"{figures['bits_per_dim']:.3f} ± {figures['bits_per_dim_stderr']:.3f}" in page
@@ -123,7 +156,11 @@ def experiment(monkeypatch, name):
 )
 def test_wrong_variables_are_named(monkeypatch, address, number, process, message):
     """Before anything waits for other processes; Ctrl-C is Python's again after it."""
-    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": number, "JAX_PROCESS_ID": process}
+    variables = {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": number,
+        "JAX_PROCESS_ID": process,
+    }
     for variable, text in variables.items():
         monkeypatch.delenv(variable, raising=False)
         if text is not None:
@@ -145,7 +182,9 @@ def test_the_ancestors_train_and_sample_at_the_same_levels(monkeypatch, name):
     n = settings.parameterization.label.num_steps
     assert n == settings.training.times.num_steps == settings.sampler.num_steps == module.LEVELS
     assert settings.likelihood_t_min == pytest.approx(settings.sde.level_times(n)[0], abs=1e-4)
-    assert all(sampler.t_min is None or sampler.t_min <= 1 / n for sampler in module.OTHERS.values())
+    assert all(
+        sampler.t_min is None or sampler.t_min <= 1 / n for sampler in module.OTHERS.values()
+    )
 
 
 def test_ddpm_from_scratch_has_the_librarys_objective(monkeypatch):
@@ -161,23 +200,42 @@ def test_ddpm_from_scratch_has_the_librarys_objective(monkeypatch):
     want = jnp.mean((eps - network(mean + std[:, None, None, None] * eps, i)) ** 2)
     assert float(module.loss(module.params, key, x0)) == pytest.approx(float(want), rel=1e-5)
     per_example = module.chain.loss(key, network, x0, i)
-    assert float(per_example.mean()) / 64 == pytest.approx(float(want), rel=0.5)  # other draws of 256 pixels
+    assert float(per_example.mean()) / 64 == pytest.approx(
+        float(want), rel=0.5
+    )  # other draws of 256 pixels
 
 
 @pytest.mark.slow
 def test_ddpm_from_scratch_beats_the_fitted_gaussian(tmp_path):
     """2.96 bits/dim; 300 steps and 40 digits, about 3 minutes."""
     picture = tmp_path / "samples.png"
-    command = [sys.executable, str(ROOT / "experiments" / "ddpm_from_scratch.py"), "--steps", "300", "--held-out", "40"]
-    done = subprocess.run([*command, "--picture", str(picture)], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "ddpm_from_scratch.py"),
+        "--steps",
+        "300",
+        "--held-out",
+        "40",
+    ]
+    done = subprocess.run(
+        [*command, "--picture", str(picture)], capture_output=True, text=True, check=True
+    )
     assert float(done.stdout.split("samples; ")[1].split()[0]) < 2.8
     assert picture.stat().st_size > 1000
 
 
 def figures_of(tmp_path, name, *flags):
     """Of a finished run of one of the digits experiments."""
-    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--runs", str(tmp_path), *flags]
-    subprocess.run(command, check=True, timeout=3600, capture_output=True, env=os.environ | {"COLUMNS": "200"})
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / f"{name}.py"),
+        "--runs",
+        str(tmp_path),
+        *flags,
+    ]
+    subprocess.run(
+        command, check=True, timeout=3600, capture_output=True, env=os.environ | {"COLUMNS": "200"}
+    )
     figures = json.loads((tmp_path / name / "results.json").read_text())["figures"]
     print(name, *flags, figures)
     return figures
@@ -223,8 +281,17 @@ def test_fashion_smoke(tmp_path, name):
     Two steps leave EDM's untrained network, whose model is N(0, 0.7^2) exactly: of uniform pixels on [-1, 1] it has
     7 + log2(0.7 sqrt(2 pi)) + log2(e) (1/3) / (2 0.49) = 8.30 bits/dim; the error over 8 x 36 pixels is 0.03.
     """
-    environment = os.environ | {"SCORESDE_CACHE": str(tmp_path / "none"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), "--smoke", "--runs", str(tmp_path)]
+    environment = os.environ | {
+        "SCORESDE_CACHE": str(tmp_path / "none"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / f"{name}.py"),
+        "--smoke",
+        "--runs",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
     assert done.returncode == 0, done.stderr
     run = tmp_path / f"{name}_smoke"
@@ -247,9 +314,14 @@ def test_fashion_smoke(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",  # the slow ones run the code of another, with other numbers
-    ["cifar10_vp", pytest.param("cifar10_subvp", marks=pytest.mark.slow), "cifar10_ve",
-     pytest.param("celeba64_ve", marks=pytest.mark.slow), "ffhq256_ve"],
-)  # fmt: skip
+    [
+        "cifar10_vp",
+        pytest.param("cifar10_subvp", marks=pytest.mark.slow),
+        "cifar10_ve",
+        pytest.param("celeba64_ve", marks=pytest.mark.slow),
+        "ffhq256_ve",
+    ],
+)
 def test_photographs_smoke(monkeypatch, tmp_path, name):
     """From images through training, sampling and likelihood to the page, in a network of the experiment's own kind.
 
@@ -265,7 +337,9 @@ def test_photographs_smoke(monkeypatch, tmp_path, name):
     figures = json.loads((run / "results.json").read_text())["figures"]
     low, sde = 0.0 if isinstance(settings.sde, sd.VE) else -1.0, settings.sde
     scale = float(sde.alpha(1.0) / sde.alpha(1e-2))
-    prior = 0.5 * math.log(2.0 * math.pi * float(sde.variance(1.0))) + scale**2 / 3.0 / (2.0 * float(sde.variance(1.0)))
+    prior = 0.5 * math.log(2.0 * math.pi * float(sde.variance(1.0))) + scale**2 / 3.0 / (
+        2.0 * float(sde.variance(1.0))
+    )
     want = (prior - math.log(scale)) / math.log(2.0) + math.log2(256 / (1.0 - low))
     assert figures["bits_per_dim"] == pytest.approx(want, abs=0.02)
     assert figures["likelihood_failures"] == figures["sampling_failures"] == 0
@@ -285,8 +359,17 @@ def test_photographs_train(monkeypatch, tmp_path, name):
     (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
     settings = module.photographs.reduced(kind(smoke=True))
     task = module.photographs.PhotographTask.build(settings)
-    model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(jax.random.key(0), task.shape)
-    fit = sd.fit(jax.random.key(1), model, task.train, prepare=task.prepare, training=settings.training, run=tmp_path)
+    model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(
+        jax.random.key(0), task.shape
+    )
+    fit = sd.fit(
+        jax.random.key(1),
+        model,
+        task.train,
+        prepare=task.prepare,
+        training=settings.training,
+        run=tmp_path,
+    )
     assert [row["step"] for row in fit.history] == [1, 2]
     assert np.mean([row["loss"] for row in fit.history]) == pytest.approx(1.0, abs=0.21)
 
@@ -308,7 +391,13 @@ def test_photographs_are_the_papers(monkeypatch):
         assert (t.ema, t.batch_size, t.steps, found.size) == (ema, batch, steps, size), name
         sampler, sde = found.sampler, found.sde
         if isinstance(sde, sd.VE):
-            about = (sde.sigma_min, sde.sigma_max, sampler.corrector.rule.snr, sampler.num_steps, sampler.t_min)
+            about = (
+                sde.sigma_min,
+                sde.sigma_max,
+                sampler.corrector.rule.snr,
+                sampler.num_steps,
+                sampler.t_min,
+            )
             end = {
                 "cifar10_ve": (50.0, 0.16, 1000),
                 "celeba64_ve": (90.0, 0.17, 1000),
@@ -316,11 +405,20 @@ def test_photographs_are_the_papers(monkeypatch):
             }
             assert about == (0.01, *end[name], 1e-5)
         else:
-            assert (sde.beta_min, sde.beta_max, sampler.num_steps, sampler.t_min) == (0.1, 20.0, 1000, 1e-3)
-        scale = 2 / (3 * size**2) if isinstance(found.sde, sd.VE) else 1.0  # clips the gradient of half the sum to 1
+            assert (sde.beta_min, sde.beta_max, sampler.num_steps, sampler.t_min) == (
+                0.1,
+                20.0,
+                1000,
+                1e-3,
+            )
+        scale = (
+            2 / (3 * size**2) if isinstance(found.sde, sd.VE) else 1.0
+        )  # clips the gradient of half the sum to 1
         assert (t.learning_rate, t.warmup, t.final_rate) == (2e-4, 5_000, 1.0)
         assert (t.clip, t.epsilon) == pytest.approx((scale, 1e-8 * scale), rel=1e-12)
-        net = nnx.eval_shape(lambda net=found.net, size=size: net.build((size, size, 3), rngs=nnx.Rngs(0)))
+        net = nnx.eval_shape(
+            lambda net=found.net, size=size: net.build((size, size, 3), rngs=nnx.Rngs(0))
+        )
         leaves = jax.tree.leaves(nnx.state(net, nnx.Not(nnx.RngState)))
         assert count is None or sum(leaf.size for leaf in leaves) == count
 
@@ -330,7 +428,9 @@ def test_adam_of_the_mean_takes_the_steps_of_half_the_sum(monkeypatch):
     base = sd.Training(warmup=0)
     ours = experiment(monkeypatch, "photographs").of_half_sum(base, 32)
     rng = np.random.default_rng(0)
-    gradients = [jnp.asarray(scale * rng.normal(size=50), jnp.float32) for scale in (3.0, 1e-7, 1e-8, 1e-2)]
+    gradients = [
+        jnp.asarray(scale * rng.normal(size=50), jnp.float32) for scale in (3.0, 1e-7, 1e-8, 1e-2)
+    ]
     steps = []
     for training, factor in ((base, 1.0), (ours, 2 / 3072)):
         optimizer = training.optimizer()
@@ -346,19 +446,25 @@ def test_photographs_take_the_flags_they_recommend(monkeypatch):
     """Smaller settings from any sampler and any number of parts; no data are no data."""
     photographs = experiment(monkeypatch, "photographs")
     training = dataclasses.replace(photographs.ADAM, accumulate=4)
-    small = photographs.reduced(photographs.Photographs(training=training, sampler=sd.ProbabilityFlow()))
+    small = photographs.reduced(
+        photographs.Photographs(training=training, sampler=sd.ProbabilityFlow())
+    )
     assert small.training.batch_size == 12
     with pytest.raises(ValueError, match="--data FOLDER"):
         photographs.load(photographs.Photographs(data=""))
     with pytest.raises(FileNotFoundError, match="--download"):
         photographs.load(photographs.Photographs(data_dir="/nowhere"))
-    with pytest.raises(FileNotFoundError, match="there is no folder /misspelt: write --data FOLDER"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no folder /misspelt: write --data FOLDER"
+    ):
         photographs.load(photographs.Photographs(data="/misspelt"))
     for name in ("cifar10_vp", "cifar10_subvp", "cifar10_ve", "celeba64_ve", "ffhq256_ve"):
         module = experiment(monkeypatch, name)
         (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
         flags = set(re.findall(r"--[a-z][a-z.-]*[a-z]", module.__doc__))
-        assert flags <= {"--help", "--smoke", "--download", "--name", "--data"} | options(kind), name
+        assert flags <= {"--help", "--smoke", "--download", "--name", "--data"} | options(kind), (
+            name
+        )
 
 
 def options(kind, prefix="--"):

@@ -45,12 +45,20 @@ def flows():
     with jax.enable_x64(True):
         for name, sde in {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE()}.items():
             start = sde.prior_std() * jnp.linspace(-1.5, 1.5, 7)[:, None]
-            exact = sd.ProbabilityFlow(rtol=1e-12, atol=1e-12, t_min=0.01, denoise=False, variable=sd.InLogSNR())
-            found[name] = sde, start, sd.sample(KEY, exact, sde, PAIR.score(sde), start.shape, x1=start).x
+            exact = sd.ProbabilityFlow(
+                rtol=1e-12, atol=1e-12, t_min=0.01, denoise=False, variable=sd.InLogSNR()
+            )
+            found[name] = (
+                sde,
+                start,
+                sd.sample(KEY, exact, sde, PAIR.score(sde), start.shape, x1=start).x,
+            )
     return found
 
 
-@pytest.mark.parametrize(("name", "process"), list(zip(ORDERS, itertools.cycle(["vp", "subvp", "ve"]))))
+@pytest.mark.parametrize(
+    ("name", "process"), list(zip(ORDERS, itertools.cycle(["vp", "subvp", "ve"])))
+)
 def test_order_of_convergence_by_halving_the_step(name, process, flows, x64):
     """Slopes of the error against the flow on a mixture. One wrong symbol costs an order: 0.1 is what they may lack."""
     (sampler, order), (sde, start, exact) = ORDERS[name], flows[process]
@@ -93,7 +101,12 @@ def lagrange(nodes, j, u):
 def adams(start, end, rate, nodes):
     """c_j by SciPy's adaptive quadrature."""
     return [
-        quad(lambda u, j=j: rate * math.exp(-rate * (end - u)) * lagrange(nodes, j, u), start, end, epsabs=1e-13)[0]
+        quad(
+            lambda u, j=j: rate * math.exp(-rate * (end - u)) * lagrange(nodes, j, u),
+            start,
+            end,
+            epsabs=1e-13,
+        )[0]
         for j in range(len(nodes))
     ]
 
@@ -112,7 +125,9 @@ def recursion(sde, times, order, eta, corrector=False, weights="exact"):
         if corrector and base is not None:
             nodes = [lam[i], *lam[i - 1 :: -1][:order]] if i > 0 else [lam[i]]
             c = adams(lam[i - 1], lam[i], 1.0 + eta, nodes)
-            x = base + sum((alpha[i] * c[j] * known[j] for j in range(len(nodes))), Linear.zero(len(times)))
+            x = base + sum(
+                (alpha[i] * c[j] * known[j] for j in range(len(nodes))), Linear.zero(len(times))
+            )
         h = lam[i + 1] - lam[i]
         nodes = lam[i::-1][:order]
         if weights == "midpoint" and len(nodes) == 2:
@@ -121,14 +136,20 @@ def recursion(sde, times, order, eta, corrector=False, weights="exact"):
         else:
             c = adams(lam[i], lam[i + 1], 1.0 + eta, nodes)
         noise = sigma[i + 1] * math.sqrt(-math.expm1(-2 * eta * h))
-        base = (sigma[i + 1] / sigma[i] * math.exp(-eta * h)) * x + noise * Linear.noise(len(times), i)
-        x = base + sum((alpha[i + 1] * c[j] * known[j] for j in range(len(nodes))), Linear.zero(len(times)))
+        base = (sigma[i + 1] / sigma[i] * math.exp(-eta * h)) * x + noise * Linear.noise(
+            len(times), i
+        )
+        x = base + sum(
+            (alpha[i + 1] * c[j] * known[j] for j in range(len(nodes))), Linear.zero(len(times))
+        )
         states.append(x)
     return states
 
 
 @pytest.mark.parametrize(
-    "i", range(len(SOLVERS)), ids=lambda i: "{0.order}-{0.eta}-{0.corrector}-{0.weights}".format(SOLVERS[i])
+    "i",
+    range(len(SOLVERS)),
+    ids=lambda i: "{0.order}-{0.eta}-{0.corrector}-{0.weights}".format(SOLVERS[i]),
 )
 def test_every_step_is_the_formulas(i, x64):
     """Given the same noise, the state after each of 12 coarse steps is the formula's, weights by another quadrature.
@@ -138,14 +159,18 @@ def test_every_step_is_the_formulas(i, x64):
     check_steps([*PROCESSES.values()][i % len(PROCESSES)], SOLVERS[i], sd.UniformLogSNR())
 
 
-@pytest.mark.parametrize("solver", SOLVERS[2::3], ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}-{s.weights}")
+@pytest.mark.parametrize(
+    "solver", SOLVERS[2::3], ids=lambda s: f"{s.order}-{s.eta}-{s.corrector}-{s.weights}"
+)
 @pytest.mark.filterwarnings("ignore:order")
 def test_every_step_is_the_formulas_on_unequal_steps(solver, x64):
     check_steps(sd.VP(), solver, sd.Uniform())
 
 
 def check_steps(any_sde, solver, grid):
-    solver = dataclasses.replace(solver, num_steps=12, t_min=T_MIN, grid=grid, denoise=False, save_path=True)
+    solver = dataclasses.replace(
+        solver, num_steps=12, t_min=T_MIN, grid=grid, denoise=False, save_path=True
+    )
     times = np.asarray(grid(any_sde, 12, T_MIN), np.float64)
     x1 = any_sde.prior_sample(jax.random.key(1), (3, 2))
     out = solver(KEY, any_sde, gaussian_score(any_sde, M, V), x1)
@@ -153,14 +178,18 @@ def check_steps(any_sde, solver, grid):
     noises = [normal_like(fold_in_examples(keys, i), x1) for i in range(12)]
     states = recursion(any_sde, times, solver.order, solver.eta, solver.corrector, solver.weights)
     scale = float(any_sde.prior_std())
-    if solver.corrector:  # the path holds states as predicted; the last is compared, as the corrections lead to it
+    if (
+        solver.corrector
+    ):  # the path holds states as predicted; the last is compared, as the corrections lead to it
         np.testing.assert_allclose(out.x, states[-1].at(x1, noises), atol=1e-9 * scale)
     else:
         for i, state in enumerate(states):
             np.testing.assert_allclose(out.path.x[:, i], state.at(x1, noises), atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize(("order", "corrector", "weak"), [(1, False, 1.0), (2, False, 2.0), (1, True, 2.0)])
+@pytest.mark.parametrize(
+    ("order", "corrector", "weak"), [(1, False, 1.0), (2, False, 2.0), (1, True, 2.0)]
+)
 def test_weak_order_with_noise(order, corrector, weak):
     """The variance after eta = 1 steps tends to the exact one at the method's order, in uniform log SNR."""
     sde, errors = sd.VP(), []
@@ -191,9 +220,15 @@ def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
         ratio = (any_sde.alpha(t) * any_sde.sigma(s) / (any_sde.alpha(s) * any_sde.sigma(t))) ** 2
         v = eta**2 * (1.0 - ratio) * any_sde.sigma(s) ** 2
         z = normal_like(fold_in_examples(keys, i), x)
-        x = any_sde.alpha(s) * denoised + jnp.sqrt(any_sde.sigma(s) ** 2 - v) * noise + jnp.sqrt(v) * z
+        x = (
+            any_sde.alpha(s) * denoised
+            + jnp.sqrt(any_sde.sigma(s) ** 2 - v) * noise
+            + jnp.sqrt(v) * z
+        )
         np.testing.assert_allclose(out.path.x[:, i + 1], x, atol=1e-11 * 50)
-    np.testing.assert_allclose(out.path.denoised[:, -1], sd.denoise(any_sde, score, x, times[-1]), atol=1e-9)
+    np.testing.assert_allclose(
+        out.path.denoised[:, -1], sd.denoise(any_sde, score, x, times[-1]), atol=1e-9
+    )
     np.testing.assert_array_equal(out.x, out.path.denoised[:, -1])
 
 
@@ -212,7 +247,9 @@ def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
     sde, score = sd.VP(), mixture.score(sd.VP())
     x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.UniformLogSNR()(sd.VP(), 8, 1e-2))
     times = times + np.array([0, *np.linspace(0.003, 0.001, 7), 0])  # unequal steps
-    settings = sd.DPMSolverPP(2, 8, weights="midpoint", t_min=1e-2, grid=sd.GivenTimes(tuple(times)), denoise=False)
+    settings = sd.DPMSolverPP(
+        2, 8, weights="midpoint", t_min=1e-2, grid=sd.GivenTimes(tuple(times)), denoise=False
+    )
     out, before, last = settings(KEY, sde, score, x).x, None, None
     lam = lambda_of(sde, times)
     for i in range(8):
@@ -228,12 +265,16 @@ def test_sde_dpm_solver_pp_2m_is_its_formula(mixture, x64):
     """sigma_s/sigma_t e^{-h} x + C D + C (D - D_prev) / 2r + sigma_s sqrt(1 - e^{-2h}) z, C = alpha_s (1 - e^{-2h})."""
     sde, score = sd.SubVP(), mixture.score(sd.SubVP())
     x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.UniformLogSNR()(sd.SubVP(), 8, 1e-2))
-    out = sd.DPMSolverPP(2, 8, eta=1.0, weights="midpoint", t_min=1e-2, denoise=False)(KEY, sde, score, x).x
+    out = sd.DPMSolverPP(2, 8, eta=1.0, weights="midpoint", t_min=1e-2, denoise=False)(
+        KEY, sde, score, x
+    ).x
     lam, keys, before = lambda_of(sde, times), example_keys(KEY, 4), None
     for i in range(8):
         t, s, h = times[i], times[i + 1], lam[i + 1] - lam[i]
         new = sd.denoise(sde, score, x, t)
-        moved = sde.sigma(s) / sde.sigma(t) * math.exp(-h) * x - sde.alpha(s) * math.expm1(-2 * h) * new
+        moved = (
+            sde.sigma(s) / sde.sigma(t) * math.exp(-h) * x - sde.alpha(s) * math.expm1(-2 * h) * new
+        )
         if before is not None:
             r = (lam[i] - lam[i - 1]) / h
             moved = moved - 0.5 * sde.alpha(s) * math.expm1(-2 * h) * (new - before) / r
@@ -298,18 +339,31 @@ def test_unipc_3_is_its_algorithm(mixture, x64):
         (lambda: sd.Heun(num_steps=0), "num_steps = 0"),
         (lambda: sd.UniPC(t_min=0.5, start=0.4), "not below start"),
         (lambda: sd.DDIM(start=1.2), "beyond the prior"),
-        (lambda: sd.DDIM(t_min=0.0)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))), "infinite log SNR"),
+        (
+            lambda: sd.DDIM(t_min=0.0)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
+            "infinite log SNR",
+        ),
         (lambda: sd.GivenTimes((1.0, 0.2, 0.5)), "falling"),
         (lambda: sd.GivenTimes((1.5, 0.1)), r"times lie in \[0, 1\]"),
-        (lambda: sd.Ancestral(5, start=0.1)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
-         "t_min = None with num_steps = 5 .* t = 0.2, which is not below start = 0.1"),
-        (lambda: sd.EulerMaruyama(1, t_min=None)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
-         "t_min = None with num_steps = 1 "),
-        (lambda: sd.DDIM(grid=sd.GivenTimes((1.0, 0.5, 1e-3)))(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
-         "num_steps=2"),
+        (
+            lambda: sd.Ancestral(5, start=0.1)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
+            "t_min = None with num_steps = 5 .* t = 0.2, which is not below start = 0.1",
+        ),
+        (
+            lambda: sd.EulerMaruyama(1, t_min=None)(
+                KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))
+            ),
+            "t_min = None with num_steps = 1 ",
+        ),
+        (
+            lambda: sd.DDIM(grid=sd.GivenTimes((1.0, 0.5, 1e-3)))(
+                KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))
+            ),
+            "num_steps=2",
+        ),
         (lambda: sd.Karras(rho=0.0), "rho"),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_are_refused_with_the_reason(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -320,7 +374,11 @@ GRIDS = [
     (VP, sd.Exponential(50, order=2, eta=1.0, grid=UNIFORM), True),  # +78 %
     (VP, sd.Exponential(400, order=3, eta=1.0, grid=UNIFORM, t_min=1e-5), True),  # +183 %
     (VP, sd.Exponential(50, order=3, eta=1.0, corrector=True, grid=UNIFORM), True),
-    (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.GivenTimes(tuple(np.linspace(1.0, 1e-3, 51)))), True),
+    (
+        VP,
+        sd.Exponential(50, order=2, eta=1.0, grid=sd.GivenTimes(tuple(np.linspace(1.0, 1e-3, 51)))),
+        True,
+    ),
     (VE, sd.Exponential(50, order=2, eta=1.0, grid=sd.Karras(rho=3.0)), True),
     (VP, sd.Exponential(400, order=2, eta=1.0, grid=UNIFORM), False),
     (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.Quadratic()), False),
@@ -361,7 +419,10 @@ def test_the_warning_is_one_and_points_at_the_caller():
     for grid in (UNIFORM, lambda sde, n, t_min: np.linspace(1.0, t_min, n + 1)):
         (caught,) = warnings_of(sd.DPMSolverPP(2, 50, eta=1.0, grid=grid), VP)
         assert caught.filename == __file__
-    for solver in (sd.DPMSolverPP(2, 50, grid=UNIFORM), sd.DDIM(1.0, 50, grid=UNIFORM)):  # without noise; order 1
+    for solver in (
+        sd.DPMSolverPP(2, 50, grid=UNIFORM),
+        sd.DDIM(1.0, 50, grid=UNIFORM),
+    ):  # without noise; order 1
         assert not warnings_of(solver, VP)
 
 
@@ -372,7 +433,9 @@ def test_learnt_schedules_differentiate_through_every_solver(mixture):
         run = jax.jit(lambda b, s=sampler: jnp.sum(s(KEY, sd.VP(beta_max=b), score, x1).x))
         gradient = float(jax.grad(run)(10.0))
         assert gradient == pytest.approx((float(run(10.1)) - float(run(9.9))) / 0.2, rel=0.05)
-        np.testing.assert_allclose(run(10.0), jnp.sum(sampler(KEY, sd.VP(beta_max=10.0), score, x1).x), rtol=1e-3)
+        np.testing.assert_allclose(
+            run(10.0), jnp.sum(sampler(KEY, sd.VP(beta_max=10.0), score, x1).x), rtol=1e-3
+        )
 
 
 def test_ring_is_drawn_in_twenty_evaluations():
@@ -381,7 +444,10 @@ def test_ring_is_drawn_in_twenty_evaluations():
     x1 = sde.prior_sample(KEY, (500, 2))
     exact = sd.sample(KEY, sd.ProbabilityFlow(), sde, mixture.score(sde), (500, 2), x1=x1).x
     error = {}
-    for name, sampler in {"2M": sd.DPMSolverPP(num_steps=19), "DDIM": sd.DDIM(num_steps=19)}.items():
+    for name, sampler in {
+        "2M": sd.DPMSolverPP(num_steps=19),
+        "DDIM": sd.DDIM(num_steps=19),
+    }.items():
         x = sd.sample(KEY, sampler, sde, mixture.score(sde), (500, 2), x1=x1).x
         error[name] = float(jnp.median(jnp.linalg.norm(x - exact, axis=1)))
     assert error["2M"] < 0.5 * error["DDIM"]
@@ -396,8 +462,13 @@ def test_one_long_step_is_finite(eta):
     for sde in (sd.SubVP(), sd.DDPM.linear(1000).to_sde(exact=True)):
         out = sd.sample(KEY, sd.DDIM(eta, 1, t_min=1e-5), sde, gaussian_score(sde, M, V), (4, 2))
         assert bool(jnp.isfinite(out.x).all())
-    run = jax.jit(lambda b: sd.DDIM(eta, 1, t_min=1e-5)(KEY, sd.VP(beta_max=b), gaussian_score(sd.VP(), M, V),
-                                                        jnp.ones((2, 2))).x)  # fmt: skip
+    run = jax.jit(
+        lambda b: (
+            sd.DDIM(eta, 1, t_min=1e-5)(
+                KEY, sd.VP(beta_max=b), gaussian_score(sd.VP(), M, V), jnp.ones((2, 2))
+            ).x
+        )
+    )
     assert bool(jnp.isfinite(run(20.0)).all())
 
 
@@ -407,7 +478,9 @@ def test_settings_that_are_arrays_are_numbers_to_sample(mixture):
     for sampler in (sd.UniPC(3, 30), sd.Restart(10, (sd.Interval(0.1, 1.0, 2, 1),))):
         plain = sd.sample(KEY, sampler, sd.VP(), score, (4, 2)).x
         for value in (jnp.asarray(20.0), np.float64(20.0)):
-            np.testing.assert_array_equal(sd.sample(KEY, sampler, sd.VP(beta_max=value), score, (4, 2)).x, plain)
+            np.testing.assert_array_equal(
+                sd.sample(KEY, sampler, sd.VP(beta_max=value), score, (4, 2)).x, plain
+            )
     model = sd.DDPM.cosine(50).model(lambda x, i: 0.1 * x)
     out = sd.sample(KEY, sd.Restart(8, (sd.Interval(0.1, 1.0, 2, 1),)), model.sde, model, (2, 2))
     assert bool(out.success.all())
@@ -416,7 +489,9 @@ def test_settings_that_are_arrays_are_numbers_to_sample(mixture):
 @pytest.mark.usefixtures("unchecked")
 def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
     sde, score = sd.VP(), mixture.score(sd.VP())
-    draw = lambda grid, **settings: sd.sample(KEY, sd.DDIM(0.0, 4, grid=grid, **settings), sde, score, (2, 2)).x  # noqa: E731
+    draw = lambda grid, **settings: (
+        sd.sample(KEY, sd.DDIM(0.0, 4, grid=grid, **settings), sde, score, (2, 2)).x
+    )  # noqa: E731
     want = draw(sd.Uniform())
     for grid in (
         lambda sde, n, t_min: jnp.linspace(1.0, t_min, n + 1),
@@ -436,26 +511,39 @@ def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
 def test_settings_of_other_kinds_serve_or_are_refused(mixture):
     sde, score = sd.VP(), mixture.score(sd.VP())
     half = sd.sample(KEY, sd.DDIM(eta=0.5), sde, score, (2, 2)).x
-    np.testing.assert_allclose(sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2)).x, half, atol=1e-6)
-    traced = jax.vmap(lambda eta: sd.sample(KEY, sd.DDIM(eta=eta), sde, score, (2, 2)).x)(jnp.asarray([0.0, 0.5]))
+    np.testing.assert_allclose(
+        sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2)).x, half, atol=1e-6
+    )
+    traced = jax.vmap(lambda eta: sd.sample(KEY, sd.DDIM(eta=eta), sde, score, (2, 2)).x)(
+        jnp.asarray([0.0, 0.5])
+    )
     np.testing.assert_allclose(traced[1], half, rtol=1e-3, atol=1e-4)
     plain = sd.sample(KEY, sd.DDIM(), sde, score, (2, 2)).x
     np.testing.assert_allclose(traced[0], plain, rtol=1e-3, atol=1e-4)
     for times in (np.linspace(1.0, 0.1, 4), [1.0, 0.4, 0.1], jnp.linspace(1.0, 0.1, 4)):
         for build in (sd.DDIM, sd.UniPC, sd.Heun):
             with pytest.raises(
-                TypeError, match=rf"sd\.GivenTimes\(times\), with num_steps={len(times) - 1}, start=1, "
+                TypeError,
+                match=rf"sd\.GivenTimes\(times\), with num_steps={len(times) - 1}, start=1, ",
             ):
                 build(grid=times)
     for name in ("start", "churn"):
         with pytest.raises(TypeError, match=f"{name} is traced"):
-            jax.vmap(lambda value, name=name: sd.Heun(**{name: value})(KEY, sde, score, jnp.ones((2, 2))).x)(
-                jnp.ones(2)
-            )
-    assert sd.Restart(8, [sd.Interval()]).intervals == sd.Restart(8, sd.Interval()).intervals == (sd.Interval(),)
+            jax.vmap(
+                lambda value, name=name: (
+                    sd.Heun(**{name: value})(KEY, sde, score, jnp.ones((2, 2))).x
+                )
+            )(jnp.ones(2))
+    assert (
+        sd.Restart(8, [sd.Interval()]).intervals
+        == sd.Restart(8, sd.Interval()).intervals
+        == (sd.Interval(),)
+    )
     assert isinstance(sd.GivenTimes(np.linspace(1.0, 0.1, 4)).times, tuple)
     with pytest.raises(ValueError, match="num_steps=5"):
-        sd.Ancestral(4, t_min=1e-3, grid=sd.GivenTimes(np.geomspace(1.0, 1e-3, 5)))(KEY, sde, score, jnp.ones((2, 2)))
+        sd.Ancestral(4, t_min=1e-3, grid=sd.GivenTimes(np.geomspace(1.0, 1e-3, 5)))(
+            KEY, sde, score, jnp.ones((2, 2))
+        )
     for sampler in (sd.ProbabilityFlow, sd.AdaptiveSDE):
         with pytest.raises(TypeError, match="t_min is None"):
             sampler(t_min=None)

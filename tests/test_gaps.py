@@ -19,9 +19,19 @@ def test_with_the_law_known_the_gaps_close_exactly(any_sde, x64):
     """log_prob - prior - truncation is log p_0, in nats, to the solver's tolerance."""
     mixture = ring()
     x0, t_min = mixture.sample(KEY, 12), 1e-3
-    out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x0, divergence=sd.ExactDivergence(), rtol=1e-9,
-                            atol=1e-9, t_min=t_min)  # fmt: skip
-    found = sd.gaps(KEY, any_sde, mixture.score(any_sde), x0, out, log_prob=partial(mixture.log_prob, any_sde))
+    out = sd.log_likelihood(
+        KEY,
+        any_sde,
+        mixture.score(any_sde),
+        x0,
+        divergence=sd.ExactDivergence(),
+        rtol=1e-9,
+        atol=1e-9,
+        t_min=t_min,
+    )
+    found = sd.gaps(
+        KEY, any_sde, mixture.score(any_sde), x0, out, log_prob=partial(mixture.log_prob, any_sde)
+    )
     assert found.exact
     want = mixture.log_prob(any_sde, x0, 0.0)
     np.testing.assert_allclose(out.log_prob - found.prior - found.truncation, want, atol=1e-6)

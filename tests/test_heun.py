@@ -26,7 +26,9 @@ def test_the_grid_is_edms(x64):
     """Its published sigmas, .002 … 80 in 18 levels; under VP the same ratios sigma / alpha between its own ends."""
     times = np.asarray(sd.Karras()(EDM_SDE, 17, 0.0))
     np.testing.assert_allclose(EDM_SDE.sigma(times), edm_sigmas(), rtol=1e-10)
-    np.testing.assert_allclose(np.asarray(EDM_SDE.sigma(times))[[0, 1, -1]], [80.0, 57.586, 0.002], rtol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(EDM_SDE.sigma(times))[[0, 1, -1]], [80.0, 57.586, 0.002], rtol=1e-4
+    )
     sde = sd.VP()
     times = np.asarray(sd.Karras(rho=3.0)(sde, 9, 1e-3, 0.8))
     ratio = np.asarray(sde.sigma(times) / sde.alpha(times))
@@ -37,7 +39,11 @@ def test_the_grid_is_edms(x64):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"churn": 6.0}, {"churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "noise_scale": 1.003}],
+    [
+        {},
+        {"churn": 6.0},
+        {"churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "noise_scale": 1.003},
+    ],
     ids=["ode", "churn", "edm's churn"],
 )
 def test_it_is_algorithm_2(mixture, settings, x64):
@@ -50,7 +56,11 @@ def test_it_is_algorithm_2(mixture, settings, x64):
         t = math.log(sigma / 0.002) / math.log(80.0 / 0.002)
         return x + sigma**2 * score(x, jnp.clip(t, 0.0, 1.0))
 
-    churn, low, high = settings.get("churn", 0.0), settings.get("churn_min", 0.0), settings.get("churn_max", math.inf)
+    churn, low, high = (
+        settings.get("churn", 0.0),
+        settings.get("churn_min", 0.0),
+        settings.get("churn_max", math.inf),
+    )
     sigmas, keys = [*edm_sigmas(), 0.0], example_keys(KEY, 4)
     for i in range(18):
         sigma, last = sigmas[i], i == 17
@@ -89,7 +99,9 @@ def recursion(sde, times, jumps, noise_scale=1.0):
         for i in range(steps):
             (a, s), (au, su), (an, sn) = at(times[i]), at(jumps[i]), at(times[i + 1])
             added = su**2 - (au / a * s) ** 2
-            x = (au / a) * x + noise_scale * math.sqrt(max(added, 0.0)) * Linear.noise(len(times), i)
+            x = (au / a) * x + noise_scale * math.sqrt(max(added, 0.0)) * Linear.noise(
+                len(times), i
+            )
             v, vn = su / au, sn / an
             y = (1.0 / au) * x
             d = slope(y, au, su)
@@ -113,8 +125,12 @@ def settings_and_law(name, sde):
                 jumps.append(main[i])
                 for interval in INTERVALS:  # written from Alg. 1: K times up to high, and down
                     if i + 1 == int(np.argmin(np.abs(levels - interval.low))):
-                        high = float(sde.time_from_log_snr(-2.0 * jnp.log(jnp.asarray(interval.high))))
-                        down = np.asarray(sd.Karras()(sde, interval.num_steps, float(main[i + 1]), high))
+                        high = float(
+                            sde.time_from_log_snr(-2.0 * jnp.log(jnp.asarray(interval.high)))
+                        )
+                        down = np.asarray(
+                            sd.Karras()(sde, interval.num_steps, float(main[i + 1]), high)
+                        )
                         for _ in range(interval.repeats):
                             times += [*down[1:]]
                             jumps += [*down[:-1]]
@@ -126,7 +142,9 @@ def settings_and_law(name, sde):
     jumps = times[:-1].copy()
     if churn:
         with jax.enable_x64(True):
-            level = np.asarray(jnp.exp(-0.5 * sde.log_snr(jnp.asarray(times[:-1])))) * (1 + churn / 13)
+            level = np.asarray(jnp.exp(-0.5 * sde.log_snr(jnp.asarray(times[:-1])))) * (
+                1 + churn / 13
+            )
             up = np.asarray(sde.time_from_log_snr(-2.0 * jnp.log(jnp.asarray(level))))
             highest = float(jnp.exp(-0.5 * sde.log_snr(jnp.asarray(1.0))))
         jumps = np.where(level < highest, up, jumps)
@@ -135,7 +153,13 @@ def settings_and_law(name, sde):
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    [("ode", "cosine"), ("churn", "ve"), ("churn", "cosine"), ("restart", "vp"), ("restart", "subvp")],
+    [
+        ("ode", "cosine"),
+        ("churn", "ve"),
+        ("churn", "cosine"),
+        ("restart", "vp"),
+        ("restart", "subvp"),
+    ],
 )
 def test_every_sample_is_the_recursions(name, process, x64):
     """Given the same noise, to 1e-9, in float64."""
@@ -162,7 +186,9 @@ def test_the_law_is_unchanged_as_steps_shrink(name):
             jumps[1:] = 0.5 * (times[1:-1] + times[:-2])
         else:
             low = steps // 2
-            down = np.asarray(sd.Karras()(sde, steps // 4, float(times[low]), float(times[low // 2])))
+            down = np.asarray(
+                sd.Karras()(sde, steps // 4, float(times[low]), float(times[low // 2]))
+            )
             times = np.concatenate([times[: low + 1], down[1:], times[low + 1 :]])
             jumps = np.concatenate([jumps[:low], down[:-1], jumps[low:]])
         law = recursion(sde, times, jumps)
@@ -176,11 +202,18 @@ def test_the_law_is_unchanged_as_steps_shrink(name):
 
 @pytest.mark.parametrize(
     "settings",
-    [sd.Heun(5), sd.Heun(5, churn=2.0, denoise=False), sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 3),)),
-     sd.Heun(3, save_path=True), sd.UniPC(3, 7), sd.UniPC(3, 7, save_path=True), sd.DDIM(0.5, 4, denoise=False),
-     sd.Exponential(6, order=2, eta=1.0, corrector=True)],
+    [
+        sd.Heun(5),
+        sd.Heun(5, churn=2.0, denoise=False),
+        sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 3),)),
+        sd.Heun(3, save_path=True),
+        sd.UniPC(3, 7),
+        sd.UniPC(3, 7, save_path=True),
+        sd.DDIM(0.5, 4, denoise=False),
+        sd.Exponential(6, order=2, eta=1.0, corrector=True),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_reported_evaluations_are_the_counted_ones(settings):
     sde, mixture = sd.VP(), ring()
     score, count = counting(mixture.score(sde))
@@ -198,13 +231,24 @@ def test_reported_evaluations_are_the_counted_ones(settings):
         (lambda: sd.Interval(0.3, 0.06), "low < high"),
         (lambda: sd.Interval(repeats=0), "repeats"),
         (lambda: sd.Restart(intervals=()), r"sd\.Interval"),
-        (lambda: sd.Restart(8, (sd.Interval(0.1, 1e6),))(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
-         "does not fit the grid"),
-        (lambda: sd.Restart(4, (sd.Interval(0.3, 0.31),))(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
-         "nearest its low"),
-        (lambda: sd.Heun(t_min=0.0)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))), "infinite log SNR"),
+        (
+            lambda: sd.Restart(8, (sd.Interval(0.1, 1e6),))(
+                KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))
+            ),
+            "does not fit the grid",
+        ),
+        (
+            lambda: sd.Restart(4, (sd.Interval(0.3, 0.31),))(
+                KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))
+            ),
+            "nearest its low",
+        ),
+        (
+            lambda: sd.Heun(t_min=0.0)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
+            "infinite log SNR",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_are_refused_with_the_reason(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -53,7 +53,9 @@ def write_idx(folder):
 
 def rows(found):
     """Images with their labels, in an order of their own: TFDS shuffles what it writes."""
-    return sorted((x.tobytes(), int(label)) for x, label in zip(found.pixels, found.labels, strict=True))
+    return sorted(
+        (x.tobytes(), int(label)) for x, label in zip(found.pixels, found.labels, strict=True)
+    )
 
 
 def test_idx_files_become_a_tfds_set_without_tensorflow(tmp_path):
@@ -66,7 +68,9 @@ def test_idx_files_become_a_tfds_set_without_tensorflow(tmp_path):
     (prepared,) = (tmp_path / "cache" / "idx").iterdir()
     again = images.from_tfds("idx_images:1.0.0", "train[:5]", data_dir=prepared, label=None, size=6)
     assert again.labels is None
-    np.testing.assert_array_equal(again.pixels, train.pixels[:5, 1:7])  # the shorter side is 6 already
+    np.testing.assert_array_equal(
+        again.pixels, train.pixels[:5, 1:7]
+    )  # the shorter side is 6 already
 
     assert len(images.from_tfds("idx_images:1.*.*", "test", data_dir=prepared)) == 4
     with pytest.raises(ValueError, match=r"no example in the split 'train\[:0\]'"):
@@ -88,12 +92,19 @@ def test_idx_files_become_a_tfds_set_without_tensorflow(tmp_path):
 
 def test_what_is_not_prepared_is_said_at_once(tmp_path):
     """Before TFDS is imported or a network asked, which would try for minutes: where it looked, and what to write."""
-    code = (f"import sys, time; from scoresde.data import images; start = time.perf_counter()\n"
-            f"try: images.from_tfds('cifar10', data_dir={str(tmp_path)!r})\n"
-            f"except FileNotFoundError as error: print(error)\n"
-            f"print(time.perf_counter() - start, 'tensorflow_datasets' in sys.modules)")  # fmt: skip
-    environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    code = (
+        f"import sys, time; from scoresde.data import images; start = time.perf_counter()\n"
+        f"try: images.from_tfds('cifar10', data_dir={str(tmp_path)!r})\n"
+        f"except FileNotFoundError as error: print(error)\n"
+        f"print(time.perf_counter() - start, 'tensorflow_datasets' in sys.modules)"
+    )
+    environment = os.environ | {
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     message, found = done.stdout.splitlines()
     seconds, imported = found.split()
     assert float(seconds) < 5
@@ -160,7 +171,9 @@ def test_geometry():
     ramp = np.broadcast_to(np.arange(0, 240, 20, dtype=np.uint8)[:, None, None], (12, 12, 3))
     np.testing.assert_array_equal(Geometry(crop=4).of_array(ramp), ramp[4:8, 4:8])
     half = Geometry(size=6).of_array(ramp)
-    np.testing.assert_allclose(half[1:-1, 0, 0], ramp[:, 0, 0].reshape(6, 2).mean(axis=1)[1:-1], atol=1)
+    np.testing.assert_allclose(
+        half[1:-1, 0, 0], ramp[:, 0, 0].reshape(6, 2).mean(axis=1)[1:-1], atol=1
+    )
     wide = Geometry(crop=None, size=6, channels=1)(Image.fromarray(np.hstack([ramp, ramp])))
     np.testing.assert_array_equal(wide[..., 0], half[..., 0])
     with pytest.raises(ValueError, match="no central 20×20"):
@@ -169,9 +182,15 @@ def test_geometry():
         Geometry()(Image.fromarray(np.zeros((2, 2), np.uint16)))
 
 
-@pytest.mark.parametrize(("pixels", "labels"), [
-    (PIXELS[..., 0], None), (PIXELS[:0], None), (PIXELS / 255.0, None), (PIXELS, LABELS[:5]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pixels", "labels"),
+    [
+        (PIXELS[..., 0], None),
+        (PIXELS[:0], None),
+        (PIXELS / 255.0, None),
+        (PIXELS, LABELS[:5]),
+    ],
+)
 def test_arrays_that_are_no_images_are_refused(pixels, labels):
     with pytest.raises(ValueError, match="wanted"):
         Images(pixels, labels)
@@ -222,7 +241,10 @@ def test_decoded_once(tmp_path, monkeypatch):
 def test_threads_that_want_the_same_get_the_same(tmp_path):
     """Two at once: one decodes, the other finds it done."""
     calls, found = [], []
-    threads = [threading.Thread(target=lambda: found.append(decode(tmp_path, calls=calls))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(decode(tmp_path, calls=calls)))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -252,10 +274,12 @@ def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):
         decode(tmp_path, fail_at=500)
     assert not list(tmp_path.iterdir())
 
-    code = (f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import numpy as np\n"
-            f"from pathlib import Path; from scoresde.data import cache\n"
-            f"stop = lambda rows: [os._exit(9) if i == 500 else (np.zeros((2, 2, 1), np.uint8), i) for i in rows]\n"
-            f"cache.decode_once('numbers', 600, stop, Path({str(tmp_path)!r}))")  # fmt: skip
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import numpy as np\n"
+        f"from pathlib import Path; from scoresde.data import cache\n"
+        f"stop = lambda rows: [os._exit(9) if i == 500 else (np.zeros((2, 2, 1), np.uint8), i) for i in rows]\n"
+        f"cache.decode_once('numbers', 600, stop, Path({str(tmp_path)!r}))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     (remains,) = tmp_path.iterdir()
     assert remains.name.endswith(".partial")
@@ -280,7 +304,9 @@ def test_order_is_of_seed_and_step_and_cut_over_processes():
     epochs = np.array([order(step) for step in range(6)]).reshape(2, 24)
     np.testing.assert_array_equal(np.sort(epochs), [np.arange(24)] * 2)
     assert (epochs[0] != epochs[1]).any()
-    np.testing.assert_array_equal(Order(3, 24, 8)(4), epochs.reshape(6, 8)[4])  # no step before it is needed
+    np.testing.assert_array_equal(
+        Order(3, 24, 8)(4), epochs.reshape(6, 8)[4]
+    )  # no step before it is needed
     assert (Order(4, 24, 8)(0) != order(0)).any()
     for step in (0, 5):
         parts = [Order(3, 24, 8, process, 4)(step) for process in range(4)]
@@ -333,7 +359,9 @@ def test_flips_are_of_key_and_example():
     scaled = RandomFlip(Scale(levels=256))(jax.random.key(1), x)
     assert abs(scaled).max() <= 1
     assert scaled.dtype == jnp.float32
-    np.testing.assert_allclose(np.sort(scaled, axis=2), np.sort(2.0 * x / 255.0 - 1, axis=2), atol=1e-6)
+    np.testing.assert_allclose(
+        np.sort(scaled, axis=2), np.sort(2.0 * x / 255.0 - 1, axis=2), atol=1e-6
+    )
 
 
 def test_shifts_are_uniform_and_of_key_and_example():
@@ -358,19 +386,33 @@ def test_shifts_are_uniform_and_of_key_and_example():
 @pytest.mark.parametrize("augmentation", [RandomFlip(), RandomShift()])
 def test_vectors_have_no_augmentation(augmentation):
     """Where fit first calls it: an axis of space is wanted, not taken from the batch."""
-    model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.EDM())
+    model = sd.ScoreModel(
+        sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.EDM()
+    )
     with pytest.raises(ValueError, match=r"shape \(2,\): wanted \(\*space, channels\)"):
-        sd.fit(jax.random.key(0), model, np.random.default_rng(0).normal(size=(40, 2)), prepare=augmentation,
-               training=sd.Training(steps=1, batch_size=4), progress=False)  # fmt: skip
+        sd.fit(
+            jax.random.key(0),
+            model,
+            np.random.default_rng(0).normal(size=(40, 2)),
+            prepare=augmentation,
+            training=sd.Training(steps=1, batch_size=4),
+            progress=False,
+        )
 
 
 def test_held_out_examples_are_prepared_without_augmentation():
     """Whatever is nested comes off, and is named."""
     dequantize = sd.UniformDequantization()
-    assert without_augmentation(RandomFlip(RandomShift(2, dequantize))) == (dequantize, ["flip", "shift 2"])
+    assert without_augmentation(RandomFlip(RandomShift(2, dequantize))) == (
+        dequantize,
+        ["flip", "shift 2"],
+    )
     assert without_augmentation(RandomShift()) == (None, ["shift 1"])
     assert without_augmentation(dequantize) == (dequantize, [])
-    assert without_augmentation(RandomShift(2, RandomShift(1)))[1] == ["shift 2", "shift 1"]  # each decides a resume
+    assert without_augmentation(RandomShift(2, RandomShift(1)))[1] == [
+        "shift 2",
+        "shift 1",
+    ]  # each decides a resume
 
 
 class Mirror(nnx.Module):

@@ -28,15 +28,30 @@ def filtered(x, gain, up=1, down=1, low=0, high=0):
     """Insert zeros, pad, convolve channel by channel with the outer product of [1, 3, 3, 1], keep every down-th."""
     k = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) * gain / 64.0
     n, h, w, c = x.shape
-    wide = jnp.zeros((n, h, up, w, up, c), x.dtype).at[:, :, 0, :, 0].set(x).reshape(n, up * h, up * w, c)
+    wide = (
+        jnp.zeros((n, h, up, w, up, c), x.dtype)
+        .at[:, :, 0, :, 0]
+        .set(x)
+        .reshape(n, up * h, up * w, c)
+    )
     kernel = jnp.broadcast_to(jnp.asarray(k, x.dtype)[:, :, None, None], (4, 4, 1, c))
-    out = jax.lax.conv_general_dilated(wide, kernel, (1, 1), [(low, high)] * 2, feature_group_count=c,
-                                       dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+    out = jax.lax.conv_general_dilated(
+        wide,
+        kernel,
+        (1, 1),
+        [(low, high)] * 2,
+        feature_group_count=c,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
     return out[:, ::down, ::down]
 
 
 def up_2(x, fir):
-    return filtered(x, 4.0, up=2, low=2, high=1) if fir else jnp.kron(x, jnp.ones((1, 2, 2, 1), x.dtype))
+    return (
+        filtered(x, 4.0, up=2, low=2, high=1)
+        if fir
+        else jnp.kron(x, jnp.ones((1, 2, 2, 1), x.dtype))
+    )
 
 
 def down_2(x, fir):
@@ -58,11 +73,15 @@ class Conv2d(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units)).astype(x.dtype)
+        w = self.param("weight", nn.initializers.zeros, (3, 3, x.shape[-1], self.units)).astype(
+            x.dtype
+        )
         numbers = ("NHWC", "HWIO", "NHWC")
         if self.up:
             turned = w[::-1, ::-1].swapaxes(2, 3)
-            x = jax.lax.conv_transpose(x, turned, (2, 2), "VALID", dimension_numbers=numbers, transpose_kernel=True)
+            x = jax.lax.conv_transpose(
+                x, turned, (2, 2), "VALID", dimension_numbers=numbers, transpose_kernel=True
+            )
             x = filtered(x, 4.0, low=1, high=1)
         else:
             x = filtered(x, 1.0, low=2, high=2)
@@ -78,7 +97,9 @@ class Upsample(nn.Module):
     def __call__(self, x):
         if self.units is None:
             return up_2(x, self.fir)
-        return Conv2d(self.units, True)(x) if self.fir else nn.Conv(self.units, (3, 3))(up_2(x, False))
+        return (
+            Conv2d(self.units, True)(x) if self.fir else nn.Conv(self.units, (3, 3))(up_2(x, False))
+        )
 
 
 class Downsample(nn.Module):
@@ -115,7 +136,9 @@ class AttnBlockpp(Settled):
         h = self.norm(x)
         q, k, v = (NIN(c)(h).reshape(n, height * width, c) for _ in range(3))
         logits = jnp.einsum("nic,njc->nij", q, k) / np.sqrt(c).item()
-        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(x.dtype)  # as JAX's attention has it
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(
+            x.dtype
+        )  # as JAX's attention has it
         return self.scaled(x + NIN(c)(jnp.einsum("nij,njc->nic", weights, v).reshape(x.shape)))
 
 
@@ -171,14 +194,19 @@ class Linen(Settled):
     @nn.compact
     def __call__(self, x, t):
         c, f, channels = self.config, self.config.channels, x.shape[-1]
-        block = {"biggan": ResnetBlockBigGANpp, "plain": ResnetBlockDDPM if self.ddpm else ResnetBlockDDPMpp}[c.block]
+        block = {
+            "biggan": ResnetBlockBigGANpp,
+            "plain": ResnetBlockDDPM if self.ddpm else ResnetBlockDDPMpp,
+        }[c.block]
         attend = AttnBlock if self.ddpm else AttnBlockpp
         if c.embedding == "fourier":
             temb = GaussianFourierProjection(f)(jnp.log(t))
         else:
             angles = t[:, None] * 10_000.0 ** -(jnp.arange(f // 2) / (f // 2 - 1))
             temb = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
-        temb = nn.Dense(4 * f)(temb)  # a line each: Linen numbers modules as they are made, not as they are called
+        temb = nn.Dense(4 * f)(
+            temb
+        )  # a line each: Linen numbers modules as they are made, not as they are called
         temb = nn.Dense(4 * f)(nn.swish(temb))
         x = x if c.centered else 2 * x - 1
         pyramid, last = x, len(c.multipliers) - 1
@@ -189,7 +217,11 @@ class Linen(Settled):
                 hs.append(attend(c)(h) if h.shape[1] in c.attention else h)
             if level < last:
                 h = hs[-1]
-                h = block(c, way="down")(h, temb) if c.block == "biggan" else Downsample(c.fir, h.shape[-1])(h)
+                h = (
+                    block(c, way="down")(h, temb)
+                    if c.block == "biggan"
+                    else Downsample(c.fir, h.shape[-1])(h)
+                )
                 if c.input_path == "skip":
                     pyramid = Downsample(c.fir)(pyramid)
                     h = Combine()(pyramid, h)
@@ -211,8 +243,16 @@ class Linen(Settled):
             elif c.output_path == "residual":
                 pyramid = h = self.scaled(Upsample(c.fir, h.shape[-1])(pyramid) + h)
             if level > 0:
-                h = block(c, way="up")(h, temb) if c.block == "biggan" else Upsample(c.fir, h.shape[-1])(h)
-        h = pyramid if c.output_path == "skip" else nn.Conv(channels, (3, 3))(nn.swish(self.norm(h)))
+                h = (
+                    block(c, way="up")(h, temb)
+                    if c.block == "biggan"
+                    else Upsample(c.fir, h.shape[-1])(h)
+                )
+        h = (
+            pyramid
+            if c.output_path == "skip"
+            else nn.Conv(channels, (3, 3))(nn.swish(self.norm(h)))
+        )
         return h / t[:, None, None, None] if c.scale_by_sigma else h
 
 
@@ -225,7 +265,9 @@ NETS = {
     "ncsnpp": sd.NCSNppConfig.ncsnpp(**TINY, centered=False),
     "ddpmpp with skips": sd.NCSNppConfig.ddpmpp(**TINY, input_path="skip", output_path="skip"),
     "plain, filtered, residual paths": sd.NCSNppConfig.ncsnpp(**TINY | RESIDUAL),
-    "plain, filtered, three levels, skip paths": sd.NCSNppConfig.ncsnpp(**TINY | THREE),  # Downsample_0, _2: _1 is bare
+    "plain, filtered, three levels, skip paths": sd.NCSNppConfig.ncsnpp(
+        **TINY | THREE
+    ),  # Downsample_0, _2: _1 is bare
     "ddpm": sd.NCSNppConfig.ddpm(**TINY | {"channels": 32}),
 }
 SHAPE = (8, 8, 3)
@@ -243,15 +285,21 @@ def linen(net):
 
 def drawn(net, seed):
     """Weights of the restated module, of a size at which every one matters."""
-    shapes = jax.eval_shape(linen(net).init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.ones(1))["params"]
+    shapes = jax.eval_shape(
+        linen(net).init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.ones(1)
+    )["params"]
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
         z = rng.normal(size=leaf.shape).astype(np.float32)
         kind = path[-1].key
-        return {"scale": 1.0 + 0.3 * z, "bias": 0.3 * z, "b": 0.3 * z}.get(kind, z / np.sqrt(np.prod(leaf.shape[:-1])))
+        return {"scale": 1.0 + 0.3 * z, "bias": 0.3 * z, "b": 0.3 * z}.get(
+            kind, z / np.sqrt(np.prod(leaf.shape[:-1]))
+        )
 
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: draw(path, leaf).astype(np.float32), shapes)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: draw(path, leaf).astype(np.float32), shapes
+    )
 
 
 def state_of(net, **changes):
@@ -259,7 +307,10 @@ def state_of(net, **changes):
     moments = jax.tree.map(lambda leaf: {"grad_ema": 0.5 * leaf, "grad_sq_ema": leaf**2}, target)
     return {
         "step": np.asarray(7, np.int32),
-        "optimizer": {"target": target, "state": {"step": np.asarray(7, np.int32), "param_states": moments}},
+        "optimizer": {
+            "target": target,
+            "state": {"step": np.asarray(7, np.int32), "param_states": moments},
+        },
         "lr": 2e-4,
         "model_state": {},
         "ema_rate": 0.999,
@@ -271,7 +322,10 @@ def state_of(net, **changes):
 def as_flax_0_3(tree, norm=False):
     """GroupNorm's parameters, and their moments, are (1, 1, 1, C) in the original's Flax."""
     if isinstance(tree, dict):
-        return {name: as_flax_0_3(value, norm or name.startswith("GroupNorm")) for name, value in tree.items()}
+        return {
+            name: as_flax_0_3(value, norm or name.startswith("GroupNorm"))
+            for name, value in tree.items()
+        }
     return tree[None, None, None] if norm and np.ndim(tree) == 1 else tree
 
 
@@ -283,10 +337,14 @@ def written(path, state, age=as_flax_0_3):
 # --- Tests ---
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if " " in name else []) for name in NETS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if " " in name else []) for name in NETS]
+)
 def test_imported_weights_give_the_originals_outputs(name, tmp_path):
     net, state = NETS[name], state_of(NETS[name])
-    about = import_checkpoint(written(tmp_path / "checkpoint_1", state), tmp_path / "run", original(net))
+    about = import_checkpoint(
+        written(tmp_path / "checkpoint_1", state), tmp_path / "run", original(net)
+    )
     leaves = jax.tree.leaves(state["params_ema"])
     assert (about["step"], about["leaves"]) == (7, len(leaves))
     assert about["parameters"] == sum(leaf.size for leaf in leaves)
@@ -295,7 +353,9 @@ def test_imported_weights_give_the_originals_outputs(name, tmp_path):
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (2, *SHAPE), jnp.float64)
         t = jnp.asarray([0.3, 20.0] if net.embedding == "fourier" else [1.5, 900.0])
-        both = jax.jit(lambda ours, theirs, x, t: (ours(x, t), linen(net).apply({"params": theirs}, x, t)))
+        both = jax.jit(
+            lambda ours, theirs, x, t: (ours(x, t), linen(net).apply({"params": theirs}, x, t))
+        )
         for ema, theirs in ((True, state["params_ema"]), (False, state["optimizer"]["target"])):
             out, expected = both(models[ema].net, theirs, x, t)
             size = float(jnp.abs(expected).max())
@@ -316,9 +376,18 @@ def test_the_run_opens_from_the_command_line(tmp_path, monkeypatch, capsys):
 
     run = tmp_path / "run"
     about = call("import-checkpoint", file, "--out", run, "--config", "tiny")
-    assert (about["lr"], about["ema_rate"], about["rng"], about["adam"]) == (2e-4, 0.999, [0, 42], True)
+    assert (about["lr"], about["ema_rate"], about["rng"], about["adam"]) == (
+        2e-4,
+        0.999,
+        [0, 42],
+        True,
+    )
     info = call("info", run)
-    assert info["parameters"] == about["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state["params_ema"]))
+    assert (
+        info["parameters"]
+        == about["parameters"]
+        == sum(leaf.size for leaf in jax.tree.leaves(state["params_ema"]))
+    )
     assert info["net"]["channels"] == 8 and info["prepare"]["low"] == 0.0
     drawn = call("sample", run, "--num", "2", "sampler:euler-maruyama", "--sampler.num-steps", "2")
     assert drawn["failed"] == 0
@@ -358,16 +427,29 @@ def test_adams_moments_come_along(tmp_path):
 def test_an_imported_run_trains_on(tmp_path):
     """One step more: Adam's mean is 0.9 of the imported one and 0.1 of a gradient whose norm is clipped at 1."""
     net = NETS["ddpm"]
-    import_checkpoint(written(tmp_path / "c", state_of(net)), run := tmp_path / "run", original(net))
+    import_checkpoint(
+        written(tmp_path / "c", state_of(net)), run := tmp_path / "run", original(net)
+    )
     before = restored(run, net)[0]["params"]
     data = np.random.default_rng(0).integers(0, 256, (8, *SHAPE))
     model = sd.load(run, ema=False)
-    training = sd.Training(steps=8, batch_size=2, warmup=0, log_every=1, validate_every=1, learning_rate=1e-6)
-    settings = {"validation": 0, "prepare": original(net).prepare, "run": run, "training": training, "progress": False}
+    training = sd.Training(
+        steps=8, batch_size=2, warmup=0, log_every=1, validate_every=1, learning_rate=1e-6
+    )
+    settings = {
+        "validation": 0,
+        "prepare": original(net).prepare,
+        "run": run,
+        "training": training,
+        "progress": False,
+    }
     fit = sd.fit(jax.random.key(0), model, data, **settings)
     assert (fit.step, len(fit.history)) == (8, 1)
     state, adam, _ = restored(run, net)
-    gradient = [10 * np.asarray(m - 0.45 * p) for m, p in zip(*map(jax.tree.leaves, (adam.mu, before)), strict=True)]
+    gradient = [
+        10 * np.asarray(m - 0.45 * p)
+        for m, p in zip(*map(jax.tree.leaves, (adam.mu, before)), strict=True)
+    ]
     assert 0.01 < np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient)) < 1.01
     assert int(state["step"]) == int(adam.count) == 8
     with pytest.raises(ValueError, match="made with other settings"):
@@ -399,11 +481,15 @@ def test_misfits_are_listed_and_nothing_is_written(tmp_path):
     state = state_of(net)
     for step in (-1, 7.5, "seven"):
         file = written(tmp_path / "checkpoint", state | {"step": step})
-        with pytest.raises(CheckpointMismatch, match=r"step: .*, wanted (a whole number from 0|one number)"):
+        with pytest.raises(
+            CheckpointMismatch, match=r"step: .*, wanted (a whole number from 0|one number)"
+        ):
             import_checkpoint(file, tmp_path / "run", original(net))
     no_target = state | {"optimizer": {"target": None, "state": {}}}
     with pytest.raises(CheckpointMismatch, match="no trees of arrays"):
-        import_checkpoint(written(tmp_path / "checkpoint", no_target), tmp_path / "run", original(net))
+        import_checkpoint(
+            written(tmp_path / "checkpoint", no_target), tmp_path / "run", original(net)
+        )
     del state["rng"]
     with pytest.raises(CheckpointMismatch, match="wanted a train state of the original release"):
         import_checkpoint(written(tmp_path / "checkpoint", state), tmp_path / "run", original(net))
@@ -414,7 +500,9 @@ def test_a_file_without_a_name_finds_its_configuration(tmp_path, monkeypatch):
     """The weights tell NCSN++ from DDPM, but not VP from sub-VP: then both are named."""
     known = {"a": original(NETS["ncsnpp"]), "b": original(NETS["ddpm"])}
     monkeypatch.setattr("scoresde.import_checkpoint.ORIGINALS", known)
-    file = written(tmp_path / "checkpoint", state_of(NETS["ddpm"]), age=dict)  # as today's Flax has it
+    file = written(
+        tmp_path / "checkpoint", state_of(NETS["ddpm"]), age=dict
+    )  # as today's Flax has it
     import_checkpoint(file, tmp_path / "run")
     assert sd.load(tmp_path / "run").net.config == NETS["ddpm"]
     with pytest.raises(FileExistsError, match="another folder"):

@@ -31,23 +31,39 @@ def test_a_network_brings_back_what_was_encoded():
     net.output.kernel[...] = 0.3 * jax.random.normal(KEY, net.output.kernel.shape)
     sde, finer = sd.VE(), {"rtol": 1e-9, "atol": 1e-9}
     model, x0 = sd.ScoreModel(sde, net, sd.EDM(0.6)), jax.random.uniform(KEY, (4, 6), minval=-1.0)
-    back = sd.decode(sde, model, sd.encode(sde, model, x0, float64=True, **finer).x, float64=True, **finer)
+    back = sd.decode(
+        sde, model, sd.encode(sde, model, x0, float64=True, **finer).x, float64=True, **finer
+    )
     np.testing.assert_allclose(back.x, x0, atol=1e-5)
 
 
-@pytest.mark.parametrize("any_sde", [sd.VP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["vp", "ve"])
+@pytest.mark.parametrize(
+    "any_sde", [sd.VP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["vp", "ve"]
+)
 def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
     """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)), and the likelihood's latent."""
     m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)
     x0 = m + 0.5 * jax.random.normal(KEY, (6, 2))
-    alpha, sigma2 = any_sde.alpha(jnp.asarray([t_min, 1.0])), any_sde.variance(jnp.asarray([t_min, 1.0]))
+    alpha, sigma2 = (
+        any_sde.alpha(jnp.asarray([t_min, 1.0])),
+        any_sde.variance(jnp.asarray([t_min, 1.0])),
+    )
     total = alpha**2 * v + sigma2
     want = alpha[1] * m + (x0 - alpha[0] * m) * jnp.sqrt(total[1] / total[0])
     code = sd.encode(any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4)
     np.testing.assert_allclose(code.x, want, atol=1e-6 * float(any_sde.prior_std()))
     likelihood = sd.log_likelihood(KEY, any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(likelihood.latent, code.x, atol=1e-6 * float(any_sde.prior_std()))
-    warm = sd.decode(any_sde, score, 0.5 * code.x, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4, temperature=2.0)
+    warm = sd.decode(
+        any_sde,
+        score,
+        0.5 * code.x,
+        t_min=t_min,
+        rtol=1e-9,
+        atol=1e-9,
+        batch_size=4,
+        temperature=2.0,
+    )
     np.testing.assert_allclose(warm.x, x0, atol=1e-6 * float(any_sde.prior_std()))
     assert np.mean(code.nfe) < 1.2 * np.mean(likelihood.nfe)
 
@@ -58,7 +74,9 @@ def test_interpolation_keeps_the_length_and_turns_evenly():
     way = sd.interpolate(a, b, 7)
     assert way.shape == (2, 7, 2)
     np.testing.assert_allclose(jnp.linalg.norm(way[0], axis=1), 3.0, rtol=1e-5)
-    np.testing.assert_allclose(jnp.arctan2(way[0, :, 1], way[0, :, 0]), np.linspace(0, np.pi / 2, 7), atol=1e-5)
+    np.testing.assert_allclose(
+        jnp.arctan2(way[0, :, 1], way[0, :, 0]), np.linspace(0, np.pi / 2, 7), atol=1e-5
+    )
     np.testing.assert_allclose(way[1], 1.0, rtol=1e-6)  # a point and itself
     with pytest.raises(ValueError, match="same shape"):
         sd.interpolate(a, b[:1], 3)
@@ -75,7 +93,9 @@ def test_conditions_and_failures_stay_with_their_examples(mixture):
         return jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))
 
     x0, bad = mixture.sample(KEY, 5), jnp.zeros(5).at[3].set(1.0)
-    with pytest.warns(UserWarning, match=r"1 of 5 flows did not reach their end, rows 3: .* more max_steps"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 5 flows did not reach their end, rows 3: .* more max_steps"
+    ):
         code = sd.encode(sde, score, x0, bad)
     with pytest.warns(UserWarning, match=r"5 of 5 flows"):
         assert not bool(sd.encode(sde, exact, x0, max_steps=5).success.any())

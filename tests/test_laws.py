@@ -40,7 +40,9 @@ class Process:
         beta = 0.1 + 19.9 * t
         if self.name == "ve":
             return 0.0, 2 * math.log(5000.0) * self.sigma(t) ** 2
-        return -beta / 2, beta * (1 - math.exp(4 * self.log_alpha(t)) if self.name == "subvp" else 1.0)
+        return -beta / 2, beta * (
+            1 - math.exp(4 * self.log_alpha(t)) if self.name == "subvp" else 1.0
+        )
 
     def alpha(self, t):
         return np.exp(self.log_alpha(t))
@@ -65,7 +67,8 @@ class Process:
 
     def score(self, x, t):
         return -np.linalg.solve(
-            self.alpha(t) ** 2 * COV + self.sigma(t) ** 2 * np.eye(2), self.centred(x, self.alpha(t))
+            self.alpha(t) ** 2 * COV + self.sigma(t) ** 2 * np.eye(2),
+            self.centred(x, self.alpha(t)),
         )
 
     def expected(self, y, v):
@@ -134,7 +137,12 @@ def ancestral(variance):
     def step(p, x, t, s):
         c, added = transition(p, t, s)
         mean = (c * p.sigma(s) ** 2 * x + p.alpha(s) * added * p.denoised(x, t)) / p.sigma(t) ** 2
-        return mean + math.sqrt(added) * (p.sigma(s) / p.sigma(t) if variance == "posterior" else 1.0) * p.noise()
+        return (
+            mean
+            + math.sqrt(added)
+            * (p.sigma(s) / p.sigma(t) if variance == "posterior" else 1.0)
+            * p.noise()
+        )
 
     return steps(step)
 
@@ -164,7 +172,9 @@ def exponential(order, eta=0.0, corrector=False, midpoint=False):
         for i, (t, s) in enumerate(itertools.pairwise(TIMES)):
             known, h = [p.denoised(x, t), *known], lam[i + 1] - lam[i]
             if corrector and i > 0:
-                c = integrals(lam[i - 1], lam[i], 1 + eta, [lam[i], *lam[max(0, i - order) : i][::-1]])
+                c = integrals(
+                    lam[i - 1], lam[i], 1 + eta, [lam[i], *lam[max(0, i - order) : i][::-1]]
+                )
                 x = base + p.alpha(t) * sum(a * b for a, b in zip(c, known, strict=False))
             c = integrals(lam[i], lam[i + 1], 1 + eta, lam[max(0, i + 1 - order) : i + 1][::-1])
             if midpoint and i > 0:
@@ -221,7 +231,12 @@ def annealed_langevin(p):
 
 # --- All of them ---
 
-GRID = {"num_steps": 12, "t_min": float(TIMES[-1]), "grid": sd.GivenTimes(tuple(TIMES)), "denoise": False}
+GRID = {
+    "num_steps": 12,
+    "t_min": float(TIMES[-1]),
+    "grid": sd.GivenTimes(tuple(TIMES)),
+    "denoise": False,
+}
 DOWN = {"num_steps": 12, "t_min": float(TIMES[-1])}
 LEVELS = {"num_steps": 13, "t_min": float(TIMES[-1]), "grid": sd.GivenTimes(tuple(TIMES))}
 CORRECTOR = sd.LangevinCorrector(1, sd.NoiseLevel(SNR))
@@ -245,12 +260,28 @@ DETERMINISTIC = {
 INTERVALS = ((0.3, 1.0, 2, 2), (0.1, 0.5, 3, 1))
 STOCHASTIC = {
     "Euler-Maruyama": ("subvp", sd.EulerMaruyama(**GRID), steps(euler_maruyama)),
-    "Euler-Maruyama, VE": ("ve", sd.EulerMaruyama(**GRID | {"denoise": True}), steps(euler_maruyama)),
+    "Euler-Maruyama, VE": (
+        "ve",
+        sd.EulerMaruyama(**GRID | {"denoise": True}),
+        steps(euler_maruyama),
+    ),
     "ancestral": ("subvp", sd.Ancestral(**LEVELS), ancestral("posterior")),
     "ancestral, beta": ("vp", sd.Ancestral(variance="beta", **LEVELS), ancestral("beta")),
-    "reverse diffusion": ("ve", pair(sd.ReverseDiffusionPredictor(), sd.NoCorrector()), steps(reverse_diffusion)),
-    "reverse diffusion, corrected": ("vp", pair(sd.ReverseDiffusionPredictor()), steps(reverse_diffusion, True)),
-    "Euler-Maruyama, corrected": ("vp", pair(sd.EulerMaruyamaPredictor()), steps(euler_maruyama, True)),
+    "reverse diffusion": (
+        "ve",
+        pair(sd.ReverseDiffusionPredictor(), sd.NoCorrector()),
+        steps(reverse_diffusion),
+    ),
+    "reverse diffusion, corrected": (
+        "vp",
+        pair(sd.ReverseDiffusionPredictor()),
+        steps(reverse_diffusion, True),
+    ),
+    "Euler-Maruyama, corrected": (
+        "vp",
+        pair(sd.EulerMaruyamaPredictor()),
+        steps(euler_maruyama, True),
+    ),
     "flow, corrected": ("subvp", pair(sd.ProbabilityFlowPredictor()), steps(flow_step, True)),
     "corrector alone": ("ve", pair(sd.NoPredictor()), corrector_alone),
     "DDIM(.5)": ("vp", sd.DDIM(0.5, **GRID), ddim(0.5)),
@@ -260,14 +291,28 @@ STOCHASTIC = {
     "exponential, 2, 1": ("ve", sd.Exponential(order=2, eta=1.0, **GRID), exponential(2, 1.0)),
     "exponential, 3, .5": ("vp", sd.Exponential(order=3, eta=0.5, **GRID), exponential(3, 0.5)),
     "exponential, 3, 1": ("subvp", sd.Exponential(order=3, eta=1.0, **GRID), exponential(3, 1.0)),
-    "exponential, 2, 1, corrected": ("vp", sd.Exponential(order=2, eta=1.0, corrector=True, **GRID),
-                                     exponential(2, 1.0, True)),
-    "SDE-DPM++2M": ("ve", sd.DPMSolverPP(2, eta=1.0, weights="midpoint", **GRID), exponential(2, 1.0, midpoint=True)),
-    "Heun, churn": ("vp", sd.Heun(churn=4.0, noise_scale=1.01, denoise=False, **DOWN), heun(4.0, 1.01)),
-    "Restart": ("subvp", sd.Restart(intervals=tuple(sd.Interval(*i) for i in INTERVALS), denoise=False, **DOWN),
-                heun(intervals=INTERVALS)),
+    "exponential, 2, 1, corrected": (
+        "vp",
+        sd.Exponential(order=2, eta=1.0, corrector=True, **GRID),
+        exponential(2, 1.0, True),
+    ),
+    "SDE-DPM++2M": (
+        "ve",
+        sd.DPMSolverPP(2, eta=1.0, weights="midpoint", **GRID),
+        exponential(2, 1.0, midpoint=True),
+    ),
+    "Heun, churn": (
+        "vp",
+        sd.Heun(churn=4.0, noise_scale=1.01, denoise=False, **DOWN),
+        heun(4.0, 1.01),
+    ),
+    "Restart": (
+        "subvp",
+        sd.Restart(intervals=tuple(sd.Interval(*i) for i in INTERVALS), denoise=False, **DOWN),
+        heun(intervals=INTERVALS),
+    ),
     "annealed Langevin": ("ve", sd.AnnealedLangevin(4, 3, 2e-5, denoise=False), annealed_langevin),
-}  # fmt: skip
+}
 PROCESSES = {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE()}
 
 
@@ -285,7 +330,9 @@ def run(process, settings, law, x1):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_samplers_are_the_affine_map(name, x64):
     """In float64, to 1e-9."""
-    x1 = (50.0 if DETERMINISTIC[name][0] == "ve" else 1.0) * np.random.default_rng(0).normal(size=(3, 2))
+    x1 = (50.0 if DETERMINISTIC[name][0] == "ve" else 1.0) * np.random.default_rng(0).normal(
+        size=(3, 2)
+    )
     out, columns = run(*DETERMINISTIC[name], x1)
     np.testing.assert_allclose(out, columns[:, 0] + x1 @ columns[:, 1:3].T, rtol=0.0, atol=1e-9)
 

@@ -25,7 +25,9 @@ def mixture_in(dim: int, dtype=None) -> sd.GaussianMixture:
     rng = np.random.default_rng(dim)
     root = 0.3 * rng.normal(size=(3, dim, dim)) / np.sqrt(dim)
     covs = root @ np.swapaxes(root, 1, 2) + 0.05 * np.eye(dim)
-    return sd.GaussianMixture(jnp.asarray(rng.normal(size=(3, dim)), dtype), jnp.asarray(covs, dtype))
+    return sd.GaussianMixture(
+        jnp.asarray(rng.normal(size=(3, dim)), dtype), jnp.asarray(covs, dtype)
+    )
 
 
 def end_marginal(mixture, sde):
@@ -34,16 +36,39 @@ def end_marginal(mixture, sde):
 
 @pytest.mark.parametrize(
     ("sde", "variable", "dim"),
-    [(sd.VP(), sd.InTime(), 2), (sd.VP(), sd.InLogSNR(), 16), (sd.SubVP(), sd.InLogSNR(), 2),
-     (sd.SubVP(), sd.InLogSNR(), 16), (sd.VE(), sd.InLogSNR(), 2), (sd.VE(), sd.InLogSNR(), 16)],
-    ids=["vp-t-2", "vp-log_snr-16", "subvp-log_snr-2", "subvp-log_snr-16", "ve-log_snr-2", "ve-log_snr-16"],
-)  # fmt: skip
+    [
+        (sd.VP(), sd.InTime(), 2),
+        (sd.VP(), sd.InLogSNR(), 16),
+        (sd.SubVP(), sd.InLogSNR(), 2),
+        (sd.SubVP(), sd.InLogSNR(), 16),
+        (sd.VE(), sd.InLogSNR(), 2),
+        (sd.VE(), sd.InLogSNR(), 16),
+    ],
+    ids=[
+        "vp-t-2",
+        "vp-log_snr-16",
+        "subvp-log_snr-2",
+        "subvp-log_snr-16",
+        "ve-log_snr-2",
+        "ve-log_snr-16",
+    ],
+)
 def test_density_is_exact_in_float64(sde, variable, dim, x64):
     """From the exact end marginal to the exact density at t_min within 1e-7 nats; there and back within 1e-6."""
     mixture = mixture_in(16, jnp.float64) if dim == 16 else ring()
     score, x = mixture.score(sde), mixture.sample(KEY, 24)
-    out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-11, atol=1e-11,
-                            t_min=1e-5, prior_log_prob=end_marginal(mixture, sde), variable=variable)  # fmt: skip
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        score,
+        x,
+        divergence=sd.ExactDivergence(),
+        rtol=1e-11,
+        atol=1e-11,
+        t_min=1e-5,
+        prior_log_prob=end_marginal(mixture, sde),
+        variable=variable,
+    )
     assert bool(out.success.all())
     np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=1e-7)
     np.testing.assert_array_equal(out.stderr, 0.0)
@@ -60,8 +85,15 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
     """
     mixture = mixture_in(16) if dim == 16 else ring()
     x = mixture.sample(KEY, 32)
-    out = sd.log_likelihood(KEY, any_sde, mixture.score(any_sde), x, divergence=sd.ExactDivergence(), rtol=tolerance,
-                            atol=tolerance)  # fmt: skip
+    out = sd.log_likelihood(
+        KEY,
+        any_sde,
+        mixture.score(any_sde),
+        x,
+        divergence=sd.ExactDivergence(),
+        rtol=tolerance,
+        atol=tolerance,
+    )
     gap = any_sde.prior_log_prob(out.latent) - mixture.log_prob(any_sde, out.latent, 1.0)
     error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (dim * np.log(2.0))
     assert float(jnp.abs(error).max()) < bits
@@ -70,7 +102,9 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
 
 @pytest.mark.parametrize(("tol", "bits"), [(1e-3, 0.03), (1e-4, 2e-3)])
 @pytest.mark.parametrize(
-    ("divergence", "dim"), [(sd.Hutchinson(), 36), (sd.ExactDivergence(), 144)], ids=["probed", "exact"]
+    ("divergence", "dim"),
+    [(sd.Hutchinson(), 36), (sd.ExactDivergence(), 144)],
+    ids=["probed", "exact"],
 )
 def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim, tol, bits):
     """N(0, .49 I), whose divergence any probe has exactly: as one entry of a mean it was off by .5 bits/dim in 36-D,
@@ -78,24 +112,41 @@ def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim,
     """
     data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
     sde, x = sd.VP(), data.sample(KEY, 8)
-    out = sd.log_likelihood(KEY, sde, data.score(sde), x, divergence=divergence, rtol=tol, atol=tol,
-                            prior_log_prob=end_marginal(data, sde))  # fmt: skip
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        data.score(sde),
+        x,
+        divergence=divergence,
+        rtol=tol,
+        atol=tol,
+        prior_log_prob=end_marginal(data, sde),
+    )
     error = (out.log_prob - data.log_prob(sde, x, 1e-5)) / (dim * np.log(2.0))
     assert float(jnp.abs(error).max()) < bits
 
 
 @pytest.mark.parametrize(
     ("sde", "divergence", "dof"),
-    [(sd.VP(), sd.Hutchinson(16), 15), (sd.VE(), sd.Hutchinson(16, sd.Gaussian()), 15),
-     (sd.SubVP(), sd.HutchPlusPlus(4, 8), 7)],
+    [
+        (sd.VP(), sd.Hutchinson(16), 15),
+        (sd.VE(), sd.Hutchinson(16, sd.Gaussian()), 15),
+        (sd.SubVP(), sd.HutchPlusPlus(4, 8), 7),
+    ],
     ids=["vp-Rademacher", "ve-Gaussian", "subvp-Hutch++"],
-)  # fmt: skip
+)
 def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof):
     """16-D, 64 examples: each within 5 of its own standard errors, the mean within 4."""
     mixture = mixture_in(16)
     score, x = mixture.score(sde), mixture.sample(KEY, 64)
-    out = sd.log_likelihood(jax.random.key(1), sde, score, x, divergence=divergence,
-                            prior_log_prob=end_marginal(mixture, sde))  # fmt: skip
+    out = sd.log_likelihood(
+        jax.random.key(1),
+        sde,
+        score,
+        x,
+        divergence=divergence,
+        prior_log_prob=end_marginal(mixture, sde),
+    )
     difference = np.asarray(out.log_prob - mixture.log_prob(sde, x, 1e-5))
     stderr = np.asarray(out.stderr)
     assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
@@ -120,7 +171,9 @@ def test_evaluations_compilations_and_chunks(mixture):
     second = sd.log_likelihood(KEY, sde, traced, x, batch_size=3)
     assert traces[0] == once
     np.testing.assert_array_equal(first.log_prob, second.log_prob)
-    np.testing.assert_allclose(first.log_prob[0], out.log_prob[0], atol=1e-3)  # adaptive: to its tolerance
+    np.testing.assert_allclose(
+        first.log_prob[0], out.log_prob[0], atol=1e-3
+    )  # adaptive: to its tolerance
     assert jnp.isnan(first.stderr).all()  # one probe tells no error
     assert bool(first.success.all())
 
@@ -135,15 +188,27 @@ def test_conditions_travel_with_their_examples():
 
     centre = jnp.arange(5.0) - 2.0
     x = centre[:, None] + std * jax.random.normal(KEY, (5, 2))
-    want = -0.5 * jnp.sum(((x - centre[:, None]) / std) ** 2, axis=1) - 2 * np.log(std * np.sqrt(2 * np.pi))
+    want = -0.5 * jnp.sum(((x - centre[:, None]) / std) ** 2, axis=1) - 2 * np.log(
+        std * np.sqrt(2 * np.pi)
+    )
 
     def end(x):  # the exact end marginal, N(alpha c, alpha^2 std^2 + sigma^2)
         scale = jnp.sqrt((sde.alpha(1.0) * std) ** 2 + sde.variance(1.0))
-        return jnp.sum(jax.scipy.stats.norm.logpdf(x, sde.alpha(1.0) * centre[:, None], scale), axis=1)
+        return jnp.sum(
+            jax.scipy.stats.norm.logpdf(x, sde.alpha(1.0) * centre[:, None], scale), axis=1
+        )
 
     for size in (None, 2):
-        out = sd.log_likelihood(KEY, sde, score, x, cond=centre, divergence=sd.ExactDivergence(), batch_size=size,
-                                prior_log_prob=end)  # fmt: skip
+        out = sd.log_likelihood(
+            KEY,
+            sde,
+            score,
+            x,
+            cond=centre,
+            divergence=sd.ExactDivergence(),
+            batch_size=size,
+            prior_log_prob=end,
+        )
         np.testing.assert_allclose(out.log_prob, want, atol=1e-3)
 
 
@@ -153,8 +218,12 @@ def test_images_of_any_rank(sde):
     x = 0.5 * jax.random.normal(KEY, (4, 3, 2, 1))
     out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.Hutchinson(2), rtol=1e-6, atol=1e-6)
     want = -0.5 * jnp.sum((x / 0.5) ** 2, axis=(1, 2, 3)) - 6 * np.log(0.5 * np.sqrt(2 * np.pi))
-    np.testing.assert_allclose(out.log_prob, want, atol=0.01)  # t_min and, for VE, data in the prior's width
-    np.testing.assert_allclose(out.stderr, 0.0, atol=1e-4)  # an isotropic Jacobian has no probe variance
+    np.testing.assert_allclose(
+        out.log_prob, want, atol=0.01
+    )  # t_min and, for VE, data in the prior's width
+    np.testing.assert_allclose(
+        out.stderr, 0.0, atol=1e-4
+    )  # an isotropic Jacobian has no probe variance
     assert out.latent.shape == x.shape
 
 
@@ -162,11 +231,15 @@ def test_failures_are_nan_and_named(mixture):
     sde, exact = sd.VP(), mixture.score(sd.VP())
     score = lambda x, t, cond: jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))  # noqa: E731
     with pytest.warns(UserWarning, match="1 of 4 likelihoods"):
-        out = sd.log_likelihood(KEY, sde, score, mixture.sample(KEY, 4), cond=jnp.asarray([0.0, 0.0, 1.0, 0.0]))
+        out = sd.log_likelihood(
+            KEY, sde, score, mixture.sample(KEY, 4), cond=jnp.asarray([0.0, 0.0, 1.0, 0.0])
+        )
     np.testing.assert_array_equal(out.success, [True, True, False, True])
     np.testing.assert_array_equal(jnp.isnan(out.log_prob), ~out.success)
     with pytest.warns(UserWarning, match="4 of 4"):
-        short = sd.log_likelihood(KEY, sde, exact, mixture.sample(KEY, 4), max_steps=2, divergence=sd.ExactDivergence())
+        short = sd.log_likelihood(
+            KEY, sde, exact, mixture.sample(KEY, 4), max_steps=2, divergence=sd.ExactDivergence()
+        )
     assert jnp.isnan(short.stderr).all()  # never 0, which would say exact
 
 
@@ -174,9 +247,13 @@ def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
     """Probes that shared bits with the data's noise would bias the estimate: here the probed term is u^T (J u)."""
     sde, n = sd.VP(), 2000
     x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
-    weight = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)))  # v^T W v has mean tr W, and much spread
+    weight = jnp.asarray(
+        np.random.default_rng(0).normal(size=(8, 8))
+    )  # v^T W v has mean tr W, and much spread
     score = lambda x, t: -x + 0.1 * x @ weight.T  # noqa: E731
-    exact = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-4, atol=1e-4)
+    exact = sd.log_likelihood(
+        KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-4, atol=1e-4
+    )
     probed = sd.log_likelihood(KEY, sde, score, x, rtol=1e-4, atol=1e-4)
     difference = np.asarray(probed.log_prob - exact.log_prob)
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(n)
@@ -187,8 +264,12 @@ def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
 
 def test_bits_per_dim_offsets():
     log_p = jnp.asarray([0.0, -10.0])
-    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4), [7.0, 7.0 + 10 / (4 * np.log(2))], rtol=1e-6)
-    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, low=0.0, high=1.0) - sd.bits_per_dim(log_p, 4), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        sd.bits_per_dim(log_p, 4), [7.0, 7.0 + 10 / (4 * np.log(2))], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        sd.bits_per_dim(log_p, 4, low=0.0, high=1.0) - sd.bits_per_dim(log_p, 4), 1.0, rtol=1e-6
+    )
     np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, levels=None), -log_p / (4 * np.log(2)))
 
 
@@ -222,22 +303,50 @@ def test_dequantization_depends_on_key_and_example_alone():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.full((2, 2), jnp.nan)), "x0 holds NaN"),
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=1.0), "t_min"),
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), prior_log_prob=lambda x: x),
-         "prior_log_prob returned shape"),
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), rtol=1e-3, atol=1e-16), "1e-11"),
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=0.0), "infinite log SNR"),
-        (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((0, 2))), "there is no example"),
-        (lambda: jax.jit(lambda x: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x, float64=True))(jnp.ones((2, 2))),
-         "float64=True is for a call outside jit"),
+        (
+            lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.full((2, 2), jnp.nan)),
+            "x0 holds NaN",
+        ),
+        (
+            lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=1.0),
+            "t_min",
+        ),
+        (
+            lambda: sd.log_likelihood(
+                KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), prior_log_prob=lambda x: x
+            ),
+            "prior_log_prob returned shape",
+        ),
+        (
+            lambda: sd.log_likelihood(
+                KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), rtol=1e-3, atol=1e-16
+            ),
+            "1e-11",
+        ),
+        (
+            lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), t_min=0.0),
+            "infinite log SNR",
+        ),
+        (
+            lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((0, 2))),
+            "there is no example",
+        ),
+        (
+            lambda: jax.jit(
+                lambda x: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x, float64=True)
+            )(jnp.ones((2, 2))),
+            "float64=True is for a call outside jit",
+        ),
         (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 4, low=1.0, high=1.0), "not below"),
-        (lambda: sd.UniformDequantization(16)(KEY, jnp.full((2, 2), 16)), r"wanted whole numbers 0 … 15"),
+        (
+            lambda: sd.UniformDequantization(16)(KEY, jnp.full((2, 2), 16)),
+            r"wanted whole numbers 0 … 15",
+        ),
         (lambda: sd.UniformDequantization(1), "levels"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
@@ -258,8 +367,14 @@ def test_exact_divergence_in_blocks():
     """5 dimensions in blocks of 3, the last one padded."""
     sde, mixture = sd.VP(), sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
     x = mixture.sample(KEY, 3)
-    out = sd.log_likelihood(KEY, sde, mixture.score(sde), x, divergence=sd.ExactDivergence(block_size=3),
-                            prior_log_prob=end_marginal(mixture, sde))  # fmt: skip
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        mixture.score(sde),
+        x,
+        divergence=sd.ExactDivergence(block_size=3),
+        prior_log_prob=end_marginal(mixture, sde),
+    )
     np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=5e-3)
 
 
@@ -269,8 +384,17 @@ def test_exact_divergence_in_blocks():
 def test_joint_steps_agree_and_say_so(mixture):
     """One step size for the batch: the same densities, one number of evaluations for all, and the result tells."""
     sde, x = sd.VP(), mixture.sample(KEY, 9)
-    joint = sd.log_likelihood(KEY, sde, mixture.score(sde), x, divergence=sd.ExactDivergence(), rtol=1e-6, atol=1e-6,
-                              joint_steps=True, prior_log_prob=end_marginal(mixture, sde))  # fmt: skip
+    joint = sd.log_likelihood(
+        KEY,
+        sde,
+        mixture.score(sde),
+        x,
+        divergence=sd.ExactDivergence(),
+        rtol=1e-6,
+        atol=1e-6,
+        joint_steps=True,
+        prior_log_prob=end_marginal(mixture, sde),
+    )
     np.testing.assert_allclose(joint.log_prob, mixture.log_prob(sde, x, 1e-5), atol=2e-3)
     assert joint.settings.joint_steps
     assert joint.settings.t_min == 1e-5
@@ -288,15 +412,25 @@ def test_float64_on_request(mixture):
     assert out.log_prob.dtype == jnp.float64
     assert out.settings.dtype == "float64"
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, model)
-        want = sd.log_likelihood(KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11}))
+        wide = jax.tree.map(
+            lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, model
+        )
+        want = sd.log_likelihood(
+            KEY, sde, wide, x.astype(jnp.float64), **(options | {"rtol": 1e-11, "atol": 1e-11})
+        )
     np.testing.assert_allclose(np.asarray(out.log_prob), np.asarray(want.log_prob), atol=1e-8)
     bits = sd.bits_per_dim(out.log_prob, 2)  # and stays
-    np.testing.assert_allclose(np.asarray(bits), 7 - np.asarray(out.log_prob) / (2 * np.log(2)), rtol=1e-14)
+    np.testing.assert_allclose(
+        np.asarray(bits), 7 - np.asarray(out.log_prob) / (2 * np.log(2)), rtol=1e-14
+    )
     assert sd.gaps(KEY, sde, model, x, out).truncation.dtype == jnp.float64
-    low = sd.DiTConfig(patch=1, width=8, depth=1, num_heads=1, dtype="bfloat16").build((2, 2, 1), rngs=nnx.Rngs(0))
+    low = sd.DiTConfig(patch=1, width=8, depth=1, num_heads=1, dtype="bfloat16").build(
+        (2, 2, 1), rngs=nnx.Rngs(0)
+    )
     with pytest.raises(ValueError, match="the network computes in bfloat16"):
-        sd.log_likelihood(KEY, sde, sd.ScoreModel(sde, low, sd.EDM()), jnp.full((1, 2, 2, 1), 0.5), float64=True)
+        sd.log_likelihood(
+            KEY, sde, sd.ScoreModel(sde, low, sd.EDM()), jnp.full((1, 2, 2, 1), 0.5), float64=True
+        )
     assert sd.log_likelihood(KEY, sde, model, x).log_prob.dtype == jnp.float32
 
 
@@ -317,29 +451,50 @@ def test_half_precision_data_are_solved_in_float32(mixture, unchecked):
 
 @pytest.mark.parametrize(
     ("solver", "steps"),
-    [(diffrax.Tsit5(), None), (diffrax.ReversibleHeun(), None), (diffrax.Kvaerno5(), None),
-     (diffrax.Euler(), 800), (diffrax.LeapfrogMidpoint(), 800)],
+    [
+        (diffrax.Tsit5(), None),
+        (diffrax.ReversibleHeun(), None),
+        (diffrax.Kvaerno5(), None),
+        (diffrax.Euler(), 800),
+        (diffrax.LeapfrogMidpoint(), 800),
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_any_solver_of_diffrax(solver, steps):
     """N(0, 0.49), whose density is known: to the tolerance, or the order of given steps; evaluations as counted."""
     sde, data = sd.VP(), sd.GaussianMixture(jnp.zeros((1, 1)), jnp.asarray([0.49]))
     ends = -sde.log_snr(jnp.asarray([1e-5, 1.0]))
-    controller = None if steps is None else diffrax.StepTo(jnp.linspace(ends[0], ends[1], steps + 1))
+    controller = (
+        None if steps is None else diffrax.StepTo(jnp.linspace(ends[0], ends[1], steps + 1))
+    )
     score, count = counting(data.score(sde))
     x = jnp.asarray([[0.3]])
-    out = sd.log_likelihood(KEY, sde, score, x, divergence=sd.ExactDivergence(), solver=solver, controller=controller,
-                            prior_log_prob=end_marginal(data, sde))  # fmt: skip
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        score,
+        x,
+        divergence=sd.ExactDivergence(),
+        solver=solver,
+        controller=controller,
+        prior_log_prob=end_marginal(data, sde),
+    )
     jax.effects_barrier()
     assert bool(out.success.all())
     assert out.settings.controller is controller
-    np.testing.assert_allclose(out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3)
+    np.testing.assert_allclose(
+        out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3
+    )
     assert int(out.nfe[0]) == (-1 if isinstance(solver, diffrax.Kvaerno5) else count[0])
 
 
 def test_the_line_to_write_is_one_that_works(unchecked):
     """Also below zero."""
-    x = jnp.asarray(np.random.default_rng(0).integers(-128, 128, (4, 8, 8, 1)), jnp.float32).at[0].set(-128)
+    x = (
+        jnp.asarray(np.random.default_rng(0).integers(-128, 128, (4, 8, 8, 1)), jnp.float32)
+        .at[0]
+        .set(-128)
+    )
     with pytest.raises(ValueError, match=r"levels=256\)\(key, x0 \+ 128\)"):
         sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x)
     assert float(jnp.abs(sd.UniformDequantization(levels=256)(KEY, x + 128)).max()) <= 1.0
@@ -349,22 +504,32 @@ def test_the_line_to_write_is_one_that_works(unchecked):
 def test_integers_in_disguise_are_refused_with_the_line_to_write(top, line, unchecked):
     """Raw pixels as float32 have no density; so for the bound and for training."""
     x = (
-        jnp.asarray(np.random.default_rng(0).integers(0, top + 1, (4, 8, 8, 1)).clip(0, top), jnp.float32)
+        jnp.asarray(
+            np.random.default_rng(0).integers(0, top + 1, (4, 8, 8, 1)).clip(0, top), jnp.float32
+        )
         .at[0]
         .set(top)
     )
-    for call in (lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x),
-                 lambda: sd.variational_bound(KEY, sd.VP(), lambda x, t: x, x)):  # fmt: skip
+    for call in (
+        lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x),
+        lambda: sd.variational_bound(KEY, sd.VP(), lambda x, t: x, x),
+    ):
         with pytest.raises(ValueError, match=line):
             call()
 
 
 @pytest.mark.parametrize(
     ("of", "levels"),
-    [(lambda k: k / 127.5 - 1, 256), (lambda k: k / 255, 256), (lambda k: (k % 17) / 16, 17), (lambda k: k % 2, 2),
-     (lambda k: 2 * (k % 2) - 1, 2), (lambda k: k // 8 / 127.5 - 1, 256)],
+    [
+        (lambda k: k / 127.5 - 1, 256),
+        (lambda k: k / 255, 256),
+        (lambda k: (k % 17) / 16, 17),
+        (lambda k: k % 2, 2),
+        (lambda k: 2 * (k % 2) - 1, 2),
+        (lambda k: k // 8 / 127.5 - 1, 256),
+    ],
     ids=["[-1, 1]", "[0, 1]", "17 levels", "0 and 1", "-1 and 1", "dark"],
-)  # fmt: skip
+)
 def test_scaled_integers_are_refused_with_the_line_to_write(of, levels, unchecked):
     """What the line says gives the integers back, in bins of the right width; training on them is warned of."""
     k = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1))
@@ -384,7 +549,9 @@ def test_real_numbers_are_no_grid(unchecked):
     rng, side = np.random.default_rng(0), np.linspace(-3, 3, 100)
     check_real_valued(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), "x0")
     check_real_valued(np.tile(rng.normal(size=64), (50, 1)), "x0")
-    check_real_valued(np.asarray(jnp.asarray(rng.normal(size=(100, 64)), jnp.bfloat16).astype(jnp.float32)), "x0")
+    check_real_valued(
+        np.asarray(jnp.asarray(rng.normal(size=(100, 64)), jnp.bfloat16).astype(jnp.float32)), "x0"
+    )
     check_real_valued(np.pad(rng.normal(size=(20, 8, 8)), ((0, 0), (4, 4), (4, 4))), "x0")
     check_real_valued(np.zeros((20, 64)), "x0")
 
@@ -396,11 +563,22 @@ def test_levels_that_the_data_do_not_use_are_said(unchecked):
         sd.UniformDequantization()(KEY, jnp.asarray(k))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sd.UniformDequantization()(KEY, jnp.asarray(k * 15 + 15, jnp.uint8))  # 255 and one more is 0
-    model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM())
+        sd.UniformDequantization()(
+            KEY, jnp.asarray(k * 15 + 15, jnp.uint8)
+        )  # 255 and one more is 0
+    model = sd.ScoreModel(
+        sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM()
+    )
     for levels, message in (
         (256, r"data hold 0 … 16 of 256 levels: write levels=17"),
         (16, "wanted whole numbers 0 … 15"),
     ):
         with pytest.raises(ValueError, match=message):
-            sd.fit(KEY, model, k, validation=0, prepare=sd.UniformDequantization(levels), progress=False)
+            sd.fit(
+                KEY,
+                model,
+                k,
+                validation=0,
+                prepare=sd.UniformDequantization(levels),
+                progress=False,
+            )

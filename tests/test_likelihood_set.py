@@ -28,7 +28,9 @@ def test_the_standard_error_is_that_of_the_mean_over_new_sets():
     """The spread of 1000 means over fresh sets of 50 examples, within 10 %."""
     rng = np.random.default_rng(1)
     found = [split_error(*draws(rng, 50, 2, 0.5, 0.3, 0.2)) for _ in range(1000)]
-    assert np.std([f.mean for f in found]) == pytest.approx(np.mean([f.stderr for f in found]), rel=0.1)
+    assert np.std([f.mean for f in found]) == pytest.approx(
+        np.mean([f.stderr for f in found]), rel=0.1
+    )
 
 
 def test_the_shares_sum_where_a_variance_comes_out_below_zero():
@@ -61,9 +63,18 @@ def test_what_cannot_be_told_is_none():
 def test_a_file_of_another_key_is_not_gone_on_with(tmp_path, mixture):
     """Its rows were drawn with other noise; the same key finds them all."""
     x = np.asarray(mixture.sample(jax.random.key(0), 5))
-    settings = {"dequantization": None, "path": tmp_path / "rows.jsonl", "about": {}, "tolerance": 1e-3,
-                "divergence": sd.Hutchinson(2), "t_min": 1e-3, "progress": False}  # fmt: skip
-    of = lambda key: likelihood_of_set(jax.random.key(key), sd.VP(), mixture.score(sd.VP()), x, **settings)  # noqa: E731
+    settings = {
+        "dequantization": None,
+        "path": tmp_path / "rows.jsonl",
+        "about": {},
+        "tolerance": 1e-3,
+        "divergence": sd.Hutchinson(2),
+        "t_min": 1e-3,
+        "progress": False,
+    }
+    of = lambda key: likelihood_of_set(
+        jax.random.key(key), sd.VP(), mixture.score(sd.VP()), x, **settings
+    )  # noqa: E731
     first, again = of(0), of(0)
     np.testing.assert_array_equal(first.nats, again.nats)
     assert first.dequantization is None

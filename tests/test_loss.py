@@ -26,14 +26,24 @@ def exact_loss(sde, t, v):
         (sd.VarianceWeighting(), lambda sde, t: 1.0),
         (sd.LikelihoodWeighting(), lambda sde, t: sde.diffusion(t) ** 2 / sde.variance(t)),
         # Karras et al. 2022: (n^2 + sigma_d^2) / (n sigma_d)^2 on the denoiser's error, n = sigma/alpha.
-        (sd.EDMWeighting(0.6), lambda sde, t: (lambda n: (n**2 + 0.36) / 0.36)(sde.sigma(t) / sde.alpha(t))),
+        (
+            sd.EDMWeighting(0.6),
+            lambda sde, t: (lambda n: (n**2 + 0.36) / 0.36)(sde.sigma(t) / sde.alpha(t)),
+        ),
     ],
     ids=["variance", "likelihood", "edm"],
 )
 def test_loss_of_the_exact_score_is_the_posterior_variance(any_sde, weighting, factor):
     x0 = np.sqrt(V) * jax.random.normal(KEY, (N, D))
     for t in (0.05, 0.5, 0.95):
-        loss = sd.dsm_loss(jax.random.key(1), any_sde, gaussian_score(any_sde, 0.0, V), x0, jnp.full(N, t), weighting)
+        loss = sd.dsm_loss(
+            jax.random.key(1),
+            any_sde,
+            gaussian_score(any_sde, 0.0, V),
+            x0,
+            jnp.full(N, t),
+            weighting,
+        )
         assert loss.shape == (N,)
         want = float(factor(any_sde, t) * exact_loss(any_sde, t, V))
         assert abs(float(loss.mean()) - want) < 5 * float(loss.std()) / np.sqrt(N)
@@ -58,7 +68,9 @@ def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):
         weight = lambda t: float(sd.LikelihoodWeighting()(sde, jnp.asarray([t]))[0])  # noqa: E731
         in_time = integrate.quad(lambda t: weight(t) * plain(t), t_min, 1.0, limit=200)[0]
         ends = [-float(sde.log_snr(t)) for t in (t_min, 1.0)]
-        in_log_snr = integrate.quad(lambda g: plain(float(sde.time_from_log_snr(-g))), *ends, limit=200)[0]
+        in_log_snr = integrate.quad(
+            lambda g: plain(float(sde.time_from_log_snr(-g))), *ends, limit=200
+        )[0]
     assert in_time == pytest.approx(in_log_snr, rel=1e-6)
 
 
@@ -90,7 +102,9 @@ def test_uniform_times_are_uniform(times):
 
 def test_low_discrepancy_puts_one_time_in_each_nth():
     t = np.asarray(sd.LowDiscrepancyTime(1e-5).sample(KEY, sd.VP(), 50))
-    np.testing.assert_array_equal(np.sort(((t - 1e-5) / (1 - 1e-5) * 50 - 1e-4).astype(int)), np.arange(50))
+    np.testing.assert_array_equal(
+        np.sort(((t - 1e-5) / (1 - 1e-5) * 50 - 1e-4).astype(int)), np.arange(50)
+    )
 
 
 def test_low_discrepancy_lowers_the_variance_of_the_mean_loss():
@@ -102,7 +116,11 @@ def test_low_discrepancy_lowers_the_variance_of_the_mean_loss():
         mean = jax.jit(lambda k, times=times: exact_loss(sde, times.sample(k, sde, 64), V).mean())
         spread.append(np.std([mean(jax.random.key(i)) for i in range(100)]))
     assert spread[1] < 0.2 * spread[0]
-    assert bool(jnp.isfinite(sd.dsm_loss(KEY, sde, score, x0, sd.LowDiscrepancyTime().sample(KEY, sde, 64)).mean()))
+    assert bool(
+        jnp.isfinite(
+            sd.dsm_loss(KEY, sde, score, x0, sd.LowDiscrepancyTime().sample(KEY, sde, 64)).mean()
+        )
+    )
 
 
 def test_log_normal_times_have_log_normal_noise_levels(any_sde):
@@ -110,7 +128,9 @@ def test_log_normal_times_have_log_normal_noise_levels(any_sde):
     times = sd.LogNormalSigma(mean=-1.2, std=1.2, t_min=1e-3)
     t = times.sample(KEY, any_sde, 5000)
     level = np.asarray(jnp.log(any_sde.sigma(t) / any_sde.alpha(t)), np.float64)
-    low, high = (float(jnp.log(any_sde.sigma(s) / any_sde.alpha(s)) + 1.2) / 1.2 for s in (1e-3, 1.0))
+    low, high = (
+        float(jnp.log(any_sde.sigma(s) / any_sde.alpha(s)) + 1.2) / 1.2 for s in (1e-3, 1.0)
+    )
     assert stats.kstest(level, stats.truncnorm(low, high, loc=-1.2, scale=1.2).cdf).pvalue > 1e-3
     assert float(t.min()) >= 1e-3
     assert float(t.max()) <= 1.0
@@ -131,7 +151,7 @@ def loss(x0, t, score=lambda x, t: x, **options):
         (lambda: sd.UniformTime(t_min=0.0), "t_min"),
         (lambda: sd.LogNormalSigma(std=0.0), "std"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()

@@ -36,9 +36,13 @@ def test_density_is_scipys_at_every_time(case, any_sde):
     x = RNG.normal(size=(20, 4))
     for t in (0.0, 1e-3, 0.3, 1.0):
         alpha, variance = float(any_sde.alpha(t)), float(any_sde.variance(t)) if t > 0 else 0.0
-        parts = [w * stats.multivariate_normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
-                 for w, m, c in zip(weights, means, full, strict=True)]  # fmt: skip
-        np.testing.assert_allclose(mixture.log_prob(any_sde, jnp.asarray(x), t), np.log(sum(parts)), rtol=1e-9)
+        parts = [
+            w * stats.multivariate_normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
+            for w, m, c in zip(weights, means, full, strict=True)
+        ]
+        np.testing.assert_allclose(
+            mixture.log_prob(any_sde, jnp.asarray(x), t), np.log(sum(parts)), rtol=1e-9
+        )
 
 
 def test_score_divergence_and_denoiser_are_derivatives_of_the_density(case, any_sde):
@@ -48,11 +52,16 @@ def test_score_divergence_and_denoiser_are_derivatives_of_the_density(case, any_
     log_p = lambda x, t: mixture.log_prob(any_sde, x[None], t[None])[0]  # noqa: E731
     gradient = jax.vmap(jax.grad(log_p))(x, t)
     np.testing.assert_allclose(score(x, t), gradient, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(score.divergence(x, t), jax.vmap(lambda x, t: jnp.trace(jax.hessian(log_p)(x, t)))(x, t),
-                               rtol=1e-7)  # fmt: skip
+    np.testing.assert_allclose(
+        score.divergence(x, t),
+        jax.vmap(lambda x, t: jnp.trace(jax.hessian(log_p)(x, t)))(x, t),
+        rtol=1e-7,
+    )
     tweedie = (x + any_sde.variance(t)[:, None] * gradient) / any_sde.alpha(t)[:, None]
     np.testing.assert_allclose(score.denoise(x, t), tweedie, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(sd.denoise(any_sde, lambda x, t: score(x, t), x, t), tweedie, rtol=1e-9)
+    np.testing.assert_allclose(
+        sd.denoise(any_sde, lambda x, t: score(x, t), x, t), tweedie, rtol=1e-9
+    )
 
 
 def test_samples_have_the_mixtures_moments_and_shares(case):
@@ -60,7 +69,9 @@ def test_samples_have_the_mixtures_moments_and_shares(case):
     n = 50_000
     x = np.asarray(mixture.sample(jax.random.key(1), n))
     mean = weights @ means
-    cov = np.einsum("k,kij->ij", weights, full + np.einsum("ki,kj->kij", means - mean, means - mean))
+    cov = np.einsum(
+        "k,kij->ij", weights, full + np.einsum("ki,kj->kij", means - mean, means - mean)
+    )
     np.testing.assert_allclose(mixture.mean(), mean, rtol=1e-12)
     np.testing.assert_allclose(mixture.cov(), cov, rtol=1e-12)
     assert np.all(np.abs(x.mean(axis=0) - mean) < 5 * np.sqrt(np.diag(cov) / n))
@@ -78,7 +89,9 @@ def test_one_dimension_and_many_components_integrate_to_one(any_sde):
     )
     for t in (0.0, 0.2, 0.9):
         density = np.exp(np.asarray(mixture.log_prob(any_sde, grid, t), np.float64))
-        assert np.trapezoid(density, np.asarray(grid[:, 0], np.float64)) == pytest.approx(1.0, abs=1e-4)
+        assert np.trapezoid(density, np.asarray(grid[:, 0], np.float64)) == pytest.approx(
+            1.0, abs=1e-4
+        )
 
 
 def test_it_is_a_pytree_and_differentiable_in_its_parameters(mixture):
@@ -86,9 +99,15 @@ def test_it_is_a_pytree_and_differentiable_in_its_parameters(mixture):
     slope = jax.jit(jax.grad(lambda mixture: mixture.log_prob(sde, x, 0.5)[0]))(mixture)
     step = 1e-2
     moved = [jax.tree.map(lambda a: a, mixture) for _ in range(2)]
-    values = [sd.GaussianMixture(m.means.at[1, 0].add(s * step), m.covs, m.weights).log_prob(sde, x, 0.5)[0]
-              for m, s in zip(moved, (1, -1), strict=True)]  # fmt: skip
-    assert float(slope.means[1, 0]) == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=0.02)
+    values = [
+        sd.GaussianMixture(m.means.at[1, 0].add(s * step), m.covs, m.weights).log_prob(sde, x, 0.5)[
+            0
+        ]
+        for m, s in zip(moved, (1, -1), strict=True)
+    ]
+    assert float(slope.means[1, 0]) == pytest.approx(
+        float(values[0] - values[1]) / (2 * step), rel=0.02
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,9 +134,13 @@ def test_points_of_the_wrong_dimension_are_refused(mixture):
 def test_built_inside_jit_it_is_the_same():
     """Unnormalised weights, lists and tracers mixed: one path for all."""
     x, sde = jnp.asarray([[0.2, 0.1]]), sd.VP()
-    build = lambda means, weights: sd.GaussianMixture(means, [0.04, 0.09], weights).log_prob(sde, x, 0.1)  # noqa: E731
+    build = lambda means, weights: sd.GaussianMixture(means, [0.04, 0.09], weights).log_prob(
+        sde, x, 0.1
+    )  # noqa: E731
     means, weights = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]]), jnp.asarray([2.0, 6.0])
     eager = build(means, weights)
     np.testing.assert_allclose(jax.jit(build)(means, weights), eager, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(lambda w: build([[-1.0, 0.0], [1.0, 0.0]], w))(weights), eager, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(lambda w: build([[-1.0, 0.0], [1.0, 0.0]], w))(weights), eager, rtol=1e-6
+    )
     np.testing.assert_allclose(build(means, weights / 8), eager, rtol=1e-6)

@@ -16,7 +16,9 @@ from scoresde.nets.layers import lecun_normal
 SMALL = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=())
 TWO_LEVELS = dataclasses.replace(SMALL, multipliers=(1, 2))
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in a third of the time
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)  # compiles in a third of the time
 call = jit(lambda net, x, t, *cond: net(x, t, *cond))
 
 
@@ -43,7 +45,9 @@ def test_signals_images_and_volumes_of_any_size(shape):
 
         return jax.grad(of_first, has_aux=True)(x)
 
-    np.testing.assert_array_equal(last_entry(net)[1], jnp.zeros((2, *shape)))  # output starts at zero
+    np.testing.assert_array_equal(
+        last_entry(net)[1], jnp.zeros((2, *shape))
+    )  # output starts at zero
     # Every output entry depends on every input entry, the last one of an odd size included.
     slopes, out = last_entry(perturbed(net))
     assert slopes.shape == out.shape == x.shape
@@ -65,17 +69,23 @@ def test_a_signal_is_an_image_of_height_one_and_a_volume_of_depth_one():
         return jnp.asarray(whole)
 
     for ones in ((1,), (1, 1)):
-        graph, there, rest = nnx.split(TWO_LEVELS.build((*ones, 5, 1), rngs=nnx.Rngs(0)), nnx.Param, ...)
+        graph, there, rest = nnx.split(
+            TWO_LEVELS.build((*ones, 5, 1), rngs=nnx.Rngs(0)), nnx.Param, ...
+        )
         net = nnx.merge(graph, jax.tree.map(in_middle, params, there), rest)
         out = call(net, x.reshape(2, *ones, 5, 1), t)
         np.testing.assert_allclose(out.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("config", "shape"), [(SMALL, (4, 4, 1)), (sd.MLPConfig(width=128, depth=1), (3,))], ids=["unet", "mlp"]
+    ("config", "shape"),
+    [(SMALL, (4, 4, 1)), (sd.MLPConfig(width=128, depth=1), (3,))],
+    ids=["unet", "mlp"],
 )
 def test_weights_start_as_their_initialisers_say(config, shape):
-    config = dataclasses.replace(config, num_classes=9, **({"channels": 32} if config is SMALL else {}))
+    config = dataclasses.replace(
+        config, num_classes=9, **({"channels": 32} if config is SMALL else {})
+    )
     build = lambda seed: config.build(shape, rngs=nnx.Rngs(seed))  # noqa: E731
     params = [nnx.to_pure_dict(nnx.state(build(seed), nnx.Param)) for seed in (0, 0, 1)]
     jax.tree.map(np.testing.assert_array_equal, *params[:2])
@@ -92,7 +102,9 @@ def test_weights_start_as_their_initialisers_say(config, shape):
             continue
         assert float(jnp.abs(leaf - other).max()) > 0.0  # drawn from the key
         fan_in = leaf.shape[-1] if kind == "embedding" else math.prod(leaf.shape[:-1])
-        z = np.asarray(leaf) * math.sqrt(fan_in)  # standard normal; kernels' cut at two of its own standard deviations
+        z = np.asarray(leaf) * math.sqrt(
+            fan_in
+        )  # standard normal; kernels' cut at two of its own standard deviations
         assert abs(z.mean()) < 5.0 / math.sqrt(z.size)
         assert abs(z.std() - 1.0) < 5.0 / math.sqrt(2.0 * z.size)
         assert kind == "embedding" or np.abs(z).max() < 2.0 / 0.8796
@@ -101,15 +113,23 @@ def test_weights_start_as_their_initialisers_say(config, shape):
 
 @pytest.mark.parametrize("shape", [(3, 3, 128, 64), (1000, 50), (3, 7)])
 def test_lecun_normal_is_that_of_flax(shape):
-    ours, theirs = (draw(jax.random.key(0), shape) for draw in (lecun_normal, nnx.initializers.lecun_normal()))
+    ours, theirs = (
+        draw(jax.random.key(0), shape) for draw in (lecun_normal, nnx.initializers.lecun_normal())
+    )
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     grid = np.linspace(-2.2, 2.2, 12) / math.sqrt(math.prod(shape[:-1]))
-    below = [np.searchsorted(np.sort(np.ravel(draws)), grid) / ours.size for draws in (ours, theirs)]
-    np.testing.assert_allclose(*below, atol=2.5 / math.sqrt(ours.size))  # 5 standard errors of a difference at a half
+    below = [
+        np.searchsorted(np.sort(np.ravel(draws)), grid) / ours.size for draws in (ours, theirs)
+    ]
+    np.testing.assert_allclose(
+        *below, atol=2.5 / math.sqrt(ours.size)
+    )  # 5 standard errors of a difference at a half
     assert len(np.unique(ours)) > 0.9 * ours.size
 
 
-@pytest.mark.parametrize(("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
+@pytest.mark.parametrize(
+    ("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"]
+)
 def test_time_and_dropout(config, shape):
     config = dataclasses.replace(config, dropout=0.5)
     net = perturbed(config.build(shape, rngs=nnx.Rngs(0)))
@@ -126,7 +146,9 @@ def test_time_and_dropout(config, shape):
     assert float(jnp.abs(drawn[0] - drawn[1]).max()) > 1e-3
 
 
-@pytest.mark.parametrize(("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"])
+@pytest.mark.parametrize(
+    ("config", "shape"), [(SMALL, (2, 3, 1)), (sd.MLPConfig(width=16), (3,))], ids=["unet", "mlp"]
+)
 def test_labels_act_on_their_own_example(config, shape, unchecked):
     net = perturbed(dataclasses.replace(config, num_classes=3).build(shape, rngs=nnx.Rngs(0)))
     net.eval()
@@ -144,7 +166,9 @@ def test_labels_act_on_their_own_example(config, shape, unchecked):
 
 def test_an_mlp_reads_any_shape_as_a_vector():
     """The same weights on (2, 3, 1) and on the vector of its six entries."""
-    image, vector = (sd.MLPConfig(width=8, depth=1).build(shape, rngs=nnx.Rngs(0)) for shape in ((2, 3, 1), (6,)))
+    image, vector = (
+        sd.MLPConfig(width=8, depth=1).build(shape, rngs=nnx.Rngs(0)) for shape in ((2, 3, 1), (6,))
+    )
     for net in (image, vector):
         net.output.kernel[...] = jnp.ones_like(net.output.kernel) * jnp.arange(6.0)
     x, t = jax.random.normal(jax.random.key(0), (4, 2, 3, 1)), jnp.full(4, 0.3)
@@ -158,7 +182,10 @@ def test_an_mlp_reads_any_shape_as_a_vector():
     [
         (lambda: sd.UNetConfig().build((8,), rngs=nnx.Rngs(0)), "height, width, channels"),
         (lambda: sd.UNetConfig().build((2, 2, 2, 2, 1), rngs=nnx.Rngs(0)), "signals"),
-        (lambda: SMALL.build((4, 1), rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 1)), jnp.ones(2)), r"build\(\(4, 4, 1\)"),
+        (
+            lambda: SMALL.build((4, 1), rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 1)), jnp.ones(2)),
+            r"build\(\(4, 4, 1\)",
+        ),
         (lambda: sd.UNetConfig(channels=10), "multiple of 4"),
         (lambda: sd.UNetConfig(attention_levels=(2,)), "levels are 0"),
         (lambda: sd.UNetConfig(dropout=1.0), "dropout"),

@@ -60,7 +60,9 @@ class ThisInterpreter(KernelSpecManager):
     def get_kernel_spec(self, kernel_name):
         return KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            env={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # short runs: compiling takes most of the time
+            env={
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"
+            },  # short runs: compiling takes most of the time
             display_name="Python 3",
             language="python",
         )
@@ -74,27 +76,39 @@ def path(request):
 def test_it_runs_with_short_settings(path, tmp_path):
     notebook, code = read(path)
     (parameters,) = (cell for cell in code if "parameters" in cell.metadata.get("tags", []))
-    assigned = {node.id for node in ast.walk(ast.parse(parameters.source)) if isinstance(node, ast.Name)}
+    assigned = {
+        node.id for node in ast.walk(ast.parse(parameters.source)) if isinstance(node, ast.Name)
+    }
     assert SHORT[path.stem].keys() <= assigned
     short = "\n".join(f"{name} = {value!r}" for name, value in SHORT[path.stem].items())
     notebook.cells.insert(notebook.cells.index(parameters) + 1, nbformat.v4.new_code_cell(short))
 
     kernel = AsyncKernelManager(kernel_spec_manager=ThisInterpreter())
-    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     assert not complaints(notebook.cells)
     assert not list(tmp_path.iterdir())  # a notebook leaves no files behind
 
 
 def test_what_is_stored_is_whole_and_small(path):
     _, code = read(path)
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # once, from top to bottom
+    assert [cell.execution_count for cell in code] == list(
+        range(1, len(code) + 1)
+    )  # once, from top to bottom
     assert not complaints(code)
     # A call at the left margin that prints or shows; definitions alone have no output.
-    silent = [cell.id for cell in code if re.search(r"^(print|show)\w*\(", cell.source, re.M) and not cell.outputs]
+    silent = [
+        cell.id
+        for cell in code
+        if re.search(r"^(print|show)\w*\(", cell.source, re.M) and not cell.outputs
+    ]
     assert not silent, f"cells without their output: {silent}; run the whole notebook and save it"
     assert path.stat().st_size < 600_000
     for text in texts(code):
-        assert not re.search(r"(?<![\w./:])/(home|Users|root|tmp|work|usr|opt|var|mnt|private)/|\b[A-Z]:\\", text)
+        assert not re.search(
+            r"(?<![\w./:])/(home|Users|root|tmp|work|usr|opt|var|mnt|private)/|\b[A-Z]:\\", text
+        )
 
 
 def read(path):
@@ -116,4 +130,6 @@ def texts(cells):
         yield cell.source
         for output in cell.outputs:
             yield output.get("text", "")
-            yield from (value for kind, value in output.get("data", {}).items() if kind.startswith("text/"))
+            yield from (
+                value for kind, value in output.get("data", {}).items() if kind.startswith("text/")
+            )

@@ -48,10 +48,14 @@ def perturbed(net):
 )
 def test_parameters_are_as_many_as_the_papers(name, count):
     """At CIFAR-10's size, from shapes alone: no array is made."""
-    config = getattr(sd.NCSNppConfig, name)(dropout=0.0)  # dropout has no parameters, but random streams to trace
+    config = getattr(sd.NCSNppConfig, name)(
+        dropout=0.0
+    )  # dropout has no parameters, but random streams to trace
     net = nnx.eval_shape(lambda: config.build((32, 32, 3), rngs=nnx.Rngs(0)))
     leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(net, nnx.Param)))
-    assert all(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.dtype == jnp.float32 for leaf in leaves)
+    assert all(
+        isinstance(leaf, jax.ShapeDtypeStruct) and leaf.dtype == jnp.float32 for leaf in leaves
+    )
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
 
 
@@ -63,19 +67,27 @@ def test_a_network_under_its_sde_is_its_score():
     call = jax.jit(lambda net, x, t: net(x, t))
     sigma = 0.01 * (50.0 / 0.01) ** t
     score = jax.jit(lambda model, x, t: model(x, t))(model, x, t)
-    np.testing.assert_allclose(score, call(net, x, sigma), rtol=1e-4, atol=1e-5 * float(jnp.abs(score).max()))
+    np.testing.assert_allclose(
+        score, call(net, x, sigma), rtol=1e-4, atol=1e-5 * float(jnp.abs(score).max())
+    )
     unscaled = nnx.clone(net)
     unscaled.config = dataclasses.replace(TINY, scale_by_sigma=False)
-    np.testing.assert_allclose(score, call(unscaled, x, sigma) / sigma[:, None, None, None], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        score, call(unscaled, x, sigma) / sigma[:, None, None, None], rtol=1e-4, atol=1e-4
+    )
     halves = nnx.clone(net)  # the same network of images in [0, 1]
     halves.config = dataclasses.replace(TINY, centered=False)
     np.testing.assert_allclose(call(halves, 0.5 + 0.5 * x, sigma), score, rtol=1e-3, atol=1e-3)
 
-    plus = dataclasses.replace(TINY, fir=False, input_path="none", embedding="positional", scale_by_sigma=False)
+    plus = dataclasses.replace(
+        TINY, fir=False, input_path="none", embedding="positional", scale_by_sigma=False
+    )
     net = perturbed(plus.build(SHAPE, rngs=nnx.Rngs(0)))
     model = sd.ScoreModel(sd.VP(), net, sd.Noise(label=sd.Scaled(999.0)))
     expected = -call(net, x, 999.0 * t) / sd.VP().sigma(t)[:, None, None, None]
-    np.testing.assert_allclose(jax.jit(lambda m, x, t: m(x, t))(model, x, t), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(lambda m, x, t: m(x, t))(model, x, t), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 # --- Resampling ---
@@ -90,7 +102,9 @@ def test_filters_are_convolutions_with_1_3_3_1(size, x64):
         return np.apply_along_axis(function, axis, x)
 
     def stuffed(row):
-        return np.convolve(np.stack([row, 0 * row], 1).ravel()[:-1], np.asarray([1, 3, 3, 1]) / 4.0)[1:-1]
+        return np.convolve(
+            np.stack([row, 0 * row], 1).ravel()[:-1], np.asarray([1, 3, 3, 1]) / 4.0
+        )[1:-1]
 
     def halved(row):
         return np.convolve(row, np.asarray([1, 3, 3, 1]) / 8.0)[2:-1][::2]
@@ -106,7 +120,9 @@ def test_filters_are_convolutions_with_1_3_3_1(size, x64):
 
 def gradients(config):
     """Gradient of a sum over the output in training mode with one dropout key, and the jaxpr of it."""
-    model = sd.ScoreModel(sd.VE(), perturbed(config.build(SHAPE, rngs=nnx.Rngs(0))), sd.Score(label=sd.Sigma()))
+    model = sd.ScoreModel(
+        sd.VE(), perturbed(config.build(SHAPE, rngs=nnx.Rngs(0))), sd.Score(label=sd.Sigma())
+    )
     skeleton, own, constants = Skeleton.split(model)
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.asarray([0.2, 3.0])
 
@@ -123,7 +139,9 @@ def test_rematerialised_gradients_are_the_same():
     plain, jaxpr = gradients(config)
     again, with_remat = gradients(dataclasses.replace(config, remat=True))
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), plain, again)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), plain, again
+    )
     names = [[str(eqn.primitive) for eqn in j.eqns] for j in (jaxpr, with_remat)]
     count = [sum(name in ("checkpoint", "remat", "remat2") for name in each) for each in names]
     assert count[0] == 0 and count[1] >= 10  # 2 down, 2 middle, 4 up, 2 between levels
@@ -154,13 +172,18 @@ def test_bfloat16_computes_coarsely_and_keeps_float32_parameters():
     assert out.dtype == jnp.float32
     error = float(jnp.abs(out - exact).max() / jnp.abs(exact).max())
     assert 1e-4 < error < 0.1
-    convolved = [eqn.outvars[0].aval.dtype for eqn in jax.make_jaxpr(lambda n: n(x, t))(coarse).eqns
-                 if str(eqn.primitive) == "channel_last_conv"]  # fmt: skip
+    convolved = [
+        eqn.outvars[0].aval.dtype
+        for eqn in jax.make_jaxpr(lambda n: n(x, t))(coarse).eqns
+        if str(eqn.primitive) == "channel_last_conv"
+    ]
     assert convolved[-1] == jnp.float32 and {*convolved[:-1]} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_classes_act_on_their_own_example():
-    net = perturbed(dataclasses.replace(TINY, num_classes=3, attention=()).build(SHAPE, rngs=nnx.Rngs(0)))
+    net = perturbed(
+        dataclasses.replace(TINY, num_classes=3, attention=()).build(SHAPE, rngs=nnx.Rngs(0))
+    )
     x, t = jnp.ones((3, *SHAPE)), jnp.ones(3)
     out = jax.jit(lambda n, c: n(x, t, c))(net, jnp.asarray([0, 1, 0]))
     np.testing.assert_allclose(out[0], out[2], rtol=1e-4, atol=1e-5)
@@ -177,7 +200,9 @@ def test_weights_start_uniform_by_the_mean_of_the_fans(shape):
         assert abs(z.mean()) < 5 / math.sqrt(3 * z.size)
         assert abs(z.std() - 1 / math.sqrt(3)) < 5 / math.sqrt(z.size)
         assert len(np.unique(z)) > 0.9 * z.size
-    theirs = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")(jax.random.key(1), shape)
+    theirs = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")(
+        jax.random.key(1), shape
+    )
     assert float(jnp.abs(theirs).max()) == pytest.approx(math.sqrt(6.0 / fans), rel=1e-3)
 
 
@@ -201,7 +226,10 @@ def test_settings_go_through_files_and_the_command_line():
         (lambda: sd.NCSNppConfig().build((32, 3), rngs=nnx.Rngs(0)), "takes images"),
         (lambda: sd.NCSNppConfig().build((28, 28, 1), rngs=nnx.Rngs(0)), "multiples of 8"),
         (lambda: sd.NCSNppConfig(embedding="positional"), "sigma for the Fourier embedding alone"),
-        (lambda: sd.NCSNppConfig(input_path="both"), "input_path = 'both': wanted one of 'none', 'skip', 'residual'"),
+        (
+            lambda: sd.NCSNppConfig(input_path="both"),
+            "input_path = 'both': wanted one of 'none', 'skip', 'residual'",
+        ),
         (lambda: sd.NCSNppConfig(dtype="float16"), "'float32', 'bfloat16'"),
         (lambda: sd.NCSNppConfig(multipliers=()), "multipliers are empty"),
     ],

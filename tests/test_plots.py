@@ -14,14 +14,18 @@ from scoresde.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, traini
 
 
 def test_grid_shows_every_pixel_at_its_place(tmp_path):
-    levels = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)  # n, h, w, c: every value differs
+    levels = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(
+        3, 4, 5, 3
+    )  # n, h, w, c: every value differs
     path = tmp_path / "new" / "grid.png"
     image = np.asarray(image_grid(levels / 127.5 - 1.0, path, columns=2, scale=7))
     assert image.shape == (2 * (4 * 7 + 2) + 2, 2 * (5 * 7 + 2) + 2, 3)
     for i, (row, column) in enumerate([(0, 0), (0, 1), (1, 0)]):
         top, left = 2 + row * 30, 2 + column * 37
         for dy, dx in [(0, 0), (3, 3), (6, 6)]:  # a pixel's corners and centre
-            np.testing.assert_array_equal(image[top + dy : top + 28 : 7, left + dx : left + 35 : 7], levels[i])
+            np.testing.assert_array_equal(
+                image[top + dy : top + 28 : 7, left + dx : left + 35 : 7], levels[i]
+            )
     assert (image[:2] == GAP).all()
     assert (image[32:, 39:] == GAP).all()
 
@@ -51,7 +55,9 @@ def test_errors_on_shapes_give_a_line_that_works(shape):
     x = np.zeros(shape)
     with pytest.raises(ValueError, match=re.escape(str(shape))) as error:
         image_grid(x)
-    image = eval(str(error.value).partition("e.g. ")[2].rstrip("."), {"image_grid": image_grid, "x": x})
+    image = eval(
+        str(error.value).partition("e.g. ")[2].rstrip("."), {"image_grid": image_grid, "x": x}
+    )
     count = {(5, 8, 8): 5}.get(shape, 5 if len(shape) == 4 else 1)
     assert np.sum((np.asarray(image) == 128).all(axis=2)) == count * 48 * 48
 
@@ -68,29 +74,42 @@ def test_bytes_need_their_range():
 def test_training_curve_draws_raw_and_mean_losses(tmp_path):
     steps = np.arange(200)
     loss = np.random.default_rng(0).normal(size=200)
-    rows = [{"step": int(s), "loss": v} for s, v in zip(steps, loss, strict=True)][::-1]  # out of order
+    rows = [{"step": int(s), "loss": v} for s, v in zip(steps, loss, strict=True)][
+        ::-1
+    ]  # out of order
     rows += [{"step": 50, "valid_loss": 0.25}, {"step": 150, "valid_loss": float("nan")}]
     fig = training_curve(rows, tmp_path / "curve.png")
     (ax,) = fig.axes
     raw, mean, valid = ax.lines
     np.testing.assert_array_equal(raw.get_xydata(), np.stack([steps, loss], axis=1))
-    np.testing.assert_allclose(mean.get_ydata()[100], loss[100 - 2 : 100 + 3].mean())  # 200 // 40 = 5 rows
+    np.testing.assert_allclose(
+        mean.get_ydata()[100], loss[100 - 2 : 100 + 3].mean()
+    )  # 200 // 40 = 5 rows
     np.testing.assert_allclose(mean.get_ydata()[0], loss[:3].mean())  # fewer at the ends, not zeros
     assert raw.get_alpha() < 0.5
     assert valid.get_ydata()[0] == 0.25
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["loss", "validation loss (1 not finite)"]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("step", "loss", "linear")  # no logarithm: negative
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == (
+        "step",
+        "loss",
+        "linear",
+    )  # no logarithm: negative
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_gradient_norm_and_learning_rate_have_their_own_scales():
-    rows = [{"step": s, "loss": 100.0 / (s + 1), "grad_norm": 2.0 + s, "learning_rate": 1e-4 * s} for s in range(50)]
+    rows = [
+        {"step": s, "loss": 100.0 / (s + 1), "grad_norm": 2.0 + s, "learning_rate": 1e-4 * s}
+        for s in range(50)
+    ]
     losses, norms, rates = training_curve(rows).axes
     assert (losses.get_yscale(), norms.get_yscale(), rates.get_yscale()) == ("log", "log", "linear")
     assert [ax.get_ylabel() for ax in (norms, rates)] == ["gradient norm", "learning rate"]
     np.testing.assert_array_equal(rates.lines[0].get_ydata(), 1e-4 * np.arange(50))
-    assert len(training_curve([{"step": 0, "learning_rate": 1.0}]).axes) == 1  # a panel only where there is something
+    assert (
+        len(training_curve([{"step": 0, "learning_rate": 1.0}]).axes) == 1
+    )  # a panel only where there is something
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
@@ -119,10 +138,14 @@ def test_scatter_holds_all_points_and_counts_the_lost_ones(tmp_path):
     assert data.get_xlim()[1] < 4
     assert data.get_aspect() == 1.0
     assert b"<svg" in (tmp_path / "points.svg").read_bytes()
-    scatter_2d({"all lost": np.full((3, 2), np.nan), "none": np.zeros((0, 2)), "one": np.ones((1, 2))})
+    scatter_2d(
+        {"all lost": np.full((3, 2), np.nan), "none": np.zeros((0, 2)), "one": np.ones((1, 2))}
+    )
 
 
-@pytest.mark.parametrize(("points", "found"), [({"data": np.zeros((5, 3))}, r"'data': \(5, 3\)"), ({}, r"\{\}")])
+@pytest.mark.parametrize(
+    ("points", "found"), [({"data": np.zeros((5, 3))}, r"'data': \(5, 3\)"), ({}, r"\{\}")]
+)
 def test_scatter_wants_two_columns(points, found):
     with pytest.raises(ValueError, match=found):
         scatter_2d(points)

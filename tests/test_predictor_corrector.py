@@ -43,7 +43,11 @@ def test_stationary_variance_of_each_rule(rule, snr=0.6):
     corrector = sd.LangevinCorrector(200, rule(snr))
     x = np.sqrt(variance) * jax.random.normal(jax.random.key(1), shape)
     x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(x)
-    near = [law for law, want in laws.items() if abs(float(x.var()) / variance / want - 1) < 5 * np.sqrt(2 / x.size)]
+    near = [
+        law
+        for law, want in laws.items()
+        if abs(float(x.var()) / variance / want - 1) < 5 * np.sqrt(2 / x.size)
+    ]
     assert near == [rule]
 
 
@@ -56,7 +60,10 @@ def test_the_last_chunk_keeps_its_neighbours():
     corrector = sd.LangevinCorrector(1, sd.BatchNorms(snr))
     sampler = sd.PredictorCorrector(sd.NoPredictor(), corrector, 60, t_min=0.5, denoise=False)
     score = lambda x, t: -x / right_pad(sde.variance(t), x)  # noqa: E731
-    last = [sd.sample(jax.random.key(i), sampler, sde, score, (65, 8), batch_size=64).x[-1] for i in range(60)]
+    last = [
+        sd.sample(jax.random.key(i), sampler, sde, score, (65, 8), batch_size=64).x[-1]
+        for i in range(60)
+    ]
     whole = sd.sample(jax.random.key(0), sampler, sde, score, (1600, 8)).x
     ratio = float(jnp.mean(jnp.stack(last) ** 2) / jnp.mean(whole**2))
     assert ratio == pytest.approx(1.0, abs=5 * np.sqrt(2 / (60 * 8)))
@@ -80,7 +87,9 @@ def test_langevin_on_a_fixed_score():
     assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(want / out.x.size)
     assert out.nfe == 200
     assert out.path is None
-    path = sd.Langevin(3, eps, save_path=True)(KEY, lambda x, c: c - x, jnp.zeros((2, 2)), cond=jnp.ones((2, 1))).path
+    path = sd.Langevin(3, eps, save_path=True)(
+        KEY, lambda x, c: c - x, jnp.zeros((2, 2)), cond=jnp.ones((2, 1))
+    ).path
     assert path.x.shape == (2, 4, 2)
     np.testing.assert_allclose(path.t[0], [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
 
@@ -121,14 +130,21 @@ def test_examples_of_the_noise_level_rule_are_independent():
 # --- Steps against their formulas, in float64 ---
 
 
-ORDERS = [(name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))]
-EACH = pytest.mark.parametrize(("predictor", "corrector_first", "process"),
-                               [(*order, p) for order, p in zip(ORDERS, 4 * list(PROCESSES), strict=True)])  # fmt: skip
+ORDERS = [
+    (name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))
+]
+EACH = pytest.mark.parametrize(
+    ("predictor", "corrector_first", "process"),
+    [(*order, p) for order, p in zip(ORDERS, 4 * list(PROCESSES), strict=True)],
+)
 """Every predictor under every SDE, in each order under half of them."""
-EACH_UNDER_TWO = pytest.mark.parametrize(("predictor", "corrector_first", "process"), [
-    pytest.param(*order, p, marks=[pytest.mark.slow] if (i // 4 + i // 2) % 2 else [])
-    for i, (order, p) in enumerate(zip(ORDERS, 4 * list(PROCESSES), strict=True))
-])  # fmt: skip
+EACH_UNDER_TWO = pytest.mark.parametrize(
+    ("predictor", "corrector_first", "process"),
+    [
+        pytest.param(*order, p, marks=[pytest.mark.slow] if (i // 4 + i // 2) % 2 else [])
+        for i, (order, p) in enumerate(zip(ORDERS, 4 * list(PROCESSES), strict=True))
+    ],
+)
 """The same, two SDEs of each predictor `slow`."""
 
 
@@ -143,12 +159,20 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]].tolist()
     rule = (sd.BatchNorms if (process in ("vp", "subvp")) == corrector_first else sd.NoiseLevel)(r)
     score, x1 = ring().score(any_sde), any_sde.prior_sample(KEY, (6, 2))
-    sampler = sd.PredictorCorrector(PREDICTORS[predictor], sd.LangevinCorrector(1, rule), num_steps=5,
-                                    corrector_first=corrector_first, t_min=levels[-1],
-                                    grid=sd.GivenTimes(tuple(levels)), save_path=True)  # fmt: skip
+    sampler = sd.PredictorCorrector(
+        PREDICTORS[predictor],
+        sd.LangevinCorrector(1, rule),
+        num_steps=5,
+        corrector_first=corrector_first,
+        t_min=levels[-1],
+        grid=sd.GivenTimes(tuple(levels)),
+        save_path=True,
+    )
     path = sampler(KEY, any_sde, score, x1).path.x
     for k in (0, 2, 4):
-        want = written_out(any_sde, score, predictor, corrector_first, rule, path[:, k], levels[k : k + 2], k)
+        want = written_out(
+            any_sde, score, predictor, corrector_first, rule, path[:, k], levels[k : k + 2], k
+        )
         np.testing.assert_allclose(path[:, k + 1], want, rtol=1e-12, atol=1e-12)
 
 
@@ -179,7 +203,11 @@ def written_out(any_sde, score, predictor, corrector_first, rule, x1, t, k):
             "none": x,
         }[predictor]
 
-    return predict(correct(x1, 0)) if corrector_first and predictor != "none" else correct(predict(x1), 1)
+    return (
+        predict(correct(x1, 0))
+        if corrector_first and predictor != "none"
+        else correct(predict(x1), 1)
+    )
 
 
 # --- Pairs, against what is known ---
@@ -192,12 +220,21 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
     m, v, steps, t_min, r, n = 0.7, 0.25, 30, 1e-2, 0.3, 20_000
     t = np.asarray(sd.UniformLogSNR()(any_sde, steps, t_min), np.float64)
     with jax.enable_x64(True):
-        f, g2, alpha, sigma2 = (np.asarray(fn(t)) for fn in (any_sde.drift_rate, any_sde.squared_diffusion,
-                                                             any_sde.alpha, any_sde.variance))  # fmt: skip
+        f, g2, alpha, sigma2 = (
+            np.asarray(fn(t))
+            for fn in (
+                any_sde.drift_rate,
+                any_sde.squared_diffusion,
+                any_sde.alpha,
+                any_sde.variance,
+            )
+        )
     total = alpha**2 * v + sigma2
     mean, variance = 0.0, float(any_sde.prior_std()) ** 2
 
-    def move(keep, pull, spread2, i):  # x ← keep x + pull s_i + spread z, s_i = -(x - alpha_i m) / total_i
+    def move(
+        keep, pull, spread2, i
+    ):  # x ← keep x + pull s_i + spread z, s_i = -(x - alpha_i m) / total_i
         nonlocal mean, variance
         mean = (keep - pull / total[i]) * mean + pull * alpha[i] * m / total[i]
         variance = (keep - pull / total[i]) ** 2 * variance + spread2
@@ -219,8 +256,15 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
         if not first:
             move(1.0, eps, 2 * eps, i + 1)
     corrector = sd.LangevinCorrector(1, sd.NoiseLevel(r))
-    sampler = sd.PredictorCorrector(PREDICTORS[predictor], corrector, steps, corrector_first, t_min=t_min,
-                                    grid=sd.UniformLogSNR(), denoise=False)  # fmt: skip
+    sampler = sd.PredictorCorrector(
+        PREDICTORS[predictor],
+        corrector,
+        steps,
+        corrector_first,
+        t_min=t_min,
+        grid=sd.UniformLogSNR(),
+        denoise=False,
+    )
     x = sd.sample(KEY, sampler, any_sde, gaussian_score(any_sde, m, v), (n, 1)).x
     assert abs(float(x.mean()) - mean) < 5 * np.sqrt(variance / n)
     assert abs(float(x.var()) / variance - 1) < 5 * np.sqrt(2 / n)
@@ -231,10 +275,14 @@ def exact_distances():
     """Distances between repeated pairs of exact draws: the floor a perfect sampler has."""
     mixture = ring()
     draws = [mixture.sample(jax.random.key(100 + i), DRAWS) for i in range(12)]
-    return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+    return draws[0], np.array(
+        [sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)]
+    )
 
 
-CORRECTORS = {"none": sd.NoCorrector()} | {name: sd.LangevinCorrector(rule=rule) for name, rule in RULES.items()}
+CORRECTORS = {"none": sd.NoCorrector()} | {
+    name: sd.LangevinCorrector(rule=rule) for name, rule in RULES.items()
+}
 PAIRS = [(p, c) for p in PREDICTORS for c in CORRECTORS if (p, c) != ("none", "none")]
 
 
@@ -243,7 +291,9 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
     """Within the mean + 5 standard deviations of the floor, under every SDE."""
     predictor, corrector = pair.split("+")
     settings = CORRECTORS[corrector]
-    steps = 1000 if (predictor, corrector) == ("probability_flow", "none") else 200  # Euler's error, first order
+    steps = (
+        1000 if (predictor, corrector) == ("probability_flow", "none") else 200
+    )  # Euler's error, first order
     if predictor == "none":  # the corrector must do all the way
         rule = sd.NoiseLevel(0.3, data_std=0.2) if corrector == "noise_level" else sd.BatchNorms()
         settings = sd.LangevinCorrector(5, rule)
@@ -257,17 +307,25 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
 def test_a_corrector_repairs_a_coarse_predictor(mixture):
     """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring it closer."""
     sde, draw = sd.VP(), mixture.sample(jax.random.key(5), 6000)
-    plain = sd.PredictorCorrector(sd.ProbabilityFlowPredictor(), sd.NoCorrector(), 40, grid=sd.UniformLogSNR())
+    plain = sd.PredictorCorrector(
+        sd.ProbabilityFlowPredictor(), sd.NoCorrector(), 40, grid=sd.UniformLogSNR()
+    )
     corrected = dataclasses.replace(plain, corrector=sd.LangevinCorrector(2))
-    far, near = (sliced_wasserstein(sd.sample(KEY, s, sde, mixture.score(sde), draw.shape).x, draw)
-                 for s in (plain, corrected))  # fmt: skip
+    far, near = (
+        sliced_wasserstein(sd.sample(KEY, s, sde, mixture.score(sde), draw.shape).x, draw)
+        for s in (plain, corrected)
+    )
     assert near < 0.5 * far
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: sd.PredictorCorrector(sd.NoPredictor(), sd.NoCorrector()), ValueError, "nothing would move"),
+        (
+            lambda: sd.PredictorCorrector(sd.NoPredictor(), sd.NoCorrector()),
+            ValueError,
+            "nothing would move",
+        ),
         (lambda: sd.PredictorCorrector(sd.EulerMaruyama), TypeError, "predictor is"),
         (lambda: sd.PredictorCorrector(corrector="langevin"), TypeError, "corrector is"),
         (lambda: sd.PredictorCorrector(num_steps=0), ValueError, "num_steps"),
@@ -277,7 +335,11 @@ def test_a_corrector_repairs_a_coarse_predictor(mixture):
         (lambda: sd.BatchNorms(snr=0.0), ValueError, "snr"),
         (lambda: sd.NoiseLevel(data_std=-1.0), ValueError, "data_std"),
         (lambda: sd.Langevin(step_size=0.0), ValueError, "step_size"),
-        (lambda: sd.Langevin()(KEY, lambda x: x[:, 0], jnp.ones((3, 2))), ValueError, "the score returned"),
+        (
+            lambda: sd.Langevin()(KEY, lambda x: x[:, 0], jnp.ones((3, 2))),
+            ValueError,
+            "the score returned",
+        ),
     ],
 )
 def test_bad_settings_are_refused_with_the_reason(call, error, message, unchecked):

@@ -27,7 +27,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         if tag == "img":
-            self.pictures.append(base64.b64decode(dict(attrs)["src"].removeprefix("data:image/png;base64,")))
+            self.pictures.append(
+                base64.b64decode(dict(attrs)["src"].removeprefix("data:image/png;base64,"))
+            )
         if tag not in VOID:
             self.open.append(tag)
 
@@ -54,13 +56,21 @@ def run(tmp_path):
     for step in (500, 900, 1500):
         image_grid(np.full((4, 8, 8, 1), step / 1500), run / "samples" / f"step_{step}.png")
     (run / "config.yaml").write_text("sde:\n  beta_max: 20.0\n")
-    (run / "metrics.jsonl").write_text("".join(f'{{"step": {s}, "loss": {9 - s}}}\n' for s in range(5)))
+    (run / "metrics.jsonl").write_text(
+        "".join(f'{{"step": {s}, "loss": {9 - s}}}\n' for s in range(5))
+    )
     results = {
         "status": "running",
         "step": 12500,
         "total_steps": 50000,
         "headline": [["bits/dim", "2.41 ± 0.01", "held-out digits"], ["distance", 3.14159265]],
-        "tables": [{"title": "Samplers", "columns": ["sampler", "nfe"], "rows": [["Heun", 35], ["ODE", None]]}],
+        "tables": [
+            {
+                "title": "Samplers",
+                "columns": ["sampler", "nfe"],
+                "rows": [["Heun", 35], ["ODE", None]],
+            }
+        ],
         "timings": {"sampling": 0.25, "training": 3661.75, "compilation": 1220.0},
         "versions": {"jax": "0.8.1"},
         "command": "python experiments/digits_vp.py",
@@ -74,7 +84,15 @@ def test_the_page_says_what_the_run_found(run):
     page = read(run)
     assert page.text[:4] == ["digits_vp", "digits_vp", "running", page.text[3]]
     assert "step 12,500 of 50,000" in page.text[3]
-    assert headings(run) == ["Results", "Samples", "Training", "Samplers", "Time", "Made with", "Settings"]
+    assert headings(run) == [
+        "Results",
+        "Samples",
+        "Training",
+        "Samplers",
+        "Time",
+        "Made with",
+        "Settings",
+    ]
     text = "\n".join(page.text)
     assert "bits/dim\n2.41 ± 0.01\nheld-out digits\ndistance\n3.1416" in text
     assert "sampler\nnfe\nHeun\n35\nODE\n–" in text
@@ -93,18 +111,26 @@ def test_the_page_stands_alone(run):
     assert not {"script", "link", "a", "iframe"} & set(page.tags)
     assert not re.search(r"https?:|@import|url\(", text)
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.yaml", "metrics.jsonl", "report.html", "results.json", "samples",
-    ]  # fmt: skip
+        "config.yaml",
+        "metrics.jsonl",
+        "report.html",
+        "results.json",
+        "samples",
+    ]
 
 
 def test_newest_sample_first_then_earlier_ones_in_order(run):
     samples = run / "samples"
-    (samples / "step_1600.png").write_bytes((samples / "step_1500.png").read_bytes()[:-9])  # still being written
+    (samples / "step_1600.png").write_bytes(
+        (samples / "step_1500.png").read_bytes()[:-9]
+    )  # still being written
     (samples / "inpainted.png").write_bytes((samples / "step_900.png").read_bytes())
     page = read(run)
     names = ["step_1500", "inpainted", "step_500", "step_900"]  # by number: 500 < 900 < 1500
     assert page.pictures[:4] == [(samples / f"{name}.png").read_bytes() for name in names]
-    assert [t for t in page.text if re.match("step \\d+$|inpainted", t)] == [name.replace("_", " ") for name in names]
+    assert [t for t in page.text if re.match("step \\d+$|inpainted", t)] == [
+        name.replace("_", " ") for name in names
+    ]
     assert len(page.pictures) == 5
     assert page.pictures[4].startswith(b"\x89PNG")
 
@@ -123,17 +149,29 @@ def test_of_many_earlier_samples_some_evenly_spaced(run):
 
 def test_a_repeated_step_keeps_its_later_row(run, monkeypatch):
     with (run / "metrics.jsonl").open("a") as file:  # killed, resumed from step 2, running
-        file.write('{"step": 2, "loss": -2.0}\n{"step": 3, "loss": -3.0, "valid_loss": 1.0}\n{"step": 4, "lo')
+        file.write(
+            '{"step": 2, "loss": -2.0}\n{"step": 3, "loss": -3.0, "valid_loss": 1.0}\n{"step": 4, "lo'
+        )
     drawn = []
-    monkeypatch.setattr(report, "training_curve", lambda rows: drawn.extend(rows) or training_curve(rows))
+    monkeypatch.setattr(
+        report, "training_curve", lambda rows: drawn.extend(rows) or training_curve(rows)
+    )
     page = read(run)
-    assert [(row["step"], row["loss"]) for row in drawn] == [(0, 9), (1, 8), (2, -2.0), (3, -3.0), (4, 5)]
+    assert [(row["step"], row["loss"]) for row in drawn] == [
+        (0, 9),
+        (1, 8),
+        (2, -2.0),
+        (3, -3.0),
+        (4, 5),
+    ]
     assert drawn[3]["valid_loss"] == 1.0
     assert "left out" not in " ".join(page.text)  # the last line is on its way: nothing to say
 
 
 def test_what_cannot_be_read_is_said(run):
-    (run / "metrics.jsonl").write_text('{"step": 1, "lo{"step": 1, "loss": 2.0}\n[1]\n{"step": 2, "loss": 1.0}\n')
+    (run / "metrics.jsonl").write_text(
+        '{"step": 1, "lo{"step": 1, "loss": 2.0}\n[1]\n{"step": 2, "loss": 1.0}\n'
+    )
     (run / "results.json").write_text('{"status": ')
     text = " ".join(read(run).text)
     assert "Line 1 of metrics.jsonl" in text
@@ -145,7 +183,8 @@ def test_what_cannot_be_read_is_said(run):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "5", '{"tables": [5]}', '{"headline": 5}', '{"headline": [["a"]]}', '{"step": "x"}']
+    "content",
+    ["[]", "5", '{"tables": [5]}', '{"headline": 5}', '{"headline": [["a"]]}', '{"step": "x"}'],
 )
 def test_what_no_run_writes_is_left_out(run, content):
     (run / "results.json").write_text(content)
@@ -163,10 +202,16 @@ def test_everything_is_escaped(tmp_path):
     image_grid(np.zeros((1, 8, 8, 1)), png)
     (tmp_path / "config.yaml").write_text(evil)
     results = {
-        "status": evil, "step": 1, "total_steps": 2, "headline": [[evil] * 3], "command": evil, "device": evil,
+        "status": evil,
+        "step": 1,
+        "total_steps": 2,
+        "headline": [[evil] * 3],
+        "command": evil,
+        "device": evil,
         "tables": [{"title": evil, "columns": [evil], "rows": [[evil]]}],
-        "timings": {evil: 1.0}, "versions": {evil: evil},
-    }  # fmt: skip
+        "timings": {evil: 1.0},
+        "versions": {evil: evil},
+    }
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = write_report(tmp_path, title=evil).read_text("utf-8")
     page = Page(text)
@@ -183,7 +228,9 @@ def test_missing_parts_leave_no_headings(tmp_path):
     page = Page(path.read_text("utf-8"))
     assert page.text[:2] == [tmp_path.name] * 2
     assert len(page.text) == 3
-    (tmp_path / "results.json").write_text('{"headline": [], "tables": [{"title": "x", "rows": []}], "timings": {}}')
+    (tmp_path / "results.json").write_text(
+        '{"headline": [], "tables": [{"title": "x", "rows": []}], "timings": {}}'
+    )
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "accuracy": 1}\n')
     (tmp_path / "samples").mkdir()
     page = read(tmp_path)
@@ -194,10 +241,18 @@ def test_missing_parts_leave_no_headings(tmp_path):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.00123, "1.23 ms"), (0.9999, "1.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3599.7, "1 h 00 min")],
+    [
+        (0.00123, "1.23 ms"),
+        (0.9999, "1.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+    ],
 )
 def test_durations_in_human_units(tmp_path, seconds, text):
-    (tmp_path / "results.json").write_text(json.dumps({"timings": {"step": seconds, "total": 2 * seconds}}))
+    (tmp_path / "results.json").write_text(
+        json.dumps({"timings": {"step": seconds, "total": 2 * seconds}})
+    )
     page = read(tmp_path)
     assert page.text[page.text.index("step") :][:3] == ["step", text, "50.0%"]
 

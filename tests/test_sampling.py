@@ -24,7 +24,9 @@ def exact_distances():
     """Sliced Wasserstein distances between repeated pairs of exact draws: the floor a perfect sampler has."""
     mixture = ring()
     draws = [mixture.sample(jax.random.key(100 + i), DRAWS) for i in range(12)]
-    return draws[0], np.array([sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
+    return draws[0], np.array(
+        [sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)]
+    )
 
 
 @pytest.mark.parametrize(("name", "any_sde"), each_under_one(SAMPLERS))
@@ -35,9 +37,15 @@ def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
     out = jax.jit(lambda x: sampler(KEY, any_sde, score, x))(start)
     assert bool(out.success.all())
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
-    nearest = jnp.argmin(jnp.sum((out.x[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
-    reference = jnp.argmin(jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1)
-    shares, expected = (np.bincount(np.asarray(a), minlength=5) / DRAWS for a in (nearest, reference))
+    nearest = jnp.argmin(
+        jnp.sum((out.x[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1
+    )
+    reference = jnp.argmin(
+        jnp.sum((draw[:, None] - mixture.means) ** 2 / mixture.covs[:, None], axis=-1), axis=1
+    )
+    shares, expected = (
+        np.bincount(np.asarray(a), minlength=5) / DRAWS for a in (nearest, reference)
+    )
     assert np.all(np.abs(shares - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / DRAWS))
 
 
@@ -45,11 +53,16 @@ def test_probability_flow_is_the_exact_map_on_gaussian_data(long_sde, x64):
     """x(t_min) = alpha m + (x_1 - alpha_1 m) sqrt(total(t_min) / total(1)): the flow of a Gaussian is linear."""
     m, v, t_min = 0.7, 0.25, 1e-3
     x1 = long_sde.prior_sample(jax.random.key(0), (16, 3))
-    alpha, sigma2 = long_sde.alpha(jnp.asarray([t_min, 1.0])), long_sde.variance(jnp.asarray([t_min, 1.0]))
+    alpha, sigma2 = (
+        long_sde.alpha(jnp.asarray([t_min, 1.0])),
+        long_sde.variance(jnp.asarray([t_min, 1.0])),
+    )
     total = alpha**2 * v + sigma2
     want = alpha[0] * m + (x1 - alpha[1] * m) * jnp.sqrt(total[0] / total[1])
     variable = sd.InTime() if isinstance(long_sde, (sd.VP, sd.VE)) else sd.InLogSNR()
-    sampler = sd.ProbabilityFlow(rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable)
+    sampler = sd.ProbabilityFlow(
+        rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable
+    )
     out = sampler(jax.random.key(0), long_sde, gaussian_score(long_sde, m, v), x1)
     np.testing.assert_allclose(out.x, want, atol=1e-8)
 
@@ -65,7 +78,9 @@ def test_weak_order_of_euler_maruyama_is_one():
             total = np.asarray(sde.alpha(t) ** 2 * v + sde.variance(t))
         variance = total[0]
         for i in range(steps):
-            variance = (1 + (f[i] + g2[i] / total[i]) * (t[i + 1] - t[i])) ** 2 * variance - g2[i] * (t[i + 1] - t[i])
+            variance = (1 + (f[i] + g2[i] / total[i]) * (t[i + 1] - t[i])) ** 2 * variance - g2[
+                i
+            ] * (t[i + 1] - t[i])
         errors.append(abs(variance - total[-1]))
     np.testing.assert_allclose(np.log2(np.array(errors[:-1]) / errors[1:]), 1.0, atol=0.1)
 
@@ -113,7 +128,14 @@ def test_diffrax_solvers_are_counted(mixture):
         out = sampler(jax.random.key(0), sde, score, jnp.ones((1, 2)))
         jax.effects_barrier()
         assert int(out.nfe[0]) == count[0], solver
-    assert int(sd.ProbabilityFlow(diffrax.Kvaerno3())(KEY, sde, mixture.score(sde), jnp.ones((1, 2))).nfe[0]) == -1
+    assert (
+        int(
+            sd.ProbabilityFlow(diffrax.Kvaerno3())(
+                KEY, sde, mixture.score(sde), jnp.ones((1, 2))
+            ).nfe[0]
+        )
+        == -1
+    )
     with pytest.raises(TypeError, match="wanted one of diffrax's"):
         sd.ProbabilityFlow(solver="dopri5")
 
@@ -158,7 +180,9 @@ def test_conditions_travel_with_their_examples(looped_sampler):
         return -(x - alpha * centre) / right_pad(sde.alpha(t) ** 2 * 0.01 + sde.variance(t), x)
 
     centres = jnp.arange(10.0)[:, None] * jnp.ones(3)
-    out = sd.sample(jax.random.key(0), sampler, sde, score, (10, 3), cond={"centre": centres}, batch_size=3)
+    out = sd.sample(
+        jax.random.key(0), sampler, sde, score, (10, 3), cond={"centre": centres}, batch_size=3
+    )
     np.testing.assert_allclose(out.x, centres, atol=0.6)  # 5 to 6 standard deviations of 0.1
     with pytest.raises(ValueError, match=r"cond\['centre'\] has shape"):
         sd.sample(jax.random.key(0), sampler, sde, score, (9, 3), cond={"centre": centres})
@@ -188,7 +212,10 @@ def test_denoise_is_used_where_offered(mixture):
             return jnp.full_like(x, 42.0)
 
     offers = Offers()
-    assert float(sd.sample(jax.random.key(0), sd.EulerMaruyama(5), sde, offers, (2, 2)).x[0, 0]) == 42.0
+    assert (
+        float(sd.sample(jax.random.key(0), sd.EulerMaruyama(5), sde, offers, (2, 2)).x[0, 0])
+        == 42.0
+    )
     x, t = mixture.sample(jax.random.key(0), 4), jnp.full(4, 0.3)
     tweedie = (x + sde.sigma(t)[:, None] ** 2 * exact(x, t)) / sde.alpha(t)[:, None]
     np.testing.assert_allclose(sd.denoise(sde, lambda x, t: exact(x, t), x, t), tweedie, rtol=1e-6)
@@ -201,12 +228,21 @@ def test_every_sampler_of_the_library_starts_anywhere():
     assert [name for name, sampler in SAMPLERS.items() if not hasattr(sampler, "start")] == ["own"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if i % 2 else [])
-                                  for i, name in enumerate(SAMPLERS) if name != "own"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if i % 2 else [])
+        for i, name in enumerate(SAMPLERS)
+        if name != "own"
+    ],
+)
 def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
     """x0 noised to t = 0.3 and sampled from there: again draws of the mixture, and near where they were."""
     sde, (draw, floor) = sd.VP(), exact_distances
-    x0, sampler = mixture.sample(jax.random.key(200), DRAWS), dataclasses.replace(SAMPLERS[name], start=0.3)
+    x0, sampler = (
+        mixture.sample(jax.random.key(200), DRAWS),
+        dataclasses.replace(SAMPLERS[name], start=0.3),
+    )
     out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (DRAWS, 2), x0=x0)
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
@@ -218,7 +254,9 @@ def test_less_noise_edits_less(mixture):
     sde, x0, moved = sd.VP(), mixture.sample(jax.random.key(1), 500), []
     for start in (0.05, 0.2, 0.8):
         sampler = sd.DPMSolverPP(num_steps=20, eta=1.0, start=start)
-        x = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (500, 2), x0=x0, batch_size=128).x
+        x = sd.sample(
+            jax.random.key(0), sampler, sde, mixture.score(sde), (500, 2), x0=x0, batch_size=128
+        ).x
         moved.append(float(jnp.mean((x - x0) ** 2)))
     assert moved[0] < 0.5 * moved[1] < 0.25 * moved[2]
 
@@ -227,7 +265,9 @@ def test_states_of_ones_own_are_where_sampling_begins(mixture):
     sde, score = sd.VP(), mixture.score(sd.VP())
     x1, sampler = 0.5 * jnp.ones((7, 2)) * jnp.arange(7.0)[:, None], sd.UniPC(2, 8, start=0.6)
     direct = sampler(KEY, sde, score, x1).x
-    np.testing.assert_allclose(sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1).x, direct, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1).x, direct, rtol=1e-4, atol=1e-5
+    )
     chunked = sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1, batch_size=3).x
     np.testing.assert_allclose(chunked, direct, rtol=1e-4, atol=1e-5)
 
@@ -252,11 +292,16 @@ def test_starts_that_do_not_fit_are_refused(options, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [sd.EulerMaruyama(5), sd.Heun(5), pytest.param(sd.UniPC(2, 5), marks=pytest.mark.slow),
-     pytest.param(sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 1),)), marks=pytest.mark.slow),
-     sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, path_points=4), pytest.param(sd.Ancestral(5), marks=pytest.mark.slow)],
+    [
+        sd.EulerMaruyama(5),
+        sd.Heun(5),
+        pytest.param(sd.UniPC(2, 5), marks=pytest.mark.slow),
+        pytest.param(sd.Restart(8, (sd.Interval(0.1, 0.5, 2, 1),)), marks=pytest.mark.slow),
+        sd.ProbabilityFlow(rtol=1e-3, atol=1e-3, path_points=4),
+        pytest.param(sd.Ancestral(5), marks=pytest.mark.slow),
+    ],
     ids=lambda s: type(s).__name__,
-)  # fmt: skip
+)
 def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
     """E[x_0 | x] of every state, and the sample is the last of them; without a path, the same sample."""
     sde, score = sd.VP(), mixture.score(sd.VP())
@@ -282,7 +327,10 @@ def test_any_controller_of_diffrax_steps_the_flow(mixture):
     out = sampler(KEY, sde, score, x1)
     np.testing.assert_allclose(out.x, x, atol=1e-4)
     assert out.nfe.tolist() == [200, 200]
-    assert sd.sample(KEY, sampler, sde, score, (2, 2)).nfe.tolist() == [200, 200]  # though it holds an array
+    assert sd.sample(KEY, sampler, sde, score, (2, 2)).nfe.tolist() == [
+        200,
+        200,
+    ]  # though it holds an array
     with pytest.raises(TypeError, match=r"diffrax\.StepTo"):
         sd.ProbabilityFlow(diffrax.Euler())
     with pytest.raises(TypeError, match="controller is 3"):
@@ -298,11 +346,17 @@ def test_path_holds_every_state_and_is_off_by_default(mixture):
     np.testing.assert_array_equal(out.path.x[:, 0], x1)
     np.testing.assert_array_equal(out.path.x[:, -1], out.x)
     np.testing.assert_allclose(out.path.t[0], np.linspace(1.0, 1e-3, 6), rtol=1e-6)
-    flow = sd.ProbabilityFlow(save_path=True, path_points=11, denoise=False)(jax.random.key(0), sde, score, x1)
+    flow = sd.ProbabilityFlow(save_path=True, path_points=11, denoise=False)(
+        jax.random.key(0), sde, score, x1
+    )
     np.testing.assert_allclose(flow.path.x[:, 0], x1, atol=1e-5)
     np.testing.assert_allclose(flow.path.x[:, -1], flow.x, atol=1e-4)
-    halfway = sd.ProbabilityFlow(t_min=float(flow.path.t[0, 5]), denoise=False)(jax.random.key(0), sde, score, x1)
-    np.testing.assert_allclose(flow.path.x[:, 5], halfway.x, atol=2e-3)  # dense output is of a lower order
+    halfway = sd.ProbabilityFlow(t_min=float(flow.path.t[0, 5]), denoise=False)(
+        jax.random.key(0), sde, score, x1
+    )
+    np.testing.assert_allclose(
+        flow.path.x[:, 5], halfway.x, atol=2e-3
+    )  # dense output is of a lower order
 
 
 def test_failures_are_said_per_example_and_never_returned_as_good(sampler, mixture):
@@ -324,7 +378,9 @@ def test_failures_are_said_per_example_and_never_returned_as_good(sampler, mixtu
 def test_too_few_steps_allowed_is_a_failure_not_a_plausible_state(mixture):
     sde = sd.VP()
     with pytest.warns(UserWarning, match="did not reach"):
-        out = sd.sample(jax.random.key(0), sd.ProbabilityFlow(max_steps=3), sde, mixture.score(sde), (4, 2))
+        out = sd.sample(
+            jax.random.key(0), sd.ProbabilityFlow(max_steps=3), sde, mixture.score(sde), (4, 2)
+        )
     assert not out.success.any()
     assert jnp.isnan(out.x).all()
 
@@ -340,7 +396,9 @@ def test_gradients_with_respect_to_settings(mixture):
 
 
 def draw(*shape, **options):
-    return sd.sample(jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), lambda x, t: x, shape, **options)
+    return sd.sample(
+        jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), lambda x, t: x, shape, **options
+    )
 
 
 def integrate(key, sde, score, x1):
@@ -358,8 +416,16 @@ def integrate(key, sde, score, x1):
         (lambda: draw(), ValueError, "shape is"),
         (lambda: draw(4, 2, batch_size=0), ValueError, "batch_size"),
         (lambda: integrate(KEY, sd.VP(), IDENTITY, jnp.asarray(1.0)), ValueError, "scalar"),
-        (lambda: integrate(KEY, sd.VP(), lambda x, t: x[:, 0], jnp.ones((4, 2))), ValueError, "the score returned"),
-        (lambda: integrate(KEY, IDENTITY, sd.VP(), jnp.ones((4, 2))), TypeError, "and after it the score"),
+        (
+            lambda: integrate(KEY, sd.VP(), lambda x, t: x[:, 0], jnp.ones((4, 2))),
+            ValueError,
+            "the score returned",
+        ),
+        (
+            lambda: integrate(KEY, IDENTITY, sd.VP(), jnp.ones((4, 2))),
+            TypeError,
+            "and after it the score",
+        ),
         (lambda: integrate(0, sd.VP(), IDENTITY, jnp.ones((4, 2))), TypeError, "random key"),
     ],
 )
@@ -380,10 +446,14 @@ def test_sample_inside_jit_and_vmap(mixture):
 
     whole = run(KEY, scale := 0.1 * jnp.ones((3, 1)))
     for size in (None, 2):
-        chunked = jax.jit(lambda key, scale, size=size: run(key, scale, batch_size=size))(KEY, scale)
+        chunked = jax.jit(lambda key, scale, size=size: run(key, scale, batch_size=size))(
+            KEY, scale
+        )
         np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-5)
     keys = jnp.stack([jax.random.key(1), KEY])
-    np.testing.assert_allclose(jax.vmap(lambda key: run(key, scale))(keys)[1], whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.vmap(lambda key: run(key, scale))(keys)[1], whole, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -401,7 +471,13 @@ def test_own_grids_are_checked(grid, message, mixture, unchecked):
 
 def test_infinite_log_snr_is_refused(mixture):
     with pytest.raises(ValueError, match="infinite log SNR"):
-        sd.sample(KEY, sd.ProbabilityFlow(t_min=0.0, variable=sd.InLogSNR()), sd.VP(), mixture.score(sd.VP()), (3, 2))
+        sd.sample(
+            KEY,
+            sd.ProbabilityFlow(t_min=0.0, variable=sd.InLogSNR()),
+            sd.VP(),
+            mixture.score(sd.VP()),
+            (3, 2),
+        )
 
 
 @pytest.mark.parametrize(
@@ -442,7 +518,9 @@ def test_a_score_of_another_sde_is_said(mixture, recwarn):
     with pytest.warns(UserWarning, match=r"the score is that of VP\(.*used under VE"):
         sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), score, (2, 2))
     with pytest.warns(UserWarning, match=r"used under VP\(beta_min=0.2"):
-        sd.log_likelihood(KEY, sd.VP(beta_min=0.2), score, jnp.full((1, 2), 0.3), rtol=1e-2, atol=1e-2)
+        sd.log_likelihood(
+            KEY, sd.VP(beta_min=0.2), score, jnp.full((1, 2), 0.3), rtol=1e-2, atol=1e-2
+        )
     recwarn.clear()
     sd.sample(KEY, sd.EulerMaruyama(2), jax.tree.map(jnp.float32, sd.VP()), score, (2, 2))
     sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), lambda x, t: -x, (2, 2))

@@ -45,7 +45,9 @@ def test_a_perfect_network_makes_the_exact_score_model(kind, any_sde, mixture):
         x0 = exact.denoise(x, t)
         noise = -any_sde.sigma(t)[:, None] * exact(x, t)
         seen, time = kind.inputs(any_sde, x, t)
-        np.testing.assert_array_equal((scaled, label[:, None] + 0 * scaled), (seen, time[:, None] + 0 * seen))
+        np.testing.assert_array_equal(
+            (scaled, label[:, None] + 0 * scaled), (seen, time[:, None] + 0 * seen)
+        )
         return kind.prediction(any_sde, x0, noise, t)
 
     model = sd.ScoreModel(any_sde, net, kind)
@@ -61,7 +63,9 @@ def test_edm_inputs_have_unit_variance(any_sde):
         mean, std = any_sde.marginal_prob(0.7 * x0, times)
         seen, label = sd.EDM(0.7).inputs(any_sde, mean + std[:, None] * noise, times)
         assert abs(float(seen.var()) - 1.0) < 5 * np.sqrt(2 / 20_000)
-        assert float(label[0]) == pytest.approx(float(jnp.log(any_sde.sigma(t) / any_sde.alpha(t))) / 4, rel=1e-4)
+        assert float(label[0]) == pytest.approx(
+            float(jnp.log(any_sde.sigma(t) / any_sde.alpha(t))) / 4, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("sde", [sd.VP(), sd.VE()], ids=["vp", "ve"])
@@ -82,7 +86,9 @@ def test_a_network_with_an_integer_table_reads_every_level(sde):
 
 
 def test_score_model_is_a_pytree():
-    model = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.EDM())
+    model = sd.ScoreModel(
+        sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.EDM()
+    )
     doubled = jax.tree.map(lambda a: a, model)
     assert doubled.parameterization == sd.EDM()
     x = jnp.ones((3, 2))
@@ -144,7 +150,9 @@ def test_every_frameworks_network_is_a_score(name):
         out = sd.sample(KEY, sd.EulerMaruyama(10), sde, score, (4, 2), batch_size=3)
         np.testing.assert_allclose(out.x, reference.x, rtol=1e-4, atol=1e-5)
     likelihood = sd.log_likelihood(KEY, sde, net, x)  # as of a model of it, in other tests
-    np.testing.assert_allclose(likelihood.log_prob, sd.log_likelihood(KEY, sde, REFERENCE, x).log_prob, rtol=1e-3)
+    np.testing.assert_allclose(
+        likelihood.log_prob, sd.log_likelihood(KEY, sde, REFERENCE, x).log_prob, rtol=1e-3
+    )
 
 
 def REFERENCE(x, t):
@@ -163,7 +171,9 @@ def test_weights_are_arguments_not_constants():
             return -x * self.weight
 
     sde = sd.VP()
-    outs = [sd.sample(KEY, sd.EulerMaruyama(5), sde, Net(jnp.asarray(w)), (3, 2)).x for w in (1.0, 2.0)]
+    outs = [
+        sd.sample(KEY, sd.EulerMaruyama(5), sde, Net(jnp.asarray(w)), (3, 2)).x for w in (1.0, 2.0)
+    ]
     once = traces[0]
     sd.sample(KEY, sd.EulerMaruyama(5), sde, Net(jnp.asarray(3.0)), (3, 2))
     assert traces[0] == once
@@ -207,7 +217,9 @@ def test_bound_methods_of_pytrees_follow_their_weights():
     first = sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net.__call__, (3, 2)).x
     net.weight[...] = 2.0 * net.weight[...]
     second = sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net.__call__, (3, 2)).x
-    np.testing.assert_allclose(second, sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net, (3, 2)).x, rtol=1e-6)
+    np.testing.assert_allclose(
+        second, sd.sample(KEY, sd.EulerMaruyama(5), sd.VP(), net, (3, 2)).x, rtol=1e-6
+    )
     assert float(jnp.abs(first - second).max()) > 1e-3
 
 

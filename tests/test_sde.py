@@ -23,11 +23,22 @@ def published(sde, t):
             return np.ones_like(t), sigma, np.zeros_like(t), 2.0 * sigma**2 * np.log(ratio)
         case _:
             beta = sde.beta_min + t * (sde.beta_max - sde.beta_min)
-            integral = np.array([integrate.quad(lambda u: sde.beta_min + u * (sde.beta_max - sde.beta_min), 0, s)[0]
-                                 for s in np.atleast_1d(t)])  # fmt: skip
+            integral = np.array(
+                [
+                    integrate.quad(
+                        lambda u: sde.beta_min + u * (sde.beta_max - sde.beta_min), 0, s
+                    )[0]
+                    for s in np.atleast_1d(t)
+                ]
+            )
             if isinstance(sde, sd.VP):
                 return np.exp(-integral / 2), np.sqrt(-np.expm1(-integral)), -beta / 2, beta
-            return np.exp(-integral / 2), -np.expm1(-integral), -beta / 2, -beta * np.expm1(-2 * integral)
+            return (
+                np.exp(-integral / 2),
+                -np.expm1(-integral),
+                -beta / 2,
+                -beta * np.expm1(-2 * integral),
+            )
 
 
 def test_scales_drift_and_diffusion_are_the_published_ones_in_float32(sde):
@@ -48,7 +59,9 @@ def test_derived_coefficients_equal_the_closed_forms(sde):
     """The base class differentiates log_alpha and variance; the overrides are algebra."""
     for t in (jnp.asarray(TIMES, jnp.float32), jnp.zeros(())):
         np.testing.assert_allclose(sd.SDE.drift_rate(sde, t), sde.drift_rate(t), rtol=2e-5)
-        np.testing.assert_allclose(sd.SDE.squared_diffusion(sde, t), sde.squared_diffusion(t), rtol=2e-5, atol=1e-12)
+        np.testing.assert_allclose(
+            sd.SDE.squared_diffusion(sde, t), sde.squared_diffusion(t), rtol=2e-5, atol=1e-12
+        )
 
 
 def test_short_transitions_keep_their_digits(any_sde):
@@ -58,7 +71,9 @@ def test_short_transitions_keep_their_digits(any_sde):
     with jax.enable_x64(True):
         s64, t64 = jnp.asarray(s, jnp.float64), jnp.asarray(t, jnp.float64)
         coefficient = any_sde.alpha(t64) / any_sde.alpha(s64)
-        std = jnp.sqrt(any_sde.variance(t64) - coefficient**2 * any_sde.variance(s64))  # float64 affords the difference
+        std = jnp.sqrt(
+            any_sde.variance(t64) - coefficient**2 * any_sde.variance(s64)
+        )  # float64 affords the difference
         coefficient, std = np.asarray(coefficient), np.asarray(std)
     for transition in (any_sde.transition, lambda s, t: sd.SDE.transition(any_sde, s, t)):
         ours = transition(jnp.asarray(s), jnp.asarray(t))
@@ -68,8 +83,16 @@ def test_short_transitions_keep_their_digits(any_sde):
 
 def test_transitions_compose(any_sde, x64):
     """(r → s) then (s → t) is (r → t): coefficients multiply, variances add after scaling."""
-    r, s, t = jnp.asarray([0.0, 0.1, 0.3]), jnp.asarray([0.2, 0.1, 0.6]), jnp.asarray([0.3, 0.9, 1.0])
-    (c1, d1), (c2, d2), (c, d) = any_sde.transition(r, s), any_sde.transition(s, t), any_sde.transition(r, t)
+    r, s, t = (
+        jnp.asarray([0.0, 0.1, 0.3]),
+        jnp.asarray([0.2, 0.1, 0.6]),
+        jnp.asarray([0.3, 0.9, 1.0]),
+    )
+    (c1, d1), (c2, d2), (c, d) = (
+        any_sde.transition(r, s),
+        any_sde.transition(s, t),
+        any_sde.transition(r, t),
+    )
     np.testing.assert_allclose(c1 * c2, c, rtol=1e-12)
     np.testing.assert_allclose(c2**2 * d1**2 + d2**2, d**2, rtol=1e-11)
 
@@ -78,7 +101,9 @@ def test_marginal_is_the_transition_after_what_stands_at_zero(any_sde, x64):
     """sigma_t^2 = std(0 → t)^2 + c^2 sigma_0^2, sigma_0 = 0 except for VE."""
     t = jnp.asarray(TIMES)
     c, std = any_sde.transition(jnp.zeros_like(t), t)
-    np.testing.assert_allclose(std**2 + c**2 * any_sde.variance(0.0), any_sde.variance(t), rtol=1e-9)
+    np.testing.assert_allclose(
+        std**2 + c**2 * any_sde.variance(0.0), any_sde.variance(t), rtol=1e-9
+    )
 
 
 def test_simulated_transitions_match(any_sde):
@@ -88,9 +113,15 @@ def test_simulated_transitions_match(any_sde):
     dt = (t - s) / steps
 
     def step(i, x):
-        time = jnp.full(n, s + (i + 0.5) * dt)  # coefficients at the middle: weak order 2 for a linear SDE's moments
+        time = jnp.full(
+            n, s + (i + 0.5) * dt
+        )  # coefficients at the middle: weak order 2 for a linear SDE's moments
         noise = normal_like(jax.vmap(lambda k: jax.random.fold_in(k, i))(keys), x)
-        return x + any_sde.drift(x, time) * dt + any_sde.diffusion(time)[:, None] * jnp.sqrt(dt) * noise
+        return (
+            x
+            + any_sde.drift(x, time) * dt
+            + any_sde.diffusion(time)[:, None] * jnp.sqrt(dt) * noise
+        )
 
     x = jax.jit(lambda x: jax.lax.fori_loop(0, steps, step, x))(jnp.full((n, 1), 1.3))
     c, std = any_sde.transition(s, t)
@@ -105,17 +136,29 @@ def test_log_snr_inverts(any_sde, x64):
     np.testing.assert_allclose(sd.SDE.time_from_log_snr(any_sde, any_sde.log_snr(t)), t, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)])
+@pytest.mark.parametrize(
+    ("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)]
+)
 def test_range_of_log_snr_is_the_reference_sheets(sde, mass):
     """Total mass of the likelihood weighting on [1e-5, 1]: figures computed elsewhere."""
-    assert float(sde.log_snr(1e-5) - sde.log_snr(1.0)) == pytest.approx(mass, abs=2e-3 if mass < 20 else 2e-4)
+    assert float(sde.log_snr(1e-5) - sde.log_snr(1.0)) == pytest.approx(
+        mass, abs=2e-3 if mass < 20 else 2e-4
+    )
 
 
 def test_everything_is_float64_under_x64(any_sde, x64):
     t, x = jnp.asarray([0.2, 0.7]), jnp.ones((2, 3))
-    values = (any_sde.alpha(t), any_sde.sigma(t), any_sde.log_snr(t), any_sde.drift(x, t), any_sde.diffusion(t),
-              *any_sde.marginal_prob(x, t), *any_sde.transition(t, t), any_sde.prior_log_prob(x),
-              any_sde.prior_sample(jax.random.key(0), (2, 3)))  # fmt: skip
+    values = (
+        any_sde.alpha(t),
+        any_sde.sigma(t),
+        any_sde.log_snr(t),
+        any_sde.drift(x, t),
+        any_sde.diffusion(t),
+        *any_sde.marginal_prob(x, t),
+        *any_sde.transition(t, t),
+        any_sde.prior_log_prob(x),
+        any_sde.prior_sample(jax.random.key(0), (2, 3)),
+    )
     assert {value.dtype for value in values} == {np.dtype("float64")}
 
 
@@ -133,11 +176,15 @@ def test_settings_pass_through_jit_vmap_and_grad():
     t = jnp.asarray(0.4)
     slope = jax.grad(lambda sde: sde.log_alpha(t))(sd.VP())
     assert isinstance(slope, sd.VP)  # a gradient may be negative: rebuilding never checks ranges
-    np.testing.assert_allclose([slope.beta_min, slope.beta_max], [-(t - t**2 / 2) / 2, -(t**2) / 4], rtol=1e-6)
+    np.testing.assert_allclose(
+        [slope.beta_min, slope.beta_max], [-(t - t**2 / 2) / 2, -(t**2) / 4], rtol=1e-6
+    )
     sigma = jax.jit(lambda sde: sde.sigma(t))(sd.VE(0.1, 10.0))
     assert float(sigma) == pytest.approx(0.1 * 100**0.4, rel=1e-6)
     many = jax.vmap(lambda b: sd.SubVP(beta_max=b).sigma(t))(jnp.asarray([5.0, 10.0]))
-    np.testing.assert_allclose(many, [sd.SubVP(beta_max=b).sigma(t) for b in (5.0, 10.0)], rtol=1e-6)
+    np.testing.assert_allclose(
+        many, [sd.SubVP(beta_max=b).sigma(t) for b in (5.0, 10.0)], rtol=1e-6
+    )
     assert dataclasses.replace(sd.VP(), beta_max=15.0) == sd.VP(0.1, 15.0)
 
 
@@ -151,7 +198,10 @@ def test_settings_pass_through_jit_vmap_and_grad():
         (lambda: sd.VE(sigma_min=0.0), "sigma_min"),
         (lambda: sd.VE(sigma_min=50.0, sigma_max=50.0), "not below sigma_max"),
         (lambda: sd.VP().drift(jnp.ones((4, 2)), jnp.ones(3)), "one time, or one per example"),
-        (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), jnp.full(4, 1.5)), r"times lie in \[0, 1\]"),
+        (
+            lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), jnp.full(4, 1.5)),
+            r"times lie in \[0, 1\]",
+        ),
         (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), jnp.full(4, 999)), "table's index"),
         (lambda: sd.VP().marginal_prob(jnp.ones((4, 2)), float("nan")), r"times lie in \[0, 1\]"),
         (lambda: sd.VE().sigma(-0.5), r"times lie in \[0, 1\]"),
@@ -214,7 +264,10 @@ def test_time_from_log_snr_is_differentiable_in_everything(any_sde, x64):
 
 def test_a_large_batch_has_the_fields_of_its_parts(any_sde, mixture):
     """Compiled for 8192 examples as for 512: XLA once fused sub-VP's g^2 and the score into wrong products."""
-    x, t = jax.random.normal(jax.random.key(0), (8192, 2)), jax.random.uniform(jax.random.key(1), (8192,), minval=0.01)
+    x, t = (
+        jax.random.normal(jax.random.key(0), (8192, 2)),
+        jax.random.uniform(jax.random.key(1), (8192,), minval=0.01),
+    )
     flow = jax.jit(lambda x, t: any_sde.probability_flow(mixture.score(any_sde))(x, t))
     parts = [flow(x[i : i + 512], t[i : i + 512]) for i in range(0, 8192, 512)]
     np.testing.assert_allclose(flow(x, t), np.concatenate(parts), rtol=1e-3, atol=1e-3)

@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from scoresde.calls import in_chunks
-from scoresde.types import check_cond, example_keys, fold_in_examples, normal_like, pytree_dataclass, right_pad
+from scoresde.types import (
+    check_cond,
+    example_keys,
+    fold_in_examples,
+    normal_like,
+    pytree_dataclass,
+    right_pad,
+)
 
 
 def test_example_keys_fold_in_the_index():
@@ -30,7 +37,9 @@ def test_noise_is_standard_normal_across_examples_and_steps():
 
 def test_right_pad_multiplies_example_by_example():
     a, x = jnp.arange(2.0), jnp.ones((2, 2, 2))
-    np.testing.assert_array_equal((right_pad(a, x) * x)[1], jnp.ones((2, 2)))  # a square batch would broadcast silently
+    np.testing.assert_array_equal(
+        (right_pad(a, x) * x)[1], jnp.ones((2, 2))
+    )  # a square batch would broadcast silently
     assert right_pad(jnp.asarray(2.0), x).ndim == 0
 
 
@@ -73,7 +82,9 @@ def test_chunks_cut_pad_and_join(size):
     assert devices == everywhere == (1 if size == 1 else jax.local_device_count())
     assert rows % devices == 0
     assert len(out["sum"].sharding.device_set) == 1
-    jax.jit(lambda: in_chunks(lambda shared, rows: rows[0], 2.0, (x, a), 7, size))()  # traced: no devices to choose
+    jax.jit(
+        lambda: in_chunks(lambda shared, rows: rows[0], 2.0, (x, a), 7, size)
+    )()  # traced: no devices to choose
 
 
 def test_conditions_without_a_batch_axis_are_named():

@@ -12,7 +12,9 @@ from flax import nnx
 
 import scoresde as sd
 
-TRAINING = sd.Training(steps=12, batch_size=8, warmup=2, validate_every=4, log_every=4, accumulate=2)
+TRAINING = sd.Training(
+    steps=12, batch_size=8, warmup=2, validate_every=4, log_every=4, accumulate=2
+)
 
 
 class Rows:
@@ -23,7 +25,10 @@ class Rows:
 
     def __init__(self, n: int, seed: int = 0, signal_at: int | None = None):
         generator = np.random.default_rng(seed)
-        self.x, self.label = generator.normal(size=(n, 2)).astype(np.float32), generator.integers(0, 3, n)
+        self.x, self.label = (
+            generator.normal(size=(n, 2)).astype(np.float32),
+            generator.integers(0, 3, n),
+        )
         self.asked, self.signal_at = 0, signal_at
 
     def __len__(self) -> int:
@@ -38,9 +43,14 @@ class Rows:
 
 
 def train(run=None, key=0, training=TRAINING, weights=0, **options):
-    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build((2,), rngs=nnx.Rngs(weights))
+    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build(
+        (2,), rngs=nnx.Rngs(weights)
+    )
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
-    options = {"data": Rows(50), "validation": Rows(11, seed=1)} | options  # 11: a last part that is not full
+    options = {
+        "data": Rows(50),
+        "validation": Rows(11, seed=1),
+    } | options  # 11: a last part that is not full
     return sd.fit(jax.random.key(key), model, run=run, training=training, progress=False, **options)
 
 
@@ -62,11 +72,15 @@ def fail(step, model):
 
 def main(port: str, process: int, folder: Path) -> None:
     address = f"127.0.0.1:{port}"
-    jax.distributed.initialize(address, num_processes=2, process_id=process, coordinator_bind_address=address)
+    jax.distributed.initialize(
+        address, num_processes=2, process_id=process, coordinator_bind_address=address
+    )
     called = []
     seen = {"devices": jax.device_count()}
     seen["other key"] = refused(key=process)
-    seen["other rows of metrics"] = refused(training=sd.Training(steps=12, batch_size=8, log_every=4 + process))
+    seen["other rows of metrics"] = refused(
+        training=sd.Training(steps=12, batch_size=8, log_every=4 + process)
+    )
     seen["batch of 9"] = refused(training=sd.Training(steps=12, batch_size=9))
     seen["callback"] = refused(callbacks=[fail])
     rows = Rows(50, signal_at=2 if process == 1 else None)
@@ -75,15 +89,30 @@ def main(port: str, process: int, folder: Path) -> None:
     seen["not shared"] = refused(run=folder / f"run{process}")
     fit = train(folder / "run", callbacks=[lambda step, model: called.append(step)])
     seen["read in a callback"] = refused(callbacks=[lambda step, model: sd.load(folder / "run")])
-    weights = (nnx.to_pure_dict(nnx.state(m.net, nnx.Param)) for m in (sd.load(folder / "run"), fit.model))
+    weights = (
+        nnx.to_pure_dict(nnx.state(m.net, nnx.Param)) for m in (sd.load(folder / "run"), fit.model)
+    )
     seen["read by all"] = bool(jax.tree.all(jax.tree.map(np.array_equal, *weights)))
-    own = sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.Noise(labelled))
-    seen["label of their own"] = refused(lambda: sd.fit(jax.random.key(0), own, Rows(50).x, training=TRAINING,
-                                                        progress=False))  # fmt: skip
-    sample = sd.sample(jax.random.key(1), sd.EulerMaruyama(5), fit.model.sde, fit.model, (4, 2),
-                       cond=np.zeros(4, np.int32))  # fmt: skip
-    seen |= {"finished": [fit.interrupted, fit.step], "called": called, "rows": fit.history,
-             "sample": np.asarray(sample.x).tolist()}  # fmt: skip
+    own = sd.ScoreModel(
+        sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.Noise(labelled)
+    )
+    seen["label of their own"] = refused(
+        lambda: sd.fit(jax.random.key(0), own, Rows(50).x, training=TRAINING, progress=False)
+    )
+    sample = sd.sample(
+        jax.random.key(1),
+        sd.EulerMaruyama(5),
+        fit.model.sde,
+        fit.model,
+        (4, 2),
+        cond=np.zeros(4, np.int32),
+    )
+    seen |= {
+        "finished": [fit.interrupted, fit.step],
+        "called": called,
+        "rows": fit.history,
+        "sample": np.asarray(sample.x).tolist(),
+    }
     print(json.dumps(seen))
 
 

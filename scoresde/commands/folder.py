@@ -40,7 +40,9 @@ class Info:
         notes += [f"metrics.jsonl: line {line} is no row" for line in faults]
         about, parameters, checkpoints = {}, None, {}
         with Checkpoints(path / "checkpoints") as stored:
-            for step in sorted(int(entry.name) for entry in stored.directory.glob("*") if entry.name.isdecimal()):
+            for step in sorted(
+                int(entry.name) for entry in stored.directory.glob("*") if entry.name.isdecimal()
+            ):
                 try:
                     about = stored.restore_subtree({}, step).about
                     parameters = _parameters(stored.directory / str(step) / MANIFEST)
@@ -48,7 +50,10 @@ class Info:
                 except CheckpointError as error:
                     checkpoints[step] = str(error)
         pieces = about.get("model") or about.get("own") or config
-        status, steps = results.get("status"), config.get("steps")  # of `fit` alone, config.yaml is its Training
+        status, steps = (
+            results.get("status"),
+            config.get("steps"),
+        )  # of `fit` alone, config.yaml is its Training
         good = [step for step, state in checkpoints.items() if state == "good"]
         if status is None and good and isinstance(steps, int):
             status = "finished" if good[-1] >= steps else f"at step {good[-1]} of {steps}"
@@ -96,20 +101,33 @@ class ImportCheckpoint:
     def __call__(self) -> dict[str, Any]:
         from scoresde.import_checkpoint import import_checkpoint
 
-        return import_checkpoint(self.file, self.out or Path("runs") / Path(self.file).name, self.config)
+        return import_checkpoint(
+            self.file, self.out or Path("runs") / Path(self.file).name, self.config
+        )
 
 
 def _run_folder(run: str) -> Path:
     path = Path(run).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"there is no folder {path}: wanted a run's, such as runs/digits_vp.")
-    if not any((path / name).exists() for name in ("checkpoints", "config.yaml", "metrics.jsonl", "results.json")):
-        raise FileNotFoundError(f"{path} is not a run's folder: it has neither checkpoints nor config.yaml.")
+        raise FileNotFoundError(
+            f"there is no folder {path}: wanted a run's, such as runs/digits_vp."
+        )
+    if not any(
+        (path / name).exists()
+        for name in ("checkpoints", "config.yaml", "metrics.jsonl", "results.json")
+    ):
+        raise FileNotFoundError(
+            f"{path} is not a run's folder: it has neither checkpoints nor config.yaml."
+        )
     return path
 
 
 def _parameters(manifest: Path) -> int:
     """The number of weights in a checkpoint, from the shapes "float32[3,3,1,32]" that its manifest lists."""
     leaves = json.loads(manifest.read_bytes())["content"]["leaves"]
-    shapes = (shape.partition("[")[2].rstrip("]") for name, shape in leaves.items() if name.startswith("ema/"))
+    shapes = (
+        shape.partition("[")[2].rstrip("]")
+        for name, shape in leaves.items()
+        if name.startswith("ema/")
+    )
     return sum(math.prod(int(size) for size in shape.split(",") if size) for shape in shapes)

@@ -83,23 +83,45 @@ class Likelihood(OfModel):
         }
         weights = digest(*map(np.asarray, jax.tree.leaves(Skeleton.split(trained.model)[1:])))
         about |= {"weights": weights, "version": __version__}
-        held = {**about, "content": digest(*map(np.asarray, jax.tree.leaves((x, cond)))), "label": self.label}
+        held = {
+            **about,
+            "content": digest(*map(np.asarray, jax.tree.leaves((x, cond)))),
+            "label": self.label,
+        }
         name = digest(json.dumps(held, sort_keys=True).encode())
         rows, start = trained.path / "likelihood" / f"{name}.jsonl", time.perf_counter()
         out = likelihood_of_set(
-            jax.random.key(self.seed), sde, trained.model, x, cond, dequantization=dequantization, path=rows,
-            about=held, divergence=divergence, tolerance=self.tolerance, t_min=self.t_min, repeats=self.repeats,
-            batch_size=self.batch_size)  # fmt: skip
+            jax.random.key(self.seed),
+            sde,
+            trained.model,
+            x,
+            cond,
+            dequantization=dequantization,
+            path=rows,
+            about=held,
+            divergence=divergence,
+            tolerance=self.tolerance,
+            t_min=self.t_min,
+            repeats=self.repeats,
+            batch_size=self.batch_size,
+        )
         failed = out.failed
         if len(failed) == len(x):
-            raise ValueError(f"all {len(x)} likelihoods failed: try --tolerance {min(0.5, 10 * self.tolerance):g}.")
+            raise ValueError(
+                f"all {len(x)} likelihoods failed: try --tolerance {min(0.5, 10 * self.tolerance):g}."
+            )
         good = np.setdiff1d(np.arange(len(x)), failed)
         bits = out.bits_per_dim(math.prod(trained.shape))
-        nats, split = (split_error(of.nats[good], of.stderr[good], dequantization is not None) for of in (out, bits))
+        nats, split = (
+            split_error(of.nats[good], of.stderr[good], dequantization is not None)
+            for of in (out, bits)
+        )
         return about | {
             "bits_per_dim": split.mean,
             "bits_per_dim_stderr": split.stderr,
-            "error_split": {name: getattr(split, name) for name in ("examples", "dequantization", "probes")},
+            "error_split": {
+                name: getattr(split, name) for name in ("examples", "dequantization", "probes")
+            },
             "nats": nats.mean,
             "nats_stderr": nats.stderr,
             "failed": len(failed),
@@ -115,27 +137,41 @@ class Likelihood(OfModel):
         if self.dequantization == "uniform":
             return prepare
         if prepare is None:
-            raise ValueError(f"{trained.path} trained on real-valued data: there is nothing to dequantise.")
-        return TruncatedNormalDequantization(trained.model.sde, self.t_min, **dataclasses.asdict(prepare))
+            raise ValueError(
+                f"{trained.path} trained on real-valued data: there is nothing to dequantise."
+            )
+        return TruncatedNormalDequantization(
+            trained.model.sde, self.t_min, **dataclasses.asdict(prepare)
+        )
 
     def _examples(self, trained: Trained, path: Path) -> tuple[np.ndarray, Cond]:
         """Examples as training took them, and their conditions."""
         if own := (trained.about.get("prepare") or {}).get("own"):
-            raise ValueError(f"{trained.path} prepared its data by {own}, which its folder does not hold: prepare them "
-                             f"in Python and call sd.log_likelihood with sd.load({str(trained.path)!r}).")  # fmt: skip
+            raise ValueError(
+                f"{trained.path} prepared its data by {own}, which its folder does not hold: prepare them "
+                f"in Python and call sd.log_likelihood with sd.load({str(trained.path)!r})."
+            )
         try:
             found = (np.load(path, allow_pickle=False), None) if self.data else trained.held_out()
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is not an array that NumPy can read: {error}") from error
         if found is None:
-            raise ValueError(f"{trained.path} keeps no {HELD_OUT} that can be used: name examples by --data FILE.npy.")
+            raise ValueError(
+                f"{trained.path} keeps no {HELD_OUT} that can be used: name examples by --data FILE.npy."
+            )
         x, cond = found
         if not isinstance(x, np.ndarray) or x.shape[1:] != trained.shape or len(x) == 0:
-            raise ValueError(f"{path} holds {getattr(x, 'shape', 'several arrays')}: wanted one array of shape "
-                             f"(n, {', '.join(map(str, trained.shape))}), n > 0.")  # fmt: skip
+            raise ValueError(
+                f"{path} holds {getattr(x, 'shape', 'several arrays')}: wanted one array of shape "
+                f"(n, {', '.join(map(str, trained.shape))}), n > 0."
+            )
         check_numbers(x, str(path))
         if (classes := trained.model.num_classes) and (cond is None) == (self.label is None):
-            have = "no labels: name their class" if cond is None else "labels of their own: leave out"
-            raise ValueError(f"the network has {classes} classes, and the examples of {path} have {have}, --label K.")
+            have = (
+                "no labels: name their class" if cond is None else "labels of their own: leave out"
+            )
+            raise ValueError(
+                f"the network has {classes} classes, and the examples of {path} have {have}, --label K."
+            )
         cond = cond if self.label is None else np.full(len(x), self.label)
         return x[: self.num], jax.tree.map(lambda leaf: leaf[: self.num], cond)

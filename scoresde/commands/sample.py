@@ -48,33 +48,64 @@ class Sample(OfModel):
         if self.out is not None and not self.out.endswith(".npz"):
             raise ValueError(f"out = {self.out}: wanted a name that ends in .npz.")
         if getattr(self.sampler, "start", 1.0) < 1.0:
-            raise ValueError("a sampler that starts below t = 1 needs data to start from: sd.sample(..., x0=data).")
+            raise ValueError(
+                "a sampler that starts below t = 1 needs data to start from: sd.sample(..., x0=data)."
+            )
 
     def __call__(self) -> dict[str, Any]:
         trained = self.open()
         num = self.num or 64
-        about = {**self.about(trained), "num": num, "label": self.label, "sampler": to_dict(self.sampler, AnySampler)}
-        path = Path(self.out).expanduser() if self.out else trained.path / "samples" / f"{self._name(about)}.npz"
+        about = {
+            **self.about(trained),
+            "num": num,
+            "label": self.label,
+            "sampler": to_dict(self.sampler, AnySampler),
+        }
+        path = (
+            Path(self.out).expanduser()
+            if self.out
+            else trained.path / "samples" / f"{self._name(about)}.npz"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):  # said before the work
             raise OSError(f"{path.parent} cannot be written: name another place, --out NAME.npz.")
         if self.gif and not _is_drawn(trained.shape):
-            raise ValueError(f"examples of shape {trained.shape}: a GIF is drawn of images and points of the plane.")
+            raise ValueError(
+                f"examples of shape {trained.shape}: a GIF is drawn of images and points of the plane."
+            )
         start = time.perf_counter()
         label: dict[str, Any] = {}
         if classes := trained.model.num_classes:
-            label = {"label": np.arange(num) % classes if self.label is None else np.full(num, self.label)}
-        out = sample(jax.random.key(self.seed), self.sampler, trained.model.sde, trained.model, (num, *trained.shape),
-                     label.get("label"), self.batch_size, progress=True)  # fmt: skip
+            label = {
+                "label": np.arange(num) % classes
+                if self.label is None
+                else np.full(num, self.label)
+            }
+        out = sample(
+            jax.random.key(self.seed),
+            self.sampler,
+            trained.model.sde,
+            trained.model,
+            (num, *trained.shape),
+            label.get("label"),
+            self.batch_size,
+            progress=True,
+        )
         x, success = np.asarray(out.x), np.asarray(out.success)
         nfe = np.broadcast_to(out.nfe, success.shape)
         if not success.any():
-            raise ValueError(f"all {num} samples failed: try another sampler, more steps or a looser tolerance.")
+            raise ValueError(
+                f"all {num} samples failed: try another sampler, more steps or a looser tolerance."
+            )
         buffer = io.BytesIO()
         np.savez_compressed(buffer, x=x, nfe=nfe, success=success, **label)
         write_atomically(path, buffer.getvalue())
         picture = _picture(x, path.with_suffix(".png"), trained)
-        animation = self._animation(trained, label.get("label"), path.with_suffix(".gif")) if self.gif else None
+        animation = (
+            self._animation(trained, label.get("label"), path.with_suffix(".gif"))
+            if self.gif
+            else None
+        )
         return about | {
             "samples": str(path),
             "picture": picture and str(picture),
@@ -88,22 +119,41 @@ class Sample(OfModel):
         """The first samples once more, with their paths: example i is the same, whatever the number."""
         few = min(self.num or 64, ANIMATED)
         sampler = dataclasses.replace(self.sampler, save_path=True)
-        out = sample(jax.random.key(self.seed), sampler, trained.model.sde, trained.model, (few, *trained.shape),
-                     None if label is None else label[:few], self.batch_size)  # fmt: skip
+        out = sample(
+            jax.random.key(self.seed),
+            sampler,
+            trained.model.sde,
+            trained.model,
+            (few, *trained.shape),
+            None if label is None else label[:few],
+            self.batch_size,
+        )
         assert out.path is not None
-        path_gif(np.median(out.path.t, axis=0), out.path.x, out.path.denoised, path, *_ends(trained))
+        path_gif(
+            np.median(out.path.t, axis=0), out.path.x, out.path.denoised, path, *_ends(trained)
+        )
         return path
 
     def _name(self, about: dict[str, Any]) -> str:
         """Tells apart what other settings would draw."""
         usual = {*_flat(to_dict(type(self.sampler)()))}
         settings = [entry for entry in _flat(to_dict(self.sampler)) if entry not in usual]
-        draws = [f"{name}={about[name]}" for name in ("label", "num", "seed", "step") if about[name] is not None]
-        name = "_".join((type(self.sampler).__name__, *settings, *draws, *(() if self.ema else ("raw",))))
+        draws = [
+            f"{name}={about[name]}"
+            for name in ("label", "num", "seed", "step")
+            if about[name] is not None
+        ]
+        name = "_".join(
+            (type(self.sampler).__name__, *settings, *draws, *(() if self.ema else ("raw",)))
+        )
         if len(name) <= 150 and not set(name) & set(" '[]{}"):
             return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[:12]  # long or odd settings: a file's name has its limits
-        return "_".join((type(self.sampler).__name__, digest, *draws, *(() if self.ema else ("raw",))))
+        digest = hashlib.sha256(name.encode()).hexdigest()[
+            :12
+        ]  # long or odd settings: a file's name has its limits
+        return "_".join(
+            (type(self.sampler).__name__, digest, *draws, *(() if self.ema else ("raw",)))
+        )
 
 
 def _picture(x: np.ndarray, path: Path, trained: Trained) -> Path | None:

@@ -28,9 +28,13 @@ def digits(num_test: int = 297, seed: int = 0) -> Arrays:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'scoresde[experiments]'.") from error
+        raise ModuleNotFoundError(
+            "the digits come with scikit-learn: pip install 'scoresde[experiments]'."
+        ) from error
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(pixels))
     images = pixels.reshape(-1, 8, 8, 1)[order].astype(np.int32)
     labels = labels[order].astype(np.int32)
-    return Arrays(images[num_test:], images[:num_test], labels[num_test:], labels[:num_test], levels=17)
+    return Arrays(
+        images[num_test:], images[:num_test], labels[num_test:], labels[:num_test], levels=17
+    )

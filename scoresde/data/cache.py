@@ -67,7 +67,9 @@ def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> 
         try:
             return _read(place, identity)
         except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"the decoded images in {place} are damaged ({error}): decoding anew.", stacklevel=4)
+            warnings.warn(
+                f"the decoded images in {place} are damaged ({error}): decoding anew.", stacklevel=4
+            )
             shutil.rmtree(place)
     with whole_or_not_at_all(place) as partial:
         _write(partial, identity, count, examples)
@@ -94,11 +96,15 @@ def whole_or_not_at_all(place: Path) -> Iterator[Path]:
 def _write(folder: Path, identity: str, count: int, examples: Examples) -> None:
     ((first, label),) = examples([0])
     if first.dtype != np.uint8 or first.ndim != 3:
-        raise ValueError(f"example 0 has dtype {first.dtype} and shape {first.shape}: wanted uint8 (height, width, c).")
+        raise ValueError(
+            f"example 0 has dtype {first.dtype} and shape {first.shape}: wanted uint8 (height, width, c)."
+        )
     needed, free = count * first.nbytes, shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(f"{folder.parent} has {free / 1e9:.1f} GB free, the decoded images need {needed / 1e9:.1f}: free "
-                      f"space there, or name another place by SCORESDE_CACHE.")  # fmt: skip
+        raise OSError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free, the decoded images need {needed / 1e9:.1f}: free "
+            f"space there, or name another place by SCORESDE_CACHE."
+        )
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (count, *first.shape))
     labels = None if label is None else np.empty(count, np.int32)
 
@@ -106,16 +112,21 @@ def _write(folder: Path, identity: str, count: int, examples: Examples) -> None:
         indices = range(start, min(start + CHUNK, count))
         for i, (image, label) in zip(indices, examples(indices), strict=True):
             if image.shape != first.shape or image.dtype != np.uint8:
-                raise ValueError(f"example {i} has shape {image.shape} and dtype {image.dtype}, example 0 {first.shape}"
-                                 f" and uint8: wanted all alike. size= cuts them to one size, channels=3 gives colour "
-                                 f"to all.")  # fmt: skip
+                raise ValueError(
+                    f"example {i} has shape {image.shape} and dtype {image.dtype}, example 0 {first.shape}"
+                    f" and uint8: wanted all alike. size= cuts them to one size, channels=3 gives colour "
+                    f"to all."
+                )
             pixels[i] = image
             if labels is not None:
                 labels[i] = -1 if label is None else label
         return len(indices)
 
     bar = tqdm(total=count, desc="decoding", unit="image", disable=needed < 2**24, mininterval=1.0)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:  # image decoders release the interpreter's lock
+    with (
+        bar,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):  # image decoders release the interpreter's lock
         for number in threads.map(decode, range(0, count, CHUNK)):
             bar.update(number)
     pixels.flush()
@@ -129,8 +140,14 @@ def _read(place: Path, identity: str) -> Decoded:
     about = json.loads((place / "about.json").read_text())
     if about["identity"] != identity:
         raise ValueError("it is of other images")
-    pixels = np.load(place / "pixels.npy", mmap_mode="r", allow_pickle=False)  # too short a file is an error
-    labels = np.load(place / "labels.npy", allow_pickle=False) if (place / "labels.npy").is_file() else None
+    pixels = np.load(
+        place / "pixels.npy", mmap_mode="r", allow_pickle=False
+    )  # too short a file is an error
+    labels = (
+        np.load(place / "labels.npy", allow_pickle=False)
+        if (place / "labels.npy").is_file()
+        else None
+    )
     if pixels.nbytes <= LARGEST_IN_MEMORY:
         pixels = np.array(pixels)
         if digest(pixels, *([] if labels is None else [labels])) != about["digest"]:

@@ -28,7 +28,9 @@ def read_idx(path: Path) -> np.ndarray:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}): get it anew.") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} begins with {content[:4]!r}: wanted an idx file of unsigned bytes, 0 0 8 rank.")
+        raise ValueError(
+            f"{path} begins with {content[:4]!r}: wanted an idx file of unsigned bytes, 0 0 8 rank."
+        )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(f"{path} ends within its header: get it anew.")

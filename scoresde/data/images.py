@@ -53,7 +53,9 @@ class Images:
                 f"not empty. Grey images: pixels[..., None]; real-valued arrays go to fit as they are."
             )
         if self.labels is not None and self.labels.shape[:1] != pixels.shape[:1]:
-            raise ValueError(f"labels have shape {self.labels.shape} for {len(pixels)} images: wanted one for each.")
+            raise ValueError(
+                f"labels have shape {self.labels.shape} for {len(pixels)} images: wanted one for each."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,8 +129,10 @@ class Geometry:
 
     def of_array(self, pixels: np.ndarray) -> np.ndarray:
         """The same for an array (height, width, c): nothing is decoded."""
-        if self == Geometry() or (pixels.shape == (self.size, self.size, self.channels or pixels.shape[-1])
-                                  and self.crop is None):  # fmt: skip
+        if self == Geometry() or (
+            pixels.shape == (self.size, self.size, self.channels or pixels.shape[-1])
+            and self.crop is None
+        ):
             return pixels
         return self(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
@@ -136,7 +140,9 @@ class Geometry:
 def _central(image: Image.Image, side: int) -> Image.Image:
     width, height = image.size
     if side > min(width, height):
-        raise ValueError(f"an image of {height}×{width} has no central {side}×{side}: write a smaller crop.")
+        raise ValueError(
+            f"an image of {height}×{width} has no central {side}×{side}: write a smaller crop."
+        )
     left, top = (width - side) // 2, (height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
@@ -166,12 +172,16 @@ def from_folder(
     root = Path(folder).expanduser()
     paths = sorted(_files(root))
     if not paths:
-        raise FileNotFoundError(f"{root} holds no image: wanted files {', '.join(sorted(SUFFIXES))} in it or below it.")
+        raise FileNotFoundError(
+            f"{root} holds no image: wanted files {', '.join(sorted(SUFFIXES))} in it or below it."
+        )
     names = [path.relative_to(root).parts for path in paths]
     classes = tuple(sorted({parts[0] for parts in names})) if labels else ()
     if labels and any(len(parts) < 2 for parts in names):
         first = next(path for path, parts in zip(paths, names, strict=True) if len(parts) < 2)
-        raise ValueError(f"{first} stands in no class: wanted {root}/<class>/<image>, or labels=False.")
+        raise ValueError(
+            f"{first} stands in no class: wanted {root}/<class>/<image>, or labels=False."
+        )
     number = {name: i for i, name in enumerate(classes)}
     geometry = Geometry(size, crop, channels)
 
@@ -197,7 +207,11 @@ def _files(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        yield from (Path(place, name) for name in names if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)
+        yield from (
+            Path(place, name)
+            for name in names
+            if name[0] != "." and Path(name).suffix.lower() in SUFFIXES
+        )
 
 
 # --- TFDS ---
@@ -242,8 +256,7 @@ def from_tfds(
             f"dataset_info.json. With a network: images.from_tfds({name!r}{where}, download=True); some sets need pip "
             f"install tensorflow for that once. Or copy the folder from a machine that has it and name its data_dir."
         )
-    return _from_builder(_open(place), split, image, label, Geometry(size, crop, channels),
-                         cache)  # fmt: skip
+    return _from_builder(_open(place), split, image, label, Geometry(size, crop, channels), cache)
 
 
 def fashion_mnist(
@@ -275,14 +288,18 @@ def fashion_mnist(
 
             with whole_or_not_at_all(base) as partial:
                 Builder(folder=files["train"][0].parent, data_dir=partial).download_and_prepare()
-    return _from_builder(_open(_prepared("idx_images", base)), split, "image", "label", Geometry(size), cache)
+    return _from_builder(
+        _open(_prepared("idx_images", base)), split, "image", "label", Geometry(size), cache
+    )
 
 
 def _tfds() -> Any:
     try:
         import tensorflow_datasets as tfds  # late: it takes a second
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("TFDS data sets are read by pip install 'scoresde[data]'.") from error
+        raise ModuleNotFoundError(
+            "TFDS data sets are read by pip install 'scoresde[data]'."
+        ) from error
     return tfds
 
 
@@ -290,17 +307,29 @@ def _prepared(name: str, base: Path) -> Path | None:
     """The folder of the newest version under base that fits `name[/config][:version]`."""
     path, _, version = name.partition(":")
     name, _, config = path.partition("/")
-    found = [info.parent for depth in ("*", "*/*") for info in (base / name).glob(f"{depth}/dataset_info.json")]
+    found = [
+        info.parent
+        for depth in ("*", "*/*")
+        for info in (base / name).glob(f"{depth}/dataset_info.json")
+    ]
     parts = [(place.relative_to(base / name).parts, place) for place in found]
     parts = [(("", *p)[-2:], place) for p, place in parts if not p[-1].startswith("incomplete")]
-    parts = [(p, place) for p, place in parts if fnmatch.fnmatch(p[1], version or "*") and config in ("", p[0])]
+    parts = [
+        (p, place)
+        for p, place in parts
+        if fnmatch.fnmatch(p[1], version or "*") and config in ("", p[0])
+    ]
     configs = sorted({p[0] for p, _ in parts})
     if len(configs) > 1:
-        raise ValueError(f"{base / name} is prepared in several configurations: write {name}/{configs[0]} or another "
-                         f"of {', '.join(configs)}.")  # fmt: skip
-    return max(parts, key=lambda entry: [int(n) for n in entry[0][1].split(".") if n.isdigit()], default=(None, None))[
-        1
-    ]
+        raise ValueError(
+            f"{base / name} is prepared in several configurations: write {name}/{configs[0]} or another "
+            f"of {', '.join(configs)}."
+        )
+    return max(
+        parts,
+        key=lambda entry: [int(n) for n in entry[0][1].split(".") if n.isdigit()],
+        default=(None, None),
+    )[1]
 
 
 def _open(place: Path | None) -> Any:
@@ -315,15 +344,22 @@ def _open(place: Path | None) -> Any:
         ) from error
 
 
-def _from_builder(builder: Any, split: str, image: str, label: str | None, geometry: Geometry, cache: Any) -> Images:
+def _from_builder(
+    builder: Any, split: str, image: str, label: str | None, geometry: Geometry, cache: Any
+) -> Images:
     place, features = Path(builder.data_dir), builder.info.features
     if image not in features:
-        raise ValueError(f"{builder.name} has the features {', '.join(sorted(features))}: name its images, image=....")
+        raise ValueError(
+            f"{builder.name} has the features {', '.join(sorted(features))}: name its images, image=...."
+        )
     label = label if label in features else None
     try:
         records = builder.as_data_source(split=split)
     except ValueError as error:
-        if split.partition("[")[0] not in builder.info.splits or builder.info.splits[split].num_examples:
+        if (
+            split.partition("[")[0] not in builder.info.splits
+            or builder.info.splits[split].num_examples
+        ):
             raise
         raise ValueError(f"{builder.name} has no example in the split {split!r}.") from error
 
@@ -331,9 +367,14 @@ def _from_builder(builder: Any, split: str, image: str, label: str | None, geome
         try:
             found = records.__getitems__(list(indices))  # a third of the time of one by one
         except RuntimeError as error:  # array_record's
-            raise ValueError(f"{place} is damaged ({error}): delete the folder and prepare it again.") from error
+            raise ValueError(
+                f"{place} is damaged ({error}): delete the folder and prepare it again."
+            ) from error
         for record in found:
-            yield geometry.of_array(np.asarray(record[image])), None if label is None else int(record[label])
+            yield (
+                geometry.of_array(np.asarray(record[image])),
+                None if label is None else int(record[label]),
+            )
 
     files = [path for path in place.iterdir() if "array_record" in path.name]
     identity = f"tfds {builder.info.full_name} {split} {image} {label} {geometry} {_stamp(place, sorted(files))}"
@@ -347,10 +388,14 @@ def _from_builder(builder: Any, split: str, image: str, label: str | None, geome
 def _stamp(root: Path, paths: Iterable[Path]) -> str:
     """A digest of names, sizes and times: files that change are noticed."""
     stats = ((path.relative_to(root), path.stat()) for path in paths)
-    return digest("".join(f"{path} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in stats).encode())
+    return digest(
+        "".join(f"{path} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in stats).encode()
+    )
 
 
-def _images(identity: str, count: int, examples: Any, cache: Any, classes: tuple[str, ...]) -> Images:
+def _images(
+    identity: str, count: int, examples: Any, cache: Any, classes: tuple[str, ...]
+) -> Images:
     folder = (Path(cache).expanduser() if cache else cache_folder()) / "decoded"
     decoded = decode_once(identity, count, examples, folder)
     return Images(decoded.pixels, decoded.labels, classes, decoded.digest)

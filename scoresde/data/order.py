@@ -47,5 +47,7 @@ class Order:
     def _batches(self) -> Callable[[int], np.ndarray]:
         import grain  # late: it is slow to import
 
-        batches = grain.MapDataset.range(self.n).seed(self.seed).shuffle().repeat().batch(self.batch_size)
+        batches = (
+            grain.MapDataset.range(self.n).seed(self.seed).shuffle().repeat().batch(self.batch_size)
+        )
         return lambda step: np.asarray(batches[step])

@@ -21,9 +21,13 @@ class Prefetch(Generic[Item, Made]):
     def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 2):
         self.waited = 0.0
         """Seconds spent waiting for results so far."""
-        self._results: queue.Queue[tuple[Made | None, BaseException | None]] = queue.Queue(maxsize=ahead)
+        self._results: queue.Queue[tuple[Made | None, BaseException | None]] = queue.Queue(
+            maxsize=ahead
+        )
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(make, iter(items)), name="prefetch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(make, iter(items)), name="prefetch", daemon=True
+        )
         self._thread.start()
 
     def _work(self, make: Callable[[Item], Made], items: Iterator[Item]) -> None:

@@ -26,7 +26,9 @@ class RandomFlip:
     then: Callable[[Key, Array], Array] | None = None
     """What else is done, e.g. `UniformDequantization()`."""
 
-    def __call__(self, key: Key, x: Real[Array, " batch *space c"]) -> Real[Array, " batch *space c"]:
+    def __call__(
+        self, key: Key, x: Real[Array, " batch *space c"]
+    ) -> Real[Array, " batch *space c"]:
         _check_space(x)
         key_flip, key_then = jax.random.split(key)
         flip = jax.vmap(lambda key: jax.random.bernoulli(key))(example_keys(key_flip, len(x)))
@@ -53,7 +55,9 @@ class RandomShift:
     def __post_init__(self):
         check_count("pixels", self.pixels)
 
-    def __call__(self, key: Key, x: Real[Array, " batch *space c"]) -> Real[Array, " batch *space c"]:
+    def __call__(
+        self, key: Key, x: Real[Array, " batch *space c"]
+    ) -> Real[Array, " batch *space c"]:
         _check_space(x)
         key_shift, key_then = jax.random.split(key)
         axes, size = x.ndim - 2, 2 * self.pixels + 1
@@ -92,8 +96,10 @@ class Scale:
 
 def _check_space(x: Array) -> None:
     if x.ndim < 3:
-        raise ValueError(f"examples have shape {x.shape[1:]}: wanted (*space, channels), images say. Vectors have no "
-                         f"left and right to flip, nor pixels to shift: leave the augmentation out.")  # fmt: skip
+        raise ValueError(
+            f"examples have shape {x.shape[1:]}: wanted (*space, channels), images say. Vectors have no "
+            f"left and right to flip, nor pixels to shift: leave the augmentation out."
+        )
 
 
 def without_augmentation(
@@ -102,6 +108,8 @@ def without_augmentation(
     """What prepares held-out examples, and what training does before it: (rest, ["flip", "shift 1"])."""
     augmentation = []
     while isinstance(prepare, RandomFlip | RandomShift):
-        augmentation.append("flip" if isinstance(prepare, RandomFlip) else f"shift {prepare.pixels}")
+        augmentation.append(
+            "flip" if isinstance(prepare, RandomFlip) else f"shift {prepare.pixels}"
+        )
         prepare = prepare.then
     return prepare, augmentation

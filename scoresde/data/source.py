@@ -104,5 +104,7 @@ def digest(*parts: bytes | np.ndarray) -> str:
             sha.update(part)
         else:
             sha.update(f"{part.dtype}{part.shape}".encode())
-            sha.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)  # nothing is copied
+            sha.update(
+                np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+            )  # nothing is copied
     return sha.hexdigest()[:16]

@@ -14,4 +14,6 @@ def ring(components: int = 5, radius: float = 1.5) -> GaussianMixture:
     """
     angle = 2.0 * np.pi * np.arange(components) / components
     means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return GaussianMixture(means, np.linspace(0.2, 0.4, components) ** 2, np.linspace(0.5, 1.5, components))
+    return GaussianMixture(
+        means, np.linspace(0.2, 0.4, components) ** 2, np.linspace(0.5, 1.5, components)
+    )

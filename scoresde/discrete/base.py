@@ -91,7 +91,9 @@ class Chain:
     def transition(self, x_before: State, i: Indices) -> tuple[Array, Array]:
         """q(x_i | x_{i-1}) = N(c_i x_{i-1}, v_i I): its mean and standard deviation (batch,). Raises as `marginal`."""
         i, x_before = self._inputs(i, x_before)
-        return _at(self.coefficients, i, x_before) * x_before, _row(np.sqrt(self.variances), i, x_before)
+        return _at(self.coefficients, i, x_before) * x_before, _row(
+            np.sqrt(self.variances), i, x_before
+        )
 
     def posterior(self, x: State, x0: State, i: Indices) -> tuple[Array, Array]:
         """q(x_{i-1} | x_i = x, x_0), by Bayes' rule: its mean and standard deviation (batch,). Raises as `ancestral`.
@@ -101,11 +103,15 @@ class Chain:
         i, x, x0 = self._inputs(i, x, x0=x0)
         keep = self.coefficients * shifted(self.marginal_variances, 0.0) / self.marginal_variances
         pull = shifted(self.signal, 1.0) * self.variances / self.marginal_variances
-        return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(np.sqrt(self.posterior_variances), i, x)
+        return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(
+            np.sqrt(self.posterior_variances), i, x
+        )
 
     # --- Backward ---
 
-    def ancestral(self, x: State, noise: State, i: Indices, variance: Variance = "posterior") -> tuple[Array, Array]:
+    def ancestral(
+        self, x: State, noise: State, i: Indices, variance: Variance = "posterior"
+    ) -> tuple[Array, Array]:
         """p(x_{i-1} | x_i = x), given the network's estimate of the noise in x: mean and standard deviation (batch,).
 
             mean = (x - v_i / sigma_i noise) / c_i = (x + v_i score) / c_i
@@ -170,7 +176,9 @@ class Chain:
 
     # --- To and from the SDE ---
 
-    def model(self, network: Callable[..., Array], predicts: Literal["noise", "score"] = "noise") -> ScoreModel:
+    def model(
+        self, network: Callable[..., Array], predicts: Literal["noise", "score"] = "noise"
+    ) -> ScoreModel:
         """A network of this chain, network(x, i), as a score under its exact SDE, for samplers and likelihood.
 
         Between levels the network sees a fractional index, so it must take floats; levels are its integers.
@@ -198,7 +206,9 @@ class Chain:
 
         def network(x: State, i: Indices, cond: Cond = None) -> Array:
             i, x = self._inputs(i, x)
-            return -_at(std, i, x) * call_score(score, _at(scale, i, x) * x, _row(times, i, x), cond)
+            return -_at(std, i, x) * call_score(
+                score, _at(scale, i, x) * x, _row(times, i, x), cond
+            )
 
         return network
 
@@ -208,7 +218,9 @@ class Chain:
         sde, ours = plain_settings(sde), 2.0 * np.log(self.signal) - np.log(self.marginal_variances)
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             high, low = np.asarray(sde.log_snr(np.array([0.0, 1.0])))
-            outside = np.flatnonzero((ours > high + 1e-5) | (ours < low - 1e-5))  # 1e-5: settings in float32
+            outside = np.flatnonzero(
+                (ours > high + 1e-5) | (ours < low - 1e-5)
+            )  # 1e-5: settings in float32
             if len(outside):
                 raise ValueError(
                     f"level {outside[0]} has log SNR {ours[outside[0]]:.4g}, {sde} has {low:.4g} … {high:.4g}, none "
@@ -223,15 +235,27 @@ class Chain:
         check_batch(x)
         for name, other in others.items():
             if jnp.shape(other) != x.shape:
-                raise ValueError(f"{name} has shape {jnp.shape(other)}, x has {x.shape}: wanted the same.")
+                raise ValueError(
+                    f"{name} has shape {jnp.shape(other)}, x has {x.shape}: wanted the same."
+                )
         x, i = jnp.asarray(x), jnp.asarray(i)
         if not jnp.issubdtype(i.dtype, jnp.integer):
-            raise TypeError(f"i has type {i.dtype}: wanted integers 0 … {self.num_steps - 1}, entries of the tables.")
+            raise TypeError(
+                f"i has type {i.dtype}: wanted integers 0 … {self.num_steps - 1}, entries of the tables."
+            )
         if i.shape not in ((), x.shape[:1]):
-            raise ValueError(f"i has shape {i.shape}: wanted one index, or one per example, {x.shape[:1]}.")
+            raise ValueError(
+                f"i has shape {i.shape}: wanted one index, or one per example, {x.shape[:1]}."
+            )
         if is_concrete(i) and not bool(jnp.all((i >= 0) & (i < self.num_steps))):
-            raise ValueError(f"i = {i}: wanted 0 … {self.num_steps - 1}, the levels of {self.num_steps} steps.")
-        return jnp.broadcast_to(i, x.shape[:1]), x, *(jnp.asarray(other) for other in others.values())
+            raise ValueError(
+                f"i = {i}: wanted 0 … {self.num_steps - 1}, the levels of {self.num_steps} steps."
+            )
+        return (
+            jnp.broadcast_to(i, x.shape[:1]),
+            x,
+            *(jnp.asarray(other) for other in others.values()),
+        )
 
 
 def check_variance(variance: str) -> None:
@@ -254,7 +278,9 @@ def check_from_sde(sde: SDE, num_steps: int) -> None:
 def _check_known(sde: SDE) -> None:
     check_sde(sde)
     if not is_concrete(*jax.tree.leaves(sde)):
-        raise TypeError(f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit.")
+        raise TypeError(
+            f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit."
+        )
 
 
 def table_of(name: str, values: np.ndarray) -> np.ndarray:
@@ -265,7 +291,9 @@ def table_of(name: str, values: np.ndarray) -> np.ndarray:
     """
     table = np.array(values, np.float64)
     if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
-        raise ValueError(f"{name} have shape {table.shape}: wanted finite numbers, (N,), one per step.")
+        raise ValueError(
+            f"{name} have shape {table.shape}: wanted finite numbers, (N,), one per step."
+        )
     table.flags.writeable = False
     return table
 
@@ -279,7 +307,11 @@ def _row(table: np.ndarray, i: Array, x: Array) -> Array:
     """Entries i in the precision of x, (batch,); NaN where a traced index is outside the table."""
     if is_concrete(i):  # known to be inside
         return jnp.asarray(table[np.asarray(i)], x.dtype)
-    return jnp.asarray(table, x.dtype).at[i].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return (
+        jnp.asarray(table, x.dtype)
+        .at[i]
+        .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    )
 
 
 def _at(table: np.ndarray, i: Array, x: Array) -> Array:

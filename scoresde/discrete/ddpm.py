@@ -57,7 +57,9 @@ class DDPM(Chain):
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             total = np.asarray(sde.alpha(probe) ** 2 + sde.variance(probe))
             if not np.allclose(total, 1.0, atol=1e-6):
-                raise ValueError(f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde.")
+                raise ValueError(
+                    f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde."
+                )
             if exact:
                 times = np.arange(num_steps + 1) / num_steps
                 betas = -np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times))))
@@ -68,7 +70,9 @@ class DDPM(Chain):
                     )
                 return cls(betas)
             if num_steps < 2:
-                raise ValueError("num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True.")
+                raise ValueError(
+                    "num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True."
+                )
             betas = np.asarray(sde.squared_diffusion(np.linspace(0.0, 1.0, num_steps))) / num_steps
         if betas.max() >= 1.0:
             raise ValueError(
@@ -132,7 +136,14 @@ class DDPM(Chain):
         N beta_{N-1}. exact, and for any other table: the SDE whose marginals at t = (i + 1) / N are the chain's.
         """
         first, last = self.betas[[0, -1]]
-        linear = np.linspace(first, last, self.num_steps)  # rtol 1e-6: tables that were stored in float32 too
-        if not exact and self.num_steps > 1 and first <= last and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0):
+        linear = np.linspace(
+            first, last, self.num_steps
+        )  # rtol 1e-6: tables that were stored in float32 too
+        if (
+            not exact
+            and self.num_steps > 1
+            and first <= last
+            and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0)
+        ):
             return VP(beta_min=float(self.num_steps * first), beta_max=float(self.num_steps * last))
         return TabulatedVP(np.concatenate([[0.0], -self._log_alphas_bar]))

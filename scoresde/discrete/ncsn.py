@@ -45,19 +45,27 @@ class NCSN(Chain):
         """
         check_from_sde(sde, num_steps)
         if num_steps < 2:
-            raise ValueError("num_steps is 1: the scales run from sigma(0) to sigma(1), two at least.")
+            raise ValueError(
+                "num_steps is 1: the scales run from sigma(0) to sigma(1), two at least."
+            )
         times = sde.level_times(num_steps)
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             if not (sde.noisy_at_zero and np.allclose(np.asarray(sde.alpha(times)), 1.0)):
-                raise ValueError(f"the signal of {sde} shrinks: NCSN discretises VE. For VP: DDPM.from_sde.")
+                raise ValueError(
+                    f"the signal of {sde} shrinks: NCSN discretises VE. For VP: DDPM.from_sde."
+                )
             return cls(np.asarray(sde.sigma(times)))
 
     @classmethod
-    def geometric(cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0) -> NCSN:
+    def geometric(
+        cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0
+    ) -> NCSN:
         """Geometric from sigma_min to sigma_max: NCSN's 10 from 0.01 to 1, NCSNv2's 232 to 50 (data in [0, 1])."""
         check_count("num_steps", num_steps)
         if num_steps < 2:
-            raise ValueError("num_steps is 1: the scales run from sigma_min to sigma_max, two at least.")
+            raise ValueError(
+                "num_steps is 1: the scales run from sigma_min to sigma_max, two at least."
+            )
         check_setting("sigma_min", sigma_min, 0.0, inclusive=False)
         check_setting("sigma_max", sigma_max, 0.0, inclusive=False)
         return cls(np.geomspace(sigma_min, sigma_max, num_steps))
@@ -86,8 +94,14 @@ class NCSN(Chain):
             ValueError: if the scales are not geometric, to 1e-6 of each, or there is one alone.
         """
         if self.num_steps < 2:
-            raise ValueError(f"the chain has one scale, {self.sigmas[0]:g}: a VE runs from one to another.")
+            raise ValueError(
+                f"the chain has one scale, {self.sigmas[0]:g}: a VE runs from one to another."
+            )
         logs = np.log(self.sigmas)
-        if not np.allclose(logs, np.linspace(logs[0], logs[-1], self.num_steps), rtol=0.0, atol=1e-6):
-            raise ValueError("the scales are not geometric: no VE has them. NCSN.geometric makes such as are.")
+        if not np.allclose(
+            logs, np.linspace(logs[0], logs[-1], self.num_steps), rtol=0.0, atol=1e-6
+        ):
+            raise ValueError(
+                "the scales are not geometric: no VE has them. NCSN.geometric makes such as are."
+            )
         return VE(sigma_min=float(self.sigmas[0]), sigma_max=float(self.sigmas[-1]))

@@ -41,8 +41,13 @@ def channel_last_conv(
     """
     dims = lhs.ndim - 2
     if dims not in (1, 2, 3) or rhs.ndim != lhs.ndim:
-        raise ValueError(f"x has shape {lhs.shape}, the kernel {rhs.shape}: wanted (n, *space, c) and (*window, c, o).")
-    given, ours = (jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, d) for d in (dimension_numbers, _layout(dims)))
+        raise ValueError(
+            f"x has shape {lhs.shape}, the kernel {rhs.shape}: wanted (n, *space, c) and (*window, c, o)."
+        )
+    given, ours = (
+        jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, d)
+        for d in (dimension_numbers, _layout(dims))
+    )
     if given != ours or feature_group_count != 1 or out_sharding is not None:
         raise ValueError(
             f"got dimension_numbers = {dimension_numbers}, feature_group_count = {feature_group_count}, out_sharding = "
@@ -51,17 +56,27 @@ def channel_last_conv(
     strides, a, b = (tuple(n or (1,) * dims) for n in (window_strides, lhs_dilation, rhs_dilation))
     sizes, windows = _dilated(lhs.shape[1:-1], a), _dilated(rhs.shape[:-2], b)
     if isinstance(padding, str) and max(a) > 1:
-        raise ValueError(f"padding = {padding!r} and lhs_dilation = {a}: write the padding as pairs (low, high).")
+        raise ValueError(
+            f"padding = {padding!r} and lhs_dilation = {a}: write the padding as pairs (low, high)."
+        )
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(sizes, windows, strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
     if any(n + low + high < k for n, k, (low, high) in zip(sizes, windows, pads, strict=True)):
-        raise ValueError(f"the window {windows} is larger than x with its padding, {sizes} and {pads}: pad more.")
+        raise ValueError(
+            f"the window {windows} is larger than x with its padding, {sizes} and {pads}: pad more."
+        )
     if precision is None:  # read now, as JAX does: the context manager may end before lowering
         precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    dtype = jnp.dtype(jnp.result_type(lhs, rhs) if preferred_element_type is None else preferred_element_type)
-    convolve = _plain if jax.sharding.get_abstract_mesh().manual_axes else _conv.bind  # in shard_map: JAX's own rules
-    return convolve(lhs, rhs, strides=strides, pads=pads, a=a, b=b, precision=precision, dtype=dtype)
+    dtype = jnp.dtype(
+        jnp.result_type(lhs, rhs) if preferred_element_type is None else preferred_element_type
+    )
+    convolve = (
+        _plain if jax.sharding.get_abstract_mesh().manual_axes else _conv.bind
+    )  # in shard_map: JAX's own rules
+    return convolve(
+        lhs, rhs, strides=strides, pads=pads, a=a, b=b, precision=precision, dtype=dtype
+    )
 
 
 def _layout(dims: int) -> tuple[str, str, str]:
@@ -77,32 +92,54 @@ def _dilated(shape: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
 
 
 def _plain(x: Array, kernel: Array, *, strides, pads, a, b, precision, dtype) -> Array:
-    common = jnp.promote_types(x.dtype, kernel.dtype)  # a gradient may be wider than what it belongs to
+    common = jnp.promote_types(
+        x.dtype, kernel.dtype
+    )  # a gradient may be wider than what it belongs to
     out = jax.lax.conv_general_dilated(
-        x.astype(common), kernel.astype(common), strides, pads, a, b, _layout(x.ndim - 2), precision=precision,
-        preferred_element_type=jnp.promote_types(common, dtype))  # fmt: skip
+        x.astype(common),
+        kernel.astype(common),
+        strides,
+        pads,
+        a,
+        b,
+        _layout(x.ndim - 2),
+        precision=precision,
+        preferred_element_type=jnp.promote_types(common, dtype),
+    )
     return out.astype(dtype)
 
 
 def _abstract(x, kernel, **settings):
-    out = jax.eval_shape(partial(_plain, **settings), *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, kernel)))
+    out = jax.eval_shape(
+        partial(_plain, **settings), *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, kernel))
+    )
     return jax.core.ShapedArray(out.shape, out.dtype)
 
 
 def _transpose_x(g, x, kernel, *, strides, pads, a, b, precision, dtype):
     """dL/dx[p] = Σ_i g[(p + low − b i) / s] k[i]^T: g spread out by s, the kernel flipped, its channels swapped."""
     flipped = jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
-    sizes = (_dilated(v, by) for v, by in ((x.aval.shape[1:-1], a), (kernel.shape[:-2], b), (g.shape[1:-1], strides)))
+    sizes = (
+        _dilated(v, by)
+        for v, by in ((x.aval.shape[1:-1], a), (kernel.shape[:-2], b), (g.shape[1:-1], strides))
+    )
     pads = tuple((k - 1 - low, n + low - m) for n, k, m, (low, _) in zip(*sizes, pads, strict=True))
-    return _conv.bind(g, flipped, strides=a, pads=pads, a=strides, b=b, precision=precision, dtype=x.aval.dtype)
+    return _conv.bind(
+        g, flipped, strides=a, pads=pads, a=strides, b=b, precision=precision, dtype=x.aval.dtype
+    )
 
 
 def _transpose_kernel(g, x, kernel, *, strides, pads, a, b, precision, dtype):
     """dL/dk[i, c, o] = Σ_{n, j} x[n, s j + b i − low, c] g[j, n, o]: c stands for the batch, n for the channels."""
-    sizes = (_dilated(v, by) for v, by in ((x.shape[1:-1], a), (kernel.aval.shape[:-2], b), (g.shape[1:-1], strides)))
+    sizes = (
+        _dilated(v, by)
+        for v, by in ((x.shape[1:-1], a), (kernel.aval.shape[:-2], b), (g.shape[1:-1], strides))
+    )
     pads = tuple((low, k - 1 + m - n - low) for n, k, m, (low, _) in zip(*sizes, pads, strict=True))
     x, g = x.swapaxes(0, -1), jnp.moveaxis(g, 0, -2)
-    out = _conv.bind(x, g, strides=b, pads=pads, a=a, b=strides, precision=precision, dtype=kernel.aval.dtype)
+    out = _conv.bind(
+        x, g, strides=b, pads=pads, a=a, b=strides, precision=precision, dtype=kernel.aval.dtype
+    )
     return jnp.moveaxis(out, 0, -2)
 
 

@@ -85,16 +85,28 @@ class DiT(nnx.Module):
                 f"shape is {shape}: a DiT takes images (height, width, channels) whose sides are multiples of patch = "
                 f"{config.patch}. Write another patch, or UNetConfig() for any size."
             )
-        self.config, self.shape, dtype, keys = config, tuple(shape), compute_dtype(config.dtype), Keys(rngs)
+        self.config, self.shape, dtype, keys = (
+            config,
+            tuple(shape),
+            compute_dtype(config.dtype),
+            Keys(rngs),
+        )
         entries = config.patch**2 * shape[-1]
-        self.time = TimeEmbedding(config.width, config.width, config.time_scale, config.num_classes, rngs=rngs)
-        self.input = linear(entries, config.width, kernel_init=fan_average(), dtype=dtype, rngs=keys)
+        self.time = TimeEmbedding(
+            config.width, config.width, config.time_scale, config.num_classes, rngs=rngs
+        )
+        self.input = linear(
+            entries, config.width, kernel_init=fan_average(), dtype=dtype, rngs=keys
+        )
         self.blocks = nnx.List([DiTBlock(config, rngs=keys) for _ in range(config.depth)])
         self.modulation = linear(config.width, 2 * config.width, kernel_init=zeros, rngs=keys)
         self.output = linear(config.width, entries, kernel_init=zeros, rngs=keys)  # in float32
 
     def __call__(
-        self, x: Float[Array, " batch height width c"], t: Float[Array, " batch"], cond: Array | None = None
+        self,
+        x: Float[Array, " batch height width c"],
+        t: Float[Array, " batch"],
+        cond: Array | None = None,
     ) -> Float[Array, " batch height width c"]:
         check_shape(x, x.shape[1:] == self.shape, self.shape, "DiTConfig")
         embedding = jax.nn.silu(self.time(t, cond))
@@ -121,17 +133,25 @@ class DiTBlock(nnx.Module):
         self.modulation = linear(width, 6 * width, kernel_init=zeros, dtype=dtype, rngs=rngs)
         self.qkv = linear(width, 3 * width, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
         self.attended = linear(width, width, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
-        self.dense1 = linear(width, config.expansion * width, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
+        self.dense1 = linear(
+            width, config.expansion * width, kernel_init=fan_average(), dtype=dtype, rngs=rngs
+        )
         self.dropout = rngs.dropout(config.dropout)
-        self.dense2 = linear(config.expansion * width, width, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
+        self.dense2 = linear(
+            config.expansion * width, width, kernel_init=fan_average(), dtype=dtype, rngs=rngs
+        )
 
     def __call__(self, h: Array, embedding: Array) -> Array:
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(self.modulation(embedding)[:, None], 6, axis=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
+            self.modulation(embedding)[:, None], 6, axis=-1
+        )
         h = h + gate1 * self.attention(modulate(h, shift1, scale1))
         inner = jax.nn.gelu(self.dense1(modulate(h, shift2, scale2)))
         return h + gate2 * self.dense2(self.dropout(inner))
 
-    def attention(self, h: Float[Array, " batch token width"]) -> Float[Array, " batch token width"]:
+    def attention(
+        self, h: Float[Array, " batch token width"]
+    ) -> Float[Array, " batch token width"]:
         """W softmax(q k^T / √d) v over all tokens."""
         qkv = self.qkv(h).reshape(*h.shape[:2], 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -146,14 +166,18 @@ def modulate(h: Array, shift: Array, scale: Array) -> Array:
     return normed.astype(h.dtype) * (1.0 + scale) + shift
 
 
-def patches(x: Float[Array, " batch height width c"], patch: int) -> Float[Array, " batch token entries"]:
+def patches(
+    x: Float[Array, " batch height width c"], patch: int
+) -> Float[Array, " batch token entries"]:
     """Non-overlapping squares as rows, in reading order."""
     n, height, width, c = x.shape
     x = x.reshape(n, height // patch, patch, width // patch, patch, c).swapaxes(2, 3)
     return x.reshape(n, -1, patch * patch * c)
 
 
-def image(tokens: Float[Array, " batch token entries"], patch: int, shape: tuple[int, ...]) -> Array:
+def image(
+    tokens: Float[Array, " batch token entries"], patch: int, shape: tuple[int, ...]
+) -> Array:
     """What `patches` took apart."""
     height, width, c = shape
     x = tokens.reshape(-1, height // patch, width // patch, patch, patch, c).swapaxes(2, 3)

@@ -23,12 +23,16 @@ def lecun_normal(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array
 
     XLA needs 0.1 s and more for a draw of each new size, and a network has dozens: here sizes are 2^16, 2^17, ...
     """
-    return _leaf(_cut_normal(key, max(2**16, 1 << (math.prod(shape) - 1).bit_length()), dtype), tuple(shape))
+    return _leaf(
+        _cut_normal(key, max(2**16, 1 << (math.prod(shape) - 1).bit_length()), dtype), tuple(shape)
+    )
 
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _cut_normal(key: Array, count: int, dtype) -> Array:
-    return jax.random.truncated_normal(key, -2.0, 2.0, (count,), dtype) / 0.87962566103423978  # now of std 1
+    return (
+        jax.random.truncated_normal(key, -2.0, 2.0, (count,), dtype) / 0.87962566103423978
+    )  # now of std 1
 
 
 @partial(jax.jit, static_argnums=1)
@@ -77,7 +81,9 @@ class Keys:
         return nnx.Dropout(rate, rngs=self.rngs if rate > 0.0 else None)
 
 
-def linear(n_in: int, n_out: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options) -> nnx.Linear:
+def linear(
+    n_in: int, n_out: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options
+) -> nnx.Linear:
     """W h + b."""
     return nnx.Linear(n_in, n_out, kernel_init=kernel_init, rngs=cast(Any, rngs), **options)
 
@@ -113,10 +119,14 @@ def run_block(block: nnx.Module, *args: Array, remat: bool) -> Array:
 def check_choice(name: str, value: Any, choices: Any) -> None:
     """The setting is one of a Literal's values."""
     if value not in get_args(choices):
-        raise ValueError(f"{name} = {value!r}: wanted one of {', '.join(map(repr, get_args(choices)))}.")
+        raise ValueError(
+            f"{name} = {value!r}: wanted one of {', '.join(map(repr, get_args(choices)))}."
+        )
 
 
-def sinusoidal_embedding(t: Float[Array, " batch"], dim: int, scale: float, max_period: float = 10_000.0) -> Array:
+def sinusoidal_embedding(
+    t: Float[Array, " batch"], dim: int, scale: float, max_period: float = 10_000.0
+) -> Array:
     """sin and cos of scale t at dim / 2 geometric frequencies 1 … 1 / max_period (Vaswani et al. 2017)."""
     frequencies = jnp.exp(-math.log(max_period) * jnp.arange(dim // 2) / (dim // 2 - 1))
     angles = scale * t[:, None] * frequencies
@@ -135,13 +145,17 @@ def check_shape(x: Array, fits: bool, shape: tuple[int, ...], config: str) -> No
 class TimeEmbedding(nnx.Module):
     """What modulates every block: sinusoids of t through two dense layers, plus an embedding of the label if any."""
 
-    def __init__(self, dim: int, width: int, scale: float, num_classes: int | None, *, rngs: nnx.Rngs):
+    def __init__(
+        self, dim: int, width: int, scale: float, num_classes: int | None, *, rngs: nnx.Rngs
+    ):
         self.dim, self.scale, self.num_classes = dim, scale, num_classes
         self.dense1 = linear(dim, width, rngs=rngs)
         self.dense2 = linear(width, width, rngs=rngs)
         self.label = label_table(num_classes, width, rngs=rngs)
 
-    def __call__(self, t: Float[Array, " batch"], cond: Array | None) -> Float[Array, " batch width"]:
+    def __call__(
+        self, t: Float[Array, " batch"], cond: Array | None
+    ) -> Float[Array, " batch width"]:
         h = self.dense2(jax.nn.silu(self.dense1(sinusoidal_embedding(t, self.dim, self.scale))))
         return add_label(h, self.label, cond)
 
@@ -151,7 +165,9 @@ def label_table(num_classes: int | None, width: int, *, rngs: nnx.Rngs | Keys) -
     return None if num_classes is None else nnx.Embed(num_classes + 1, width, rngs=cast(Any, rngs))
 
 
-def add_label(h: Float[Array, " batch width"], table: nnx.Embed | None, cond: Array | None) -> Array:
+def add_label(
+    h: Float[Array, " batch width"], table: nnx.Embed | None, cond: Array | None
+) -> Array:
     """h plus each example's row of the table; h itself where the network is unconditional."""
     if table is None:
         if cond is not None:

@@ -49,9 +49,13 @@ class MLP(nnx.Module):
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
         self.config, self.shape, width = config, tuple(shape), config.width
         dim = math.prod(shape)
-        self.time = TimeEmbedding(width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.time = TimeEmbedding(
+            width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs
+        )
         self.input = linear(dim, width, rngs=rngs)
-        self.blocks = nnx.List([MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)])
+        self.blocks = nnx.List(
+            [MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)]
+        )
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.output = linear(width, dim, kernel_init=zeros, rngs=rngs)
 

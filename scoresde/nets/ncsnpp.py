@@ -127,12 +127,24 @@ class NCSNppConfig:
     def ncsnpp_256(cls, **changes: Any) -> NCSNppConfig:
         """NCSN++ for images of 256×256: seven levels of 2 blocks, skips in and out, no dropout."""
         paths = {"input_path": "skip", "output_path": "skip"}
-        return cls.ncsnpp(**{"multipliers": (1, 1, 2, 2, 2, 2, 2), "num_blocks": 2, "dropout": 0.0} | paths | changes)
+        return cls.ncsnpp(
+            **{"multipliers": (1, 1, 2, 2, 2, 2, 2), "num_blocks": 2, "dropout": 0.0}
+            | paths
+            | changes
+        )
 
     @classmethod
     def ddpmpp(cls, **changes: Any) -> NCSNppConfig:
         """DDPM++, 4 blocks a level: no filter, no paths, sees 999 t."""
-        return cls(**{"fir": False, "input_path": "none", "embedding": "positional", "scale_by_sigma": False} | changes)
+        return cls(
+            **{
+                "fir": False,
+                "input_path": "none",
+                "embedding": "positional",
+                "scale_by_sigma": False,
+            }
+            | changes
+        )
 
     @classmethod
     def ddpmpp_deep(cls, **changes: Any) -> NCSNppConfig:
@@ -142,7 +154,9 @@ class NCSNppConfig:
     @classmethod
     def ddpm(cls, **changes: Any) -> NCSNppConfig:
         """DDPM: plain blocks, 2 a level, 32 groups, no 1/√2."""
-        return cls.ddpmpp(**{"block": "plain", "num_blocks": 2, "rescale": False, "group_size": 1} | changes)
+        return cls.ddpmpp(
+            **{"block": "plain", "num_blocks": 2, "rescale": False, "group_size": 1} | changes
+        )
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> NCSNpp:
         """The network for images of this shape, (height, width, channels)."""
@@ -161,7 +175,9 @@ class NCSNpp(nnx.Module):
     def __init__(self, config: NCSNppConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
         levels = len(config.multipliers)
         if len(shape) != 3:
-            raise ValueError(f"shape is {shape}: NCSN++ takes images, (height, width, channels). Others: UNetConfig().")
+            raise ValueError(
+                f"shape is {shape}: NCSN++ takes images, (height, width, channels). Others: UNetConfig()."
+            )
         if any(side % 2 ** (levels - 1) for side in shape[:2]):
             raise ValueError(
                 f"shape is {shape}: {levels} levels halve both sides {levels - 1} times, so they must be multiples of "
@@ -184,7 +200,9 @@ class NCSNpp(nnx.Module):
             if level < levels - 1:
                 down.resample = _resampler(config, channels, "down", keys)
                 if config.input_path == "skip":
-                    down.path = linear(c, channels, kernel_init=fan_average(), dtype=dtype, rngs=keys)
+                    down.path = linear(
+                        c, channels, kernel_init=fan_average(), dtype=dtype, rngs=keys
+                    )
                 elif config.input_path == "residual":
                     down.path = Resample(path, channels, "down", config.fir, dtype, rngs=keys)
                     path = channels
@@ -197,7 +215,9 @@ class NCSNpp(nnx.Module):
             up, wide = Level(), config.channels * multiplier
             for i in range(config.num_blocks + 1):
                 last = i == config.num_blocks
-                up.blocks.append(Block(config, channels + skips.pop(), wide, attend and last, rngs=keys))
+                up.blocks.append(
+                    Block(config, channels + skips.pop(), wide, attend and last, rngs=keys)
+                )
                 channels = wide
             if config.output_path == "skip":
                 up.path = Head(config, channels, c, NEARLY_ZERO, None, rngs=keys)
@@ -210,10 +230,17 @@ class NCSNpp(nnx.Module):
                 up.resample = _resampler(config, channels, "up", keys)
             ups.append(up)
         self.downs, self.ups = nnx.List(downs), nnx.List(ups)
-        self.output = None if config.output_path == "skip" else Head(config, channels, c, NEARLY_ZERO, None, rngs=keys)
+        self.output = (
+            None
+            if config.output_path == "skip"
+            else Head(config, channels, c, NEARLY_ZERO, None, rngs=keys)
+        )
 
     def __call__(
-        self, x: Float[Array, " batch height width c"], t: Float[Array, " batch"], cond: Array | None = None
+        self,
+        x: Float[Array, " batch height width c"],
+        t: Float[Array, " batch"],
+        cond: Array | None = None,
     ) -> Float[Array, " batch height width c"]:
         check_shape(x, x.shape[1:] == self.shape, self.shape, "NCSNppConfig")
         config, scale = self.config, math.sqrt(0.5) if self.config.rescale else 1.0
@@ -239,9 +266,13 @@ class NCSNpp(nnx.Module):
         output: Any = None  # what the levels so far have of it
         for level in self.ups:
             for block in level.blocks:
-                h = run_block(block, jnp.concatenate([h, skips.pop()], axis=-1), embedding, remat=config.remat)
+                h = run_block(
+                    block, jnp.concatenate([h, skips.pop()], axis=-1), embedding, remat=config.remat
+                )
             if config.output_path == "skip":
-                output = level.path(h) + (0.0 if output is None else resample(output, "up", config.fir))
+                output = level.path(h) + (
+                    0.0 if output is None else resample(output, "up", config.fir)
+                )
             elif config.output_path == "residual" and output is None:
                 output = level.path(h)
             elif config.output_path == "residual":
@@ -261,20 +292,34 @@ class NoiseEmbedding(nnx.Module):
     """
 
     def __init__(self, config: NCSNppConfig, *, rngs: Keys):
-        channels, width, fourier = config.channels, 4 * config.channels, config.embedding == "fourier"
+        channels, width, fourier = (
+            config.channels,
+            4 * config.channels,
+            config.embedding == "fourier",
+        )
         # A parameter without a gradient, as in the original: so the average of the weights has an average of it too.
-        draws = config.fourier_scale * jax.random.normal(rngs.params(), (channels,)) if fourier else None
+        draws = (
+            config.fourier_scale * jax.random.normal(rngs.params(), (channels,))
+            if fourier
+            else None
+        )
         self.frequencies = None if draws is None else nnx.Param(draws)
         self.channels = channels
-        self.dense1 = linear(2 * channels if fourier else channels, width, kernel_init=fan_average(), rngs=rngs)
+        self.dense1 = linear(
+            2 * channels if fourier else channels, width, kernel_init=fan_average(), rngs=rngs
+        )
         self.dense2 = linear(width, width, kernel_init=fan_average(), rngs=rngs)
         self.label = label_table(config.num_classes, width, rngs=rngs)
 
-    def __call__(self, t: Float[Array, " batch"], cond: Array | None) -> Float[Array, " batch width"]:
+    def __call__(
+        self, t: Float[Array, " batch"], cond: Array | None
+    ) -> Float[Array, " batch width"]:
         if self.frequencies is None:
             features = sinusoidal_embedding(t, self.channels, 1.0)
         else:
-            angles = jnp.log(t)[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * (2.0 * math.pi)
+            angles = (
+                jnp.log(t)[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * (2.0 * math.pi)
+            )
             features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         return add_label(self.dense2(jax.nn.silu(self.dense1(features))), self.label, cond)
 
@@ -312,7 +357,9 @@ class Block(nnx.Module):
         self.time = linear(width, c_out, kernel_init=fan_average(), dtype=dtype, rngs=rngs)
         self.norm2 = group_norm(c_out, config.group_size, dtype=dtype, rngs=rngs)
         self.dropout = rngs.dropout(config.dropout)
-        self.conv2 = conv(c_out, c_out, 2, kernel_init=fan_average(NEARLY_ZERO), dtype=dtype, rngs=rngs)
+        self.conv2 = conv(
+            c_out, c_out, 2, kernel_init=fan_average(NEARLY_ZERO), dtype=dtype, rngs=rngs
+        )
         start = fan_average(1.0 if config.block == "biggan" else 0.1)
         same = c_in == c_out and direction is None
         self.skip = None if same else linear(c_in, c_out, kernel_init=start, dtype=dtype, rngs=rngs)
@@ -350,7 +397,9 @@ class Attention(nnx.Module):
 class Head(nnx.Module):
     """conv(silu(norm(h))): from features to an image, or to a path of its own."""
 
-    def __init__(self, config: NCSNppConfig, c_in: int, c_out: int, start: float, dtype: Any, *, rngs: Keys):
+    def __init__(
+        self, config: NCSNppConfig, c_in: int, c_out: int, start: float, dtype: Any, *, rngs: Keys
+    ):
         self.norm = group_norm(c_in, config.group_size, dtype=dtype, rngs=rngs)
         self.conv = conv(c_in, c_out, 2, kernel_init=fan_average(start), dtype=dtype, rngs=rngs)
 
@@ -358,7 +407,11 @@ class Head(nnx.Module):
         return self.conv(jax.nn.silu(self.norm(h)))
 
 
-def _resampler(config: NCSNppConfig, channels: int, direction: Literal["up", "down"], rngs: Keys) -> nnx.Module:
+def _resampler(
+    config: NCSNppConfig, channels: int, direction: Literal["up", "down"], rngs: Keys
+) -> nnx.Module:
     if config.block == "biggan":
         return Block(config, channels, channels, False, direction, rngs=rngs)
-    return Resample(channels, channels, direction, config.fir, compute_dtype(config.dtype), rngs=rngs)
+    return Resample(
+        channels, channels, direction, config.fir, compute_dtype(config.dtype), rngs=rngs
+    )

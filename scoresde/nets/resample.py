@@ -21,15 +21,30 @@ class Resample(nnx.Module):
     Down: at every other place; with the filter, of the filtered features.
     """
 
-    def __init__(self, c_in: int, c_out: int, direction: Literal["up", "down"], fir: bool, dtype: Any, *, rngs: Keys):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        direction: Literal["up", "down"],
+        fir: bool,
+        dtype: Any,
+        *,
+        rngs: Keys,
+    ):
         self.direction, self.fir = direction, fir
         options: dict[str, Any] = {} if direction == "up" else {"strides": 2}
         if fir:
-            places = {"up": {"input_dilation": 2, "padding": ((2, 2), (2, 2)), "use_bias": False},
-                      "down": {"padding": "VALID"}}  # fmt: skip
+            places = {
+                "up": {"input_dilation": 2, "padding": ((2, 2), (2, 2)), "use_bias": False},
+                "down": {"padding": "VALID"},
+            }
             options |= places[direction]
-        self.conv = conv(c_in, c_out, 2, kernel_init=fan_average(), dtype=dtype, rngs=rngs, **options)
-        self.bias = nnx.Param(zeros(rngs.params(), (c_out,))) if fir and direction == "up" else None  # not filtered
+        self.conv = conv(
+            c_in, c_out, 2, kernel_init=fan_average(), dtype=dtype, rngs=rngs, **options
+        )
+        self.bias = (
+            nnx.Param(zeros(rngs.params(), (c_out,))) if fir and direction == "up" else None
+        )  # not filtered
 
     def __call__(self, h: Array, embedding: Array | None = None) -> Array:
         if self.direction == "down":
@@ -49,12 +64,16 @@ def resample(h: Array, direction: Literal["up", "down"], fir: bool) -> Array:
     return fir_filter(h, pad=1, stride=2) if fir else jnp.mean(halves, axis=(2, 4))
 
 
-def nearest_up(h: Float[Array, " batch height width c"]) -> Float[Array, " batch twice_height twice_width c"]:
+def nearest_up(
+    h: Float[Array, " batch height width c"],
+) -> Float[Array, " batch twice_height twice_width c"]:
     """Every entry four times."""
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
 
 
-def fir_up(h: Float[Array, " batch height width c"]) -> Float[Array, " batch twice_height twice_width c"]:
+def fir_up(
+    h: Float[Array, " batch height width c"],
+) -> Float[Array, " batch twice_height twice_width c"]:
     """y[2j] = (x[j - 1] + 3 x[j]) / 4, y[2j + 1] = (3 x[j] + x[j + 1]) / 4 in both directions, x zero outside.
 
     That is [1, 3, 3, 1] / 4 over x with a zero after each entry.

@@ -46,13 +46,19 @@ class UNetConfig:
         if self.num_classes is not None:
             check_count("num_classes", self.num_classes)
         if not self.multipliers or self.channels % 4:
-            raise ValueError(f"channels = {self.channels} is not a multiple of 4, or multipliers are empty.")
+            raise ValueError(
+                f"channels = {self.channels} is not a multiple of 4, or multipliers are empty."
+            )
         for level, multiplier in enumerate(self.multipliers):
             check_count(f"multipliers[{level}]", multiplier)
             if (self.channels * multiplier) % self.num_heads:
-                raise ValueError(f"{self.channels * multiplier} channels do not divide into {self.num_heads} heads.")
+                raise ValueError(
+                    f"{self.channels * multiplier} channels do not divide into {self.num_heads} heads."
+                )
         if any(level not in range(len(self.multipliers)) for level in self.attention_levels):
-            raise ValueError(f"attention_levels = {self.attention_levels}: levels are 0 … {len(self.multipliers) - 1}.")
+            raise ValueError(
+                f"attention_levels = {self.attention_levels}: levels are 0 … {len(self.multipliers) - 1}."
+            )
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> UNet:
         """The network for examples of this shape: (length, c), (height, width, c) or (depth, height, width, c)."""
@@ -85,7 +91,9 @@ class UNet(nnx.Module):
         for level, multiplier in enumerate(config.multipliers):
             attend = level in config.attention_levels
             for _ in range(config.num_blocks):
-                downs.append(Block(channels, base * multiplier, width, config, attend, dims, rngs=rngs))
+                downs.append(
+                    Block(channels, base * multiplier, width, config, attend, dims, rngs=rngs)
+                )
                 channels = base * multiplier
                 skips.append(channels)
             if level < last:
@@ -96,7 +104,17 @@ class UNet(nnx.Module):
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             attend = level in config.attention_levels
             for _ in range(config.num_blocks + 1):
-                ups.append(Block(channels + skips.pop(), base * multiplier, width, config, attend, dims, rngs=rngs))
+                ups.append(
+                    Block(
+                        channels + skips.pop(),
+                        base * multiplier,
+                        width,
+                        config,
+                        attend,
+                        dims,
+                        rngs=rngs,
+                    )
+                )
                 channels = base * multiplier
             if level > 0:
                 ups.append(conv(channels, channels, dims, rngs=rngs))
@@ -105,7 +123,10 @@ class UNet(nnx.Module):
         self.output = conv(channels, shape[-1], dims, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, " batch *space c"], t: Float[Array, " batch"], cond: Array | None = None
+        self,
+        x: Float[Array, " batch *space c"],
+        t: Float[Array, " batch"],
+        cond: Array | None = None,
     ) -> Float[Array, " batch *space c"]:
         fits = x.ndim == len(self.shape) + 1 and x.shape[-1] == self.shape[-1]
         check_shape(x, fits, self.shape, "UNetConfig")
@@ -128,7 +149,15 @@ class Block(nnx.Module):
     """skip(h) + conv2(drop(silu(norm(conv1(silu(norm(h))) + W embedding)))), then attention if asked for."""
 
     def __init__(
-        self, c_in: int, c_out: int, width: int, config: UNetConfig, attend: bool, dims: int, *, rngs: nnx.Rngs
+        self,
+        c_in: int,
+        c_out: int,
+        width: int,
+        config: UNetConfig,
+        attend: bool,
+        dims: int,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.norm1 = group_norm(c_in, rngs=rngs)
         self.conv1 = conv(c_in, c_out, dims, rngs=rngs)
@@ -140,7 +169,9 @@ class Block(nnx.Module):
         self.attention = Attention(c_out, config.num_heads, rngs=rngs) if attend else None
 
     def __call__(self, h: Array, embedding: Array) -> Array:
-        shift = jnp.expand_dims(self.time(embedding), range(1, h.ndim - 1))  # (batch, c) → (batch, 1, ..., c)
+        shift = jnp.expand_dims(
+            self.time(embedding), range(1, h.ndim - 1)
+        )  # (batch, c) → (batch, 1, ..., c)
         inner = self.conv1(jax.nn.silu(self.norm1(h))) + shift
         inner = self.conv2(self.dropout(jax.nn.silu(self.norm2(inner))))
         h = inner + (h if self.skip is None else self.skip(h))
@@ -164,10 +195,19 @@ class Attention(nnx.Module):
         return h + self.output(out)
 
 
-def conv(c_in: int, c_out: int, dims: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options) -> nnx.Conv:
+def conv(
+    c_in: int, c_out: int, dims: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options
+) -> nnx.Conv:
     """A convolution 3 wide in each dimension, zero outside; without strides it keeps the size."""
-    return nnx.Conv(c_in, c_out, (3,) * dims, kernel_init=kernel_init, conv_general_dilated=channel_last_conv,
-                    rngs=cast(Any, rngs), **options)  # fmt: skip
+    return nnx.Conv(
+        c_in,
+        c_out,
+        (3,) * dims,
+        kernel_init=kernel_init,
+        conv_general_dilated=channel_last_conv,
+        rngs=cast(Any, rngs),
+        **options,
+    )
 
 
 def group_norm(channels: int, least: int = 4, *, rngs: nnx.Rngs | Keys, **options) -> nnx.GroupNorm:
@@ -176,7 +216,9 @@ def group_norm(channels: int, least: int = 4, *, rngs: nnx.Rngs | Keys, **option
     return nnx.GroupNorm(channels, num_groups=groups, rngs=cast(Any, rngs), **options)
 
 
-def upsample(h: Float[Array, " batch *space c"], size: tuple[int, ...]) -> Float[Array, " batch *size c"]:
+def upsample(
+    h: Float[Array, " batch *space c"], size: tuple[int, ...]
+) -> Float[Array, " batch *size c"]:
     """Nearest neighbour ×2, cut to the size of the skip it meets: an odd size loses the last of a dimension."""
     for axis, n in enumerate(size, start=1):
         h = jax.lax.slice_in_dim(jnp.repeat(h, 2, axis=axis), 0, n, axis=axis)

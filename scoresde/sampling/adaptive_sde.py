@@ -17,7 +17,16 @@ from jaxtyping import Float
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, check_sde, denoise, reverse_drift
-from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like, right_pad
+from scoresde.types import (
+    Cond,
+    Key,
+    ScoreFn,
+    check_count,
+    check_setting,
+    is_concrete,
+    normal_like,
+    right_pad,
+)
 
 LEVELS = 20
 """Halvings of [t_min, start]; a step of the last level is accepted as it is."""
@@ -82,7 +91,12 @@ class AdaptiveSDE:
             stages(self.solver)
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -97,9 +111,13 @@ class AdaptiveSDE:
         drift = lambda x, t, cond: reverse_drift(sde, score, x, t, cond, weight=1.0)  # noqa: E731
         with full_precision():
             if self.solver is None:
-                times, states, attempts, success = _pair(self, keys, sde, partial(drift, cond=cond), x1, stops)
+                times, states, attempts, success = _pair(
+                    self, keys, sde, partial(drift, cond=cond), x1, stops
+                )
             else:
-                states, attempts, success = jax.vmap(partial(_diffrax, self, sde, drift, stops))(keys, x1, cond)
+                states, attempts, success = jax.vmap(partial(_diffrax, self, sde, drift, stops))(
+                    keys, x1, cond
+                )
                 times, states = stops, jnp.moveaxis(states, 0, 1)
             x, path = states[-1], None
             if self.save_path:
@@ -133,7 +151,9 @@ class _Walk(NamedTuple):
     attempts: Array
 
 
-def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, stops: Array) -> tuple[Array, ...]:
+def _pair(
+    settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, stops: Array
+) -> tuple[Array, ...]:
     """Times and states at which the stops were reached, attempted steps, success: (points, batch), …, (batch,).
 
     The batch in one while loop, in which finished examples rest. A path is a function of its key alone, so that
@@ -149,7 +169,9 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         finite = jnp.all(jnp.isfinite(walk.x), axis=tuple(range(1, x.ndim)))
         return (walk.pieces > 0) & (walk.attempts < settings.max_steps) & finite
 
-    def nearest(walk):  # the piece ahead: its place, node, level and length, of which exp2 would round the half
+    def nearest(
+        walk,
+    ):  # the piece ahead: its place, node, level and length, of which exp2 would round the half
         top = jnp.maximum(walk.pieces - 1, 0)
         node = walk.nodes[top, batch]
         level = 31 - jax.lax.clz(node)
@@ -159,7 +181,9 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         _, _, level, length = nearest(walk)
         return active(walk) & (length > walk.step) & (level < LEVELS)
 
-    def halve(walk):  # the Brownian bridge: half the increment, and an independent normal of variance length / 4
+    def halve(
+        walk,
+    ):  # the Brownian bridge: half the increment, and an independent normal of variance length / 4
         halved, (top, node, _, length) = too_long(walk), nearest(walk)
         whole, above = walk.increments[top, batch], jnp.minimum(top + 1, LEVELS)
         left = 0.5 * whole + pad(0.5 * jnp.sqrt(length)) * normal(node)
@@ -179,15 +203,23 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
         walk = jax.lax.while_loop(lambda walk: jnp.any(too_long(walk)), halve, walk)
         top, node, level, h = nearest(walk)
         dw = walk.increments[top, batch]
-        ends = jnp.ldexp((node + 1 - 2**level).astype(dtype), -level)  # in units of the span, exactly
+        ends = jnp.ldexp(
+            (node + 1 - 2**level).astype(dtype), -level
+        )  # in units of the span, exactly
         t_next = jnp.where(ends == 1.0, stops[-1], settings.start - span * ends)
 
         slope, g, g_next = drift(walk.x, walk.t), sde.diffusion(walk.t), sde.diffusion(t_next)
         euler = walk.x - pad(h) * slope + pad(g) * dw
-        gap = 0.5 * (pad(h) * (slope - drift(euler, t_next)) + pad(g_next - g) * dw)  # x'' - x', without cancellation
-        scale = jnp.maximum(settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before)))
+        gap = 0.5 * (
+            pad(h) * (slope - drift(euler, t_next)) + pad(g_next - g) * dw
+        )  # x'' - x', without cancellation
+        scale = jnp.maximum(
+            settings.atol, settings.rtol * jnp.maximum(jnp.abs(euler), jnp.abs(walk.before))
+        )
         state = euler + gap
-        finite = jnp.all(jnp.isfinite(state), axis=tuple(range(1, x.ndim)))  # NaN is taken, and ends the example
+        finite = jnp.all(
+            jnp.isfinite(state), axis=tuple(range(1, x.ndim))
+        )  # NaN is taken, and ends the example
         error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
         passed = (error <= 1.0) | (level >= LEVELS) | ~finite
         wanted = settings.safety * h * jnp.maximum(error, 1e-4) ** -settings.power
@@ -198,9 +230,13 @@ def _pair(settings: AdaptiveSDE, keys: Array, sde: SDE, drift: Any, x: Array, st
             t=jnp.where(accepted, t_next, walk.t),
             x=jnp.where(pad(accepted), state, walk.x),
             before=jnp.where(pad(accepted), euler, walk.before),
-            step=jnp.where(accepted, wanted, jnp.where(moving, jnp.minimum(wanted, 0.5 * h), walk.step)),
+            step=jnp.where(
+                accepted, wanted, jnp.where(moving, jnp.minimum(wanted, 0.5 * h), walk.step)
+            ),
             times=jnp.where(reached, t_next, walk.times),
-            states=jnp.where(reached.reshape(*reached.shape, *(1,) * (x.ndim - 1)), state, walk.states),
+            states=jnp.where(
+                reached.reshape(*reached.shape, *(1,) * (x.ndim - 1)), state, walk.states
+            ),
             pieces=walk.pieces - accepted,
             attempts=walk.attempts + moving,
         )
@@ -233,7 +269,9 @@ def stages(solver: Any) -> int:
         TypeError: if the solver is not a stochastic Runge-Kutta method for additive noise with an error estimate.
     """
     tableau: Any = getattr(solver, "tableau", None)
-    additive = isinstance(solver, diffrax.AbstractSRK) and isinstance(tableau.coeffs_w.a, np.ndarray)  # no matrix
+    additive = isinstance(solver, diffrax.AbstractSRK) and isinstance(
+        tableau.coeffs_w.a, np.ndarray
+    )  # no matrix
     if not additive or tableau.b_error is None:
         raise TypeError(
             f"solver is {solver!r}: wanted an adaptive stochastic Runge-Kutta method of diffrax for additive noise, "
@@ -257,9 +295,13 @@ def _diffrax(
     time = lambda u: jnp.clip(settings.start - u, settings.t_min, settings.start).astype(x.dtype)  # noqa: E731
     solution = diffrax.diffeqsolve(
         diffrax.MultiTerm(
-            diffrax.ODETerm(lambda u, y, args: -drift(y.reshape(1, *shape), time(u), cond).reshape(-1)),
+            diffrax.ODETerm(
+                lambda u, y, args: -drift(y.reshape(1, *shape), time(u), cond).reshape(-1)
+            ),
             diffrax.ControlTerm(
-                lambda u, y, args: lineax.DiagonalLinearOperator(jnp.full(x.size, sde.diffusion(time(u)), x.dtype)),
+                lambda u, y, args: lineax.DiagonalLinearOperator(
+                    jnp.full(x.size, sde.diffusion(time(u)), x.dtype)
+                ),
                 brownian,
             ),
         ),
@@ -268,7 +310,9 @@ def _diffrax(
         t1=span,
         dt0=min(settings.first_step, span),
         y0=x.reshape(-1),
-        stepsize_controller=diffrax.PIDController(rtol=settings.rtol, atol=settings.atol, dtmin=1e-6 * span),
+        stepsize_controller=diffrax.PIDController(
+            rtol=settings.rtol, atol=settings.atol, dtmin=1e-6 * span
+        ),
         saveat=diffrax.SaveAt(ts=jnp.minimum(settings.start - stops, span)),
         max_steps=settings.max_steps,
         throw=False,

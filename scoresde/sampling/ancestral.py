@@ -42,12 +42,19 @@ class Ancestral(GridSettings):
         super().__post_init__()
         check_levels(self)
         if self.num_steps == 1 and not self.denoise:
-            raise ValueError("num_steps is 1 and denoise is False: no step is left, x1 would be the sample. Take two.")
+            raise ValueError(
+                "num_steps is 1 and denoise is False: no step is left, x1 would be the sample. Take two."
+            )
         if self.variance not in ("posterior", "beta"):
             raise ValueError(f"variance is {self.variance!r}: wanted 'posterior' or 'beta'.")
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """From x1 at t = start to data. key: one, or one per example; cond: leaves (batch, ...).
 

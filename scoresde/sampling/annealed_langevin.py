@@ -11,10 +11,25 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, check_levels, check_log_snr, integrate, level_times
+from scoresde.sampling.fixed_grid import (
+    GridSettings,
+    check_levels,
+    check_log_snr,
+    integrate,
+    level_times,
+)
 from scoresde.sampling.langevin import langevin_step
 from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn, call_score, check_count, check_setting, fold_in_examples, normal_like
+from scoresde.types import (
+    Cond,
+    Key,
+    ScoreFn,
+    call_score,
+    check_count,
+    check_setting,
+    fold_in_examples,
+    normal_like,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +64,12 @@ class AnnealedLangevin(GridSettings):
         check_setting("step_size", self.step_size, 0.0, inclusive=False)
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """From x1 at t = start to data. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -59,7 +79,9 @@ class AnnealedLangevin(GridSettings):
         check_log_snr(self, sde)
         levels = level_times(self, sde)
         xp = np if isinstance(levels, np.ndarray) else jnp
-        times = xp.concatenate([xp.full(1, self.start), levels])  # step i corrects at times[i + 1], the first at start
+        times = xp.concatenate(
+            [xp.full(1, self.start), levels]
+        )  # step i corrects at times[i + 1], the first at start
 
         def coefficients(_, t):
             return self.step_size * sde.variance(t) / sde.variance(t[-1])
@@ -71,4 +93,6 @@ class AnnealedLangevin(GridSettings):
 
             return jax.lax.scan(body, x, jnp.arange(self.steps_per_level))[0]
 
-        return integrate(self, key, sde, score, x1, cond, coefficients, step, self.steps_per_level, times)
+        return integrate(
+            self, key, sde, score, x1, cond, coefficients, step, self.steps_per_level, times
+        )

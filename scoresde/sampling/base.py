@@ -61,7 +61,9 @@ class Sampler(Protocol):
     A sampler with a setting `start` takes x1 at that time.
     """
 
-    def __call__(self, key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond = None) -> Sample: ...
+    def __call__(
+        self, key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond = None
+    ) -> Sample: ...
 
 
 def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
@@ -71,20 +73,30 @@ def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:
 
 def traced(settings: Any) -> tuple[Any, ...]:
     """The sampler's settings that are tracers: eta under vmap, or to be differentiated with respect to."""
-    return tuple(value for value in getattr(settings, "__dict__", {}).values() if isinstance(value, jax.core.Tracer))
+    return tuple(
+        value
+        for value in getattr(settings, "__dict__", {}).values()
+        if isinstance(value, jax.core.Tracer)
+    )
 
 
 def check_times(t_min: float, start: float = 1.0) -> None:
     """0 <= t_min < start <= 1."""
     for name, value in (("t_min", t_min), ("start", start)):
         if isinstance(value, jax.core.Tracer):
-            raise TypeError(f"{name} is traced: the grid is laid before the trace. Wanted a number, e.g. {name}=0.5.")
+            raise TypeError(
+                f"{name} is traced: the grid is laid before the trace. Wanted a number, e.g. {name}=0.5."
+            )
     check_setting("start", start, 0.0, inclusive=False)
     if start > 1.0:
-        raise ValueError(f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it.")
+        raise ValueError(
+            f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it."
+        )
     check_setting("t_min", t_min, 0.0, 1.0)
     if not t_min < start:
-        raise ValueError(f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min.")
+        raise ValueError(
+            f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min."
+        )
 
 
 def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Array, Array]:
@@ -109,7 +121,9 @@ class NarrowScore:
     def denoise(self) -> Any:
         """The score's own, where it has one."""
         offered = getattr(self.score, "denoise", None)
-        return None if offered is None else lambda x, t, *cond: offered(x.astype(self.dtype), t, *cond)
+        return (
+            None if offered is None else lambda x, t, *cond: offered(x.astype(self.dtype), t, *cond)
+        )
 
 
 def widen(x: Array, score: ScoreFn) -> tuple[Array, ScoreFn]:
@@ -147,16 +161,22 @@ def sample(
     """
     check_sde(sde)
     if not callable(sampler) or isinstance(sampler, type):
-        raise TypeError(f"sampler is {sampler!r}: wanted settings such as sd.EulerMaruyama(num_steps=1000).")
+        raise TypeError(
+            f"sampler is {sampler!r}: wanted settings such as sd.EulerMaruyama(num_steps=1000)."
+        )
     shape = tuple(int(n) for n in np.atleast_1d(shape))
     if len(shape) < 1 or min(shape) < 1:
-        raise ValueError(f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1).")
+        raise ValueError(
+            f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1)."
+        )
     check_cond(cond, shape[0])
     check_score(sde, score, cond)
     sde, start, held = plain_settings(sde), getattr(sampler, "start", 1.0), traced(sampler)
     try:
         hash(sampler)
-    except TypeError:  # a setting is an array, a diffrax controller holds one: the object itself is the constant
+    except (
+        TypeError
+    ):  # a setting is an array, a diffrax controller holds one: the object itself is the constant
         sampler = cast(Sampler, ByIdentity(sampler))
     x1, x0 = (jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in (x1, x0))
     _check_begin(x1, x0, shape, start)
@@ -185,7 +205,9 @@ def _check_begin(x1: Array | None, x0: Array | None, shape: tuple[int, ...], sta
             if x.shape != shape:
                 raise ValueError(f"{name} has shape {x.shape}: wanted one row per sample, {shape}.")
     if x1 is not None and x0 is not None:
-        raise ValueError("x1 and x0: give states at the sampler's start, or data to be noised to it, not both.")
+        raise ValueError(
+            "x1 and x0: give states at the sampler's start, or data to be noised to it, not both."
+        )
     if start < 1.0 and x1 is None and x0 is None:
         raise ValueError(
             f"the sampler starts at t = {start:g}, where the prior is not the law of x: give x1, states of that time, "
@@ -218,11 +240,17 @@ def path_of(sde: SDE, score: ScoreFn, t: Array, x: Array, cond: Cond) -> tuple[P
     return Path(t.T, jnp.moveaxis(x, 0, 1), jnp.moveaxis(denoised, 0, 1)), denoised[-1]
 
 
-def finish(x: Array, success: Array, nfe: int | Array, path: Path | None, dtype: Any = None) -> Sample:
+def finish(
+    x: Array, success: Array, nfe: int | Array, path: Path | None, dtype: Any = None
+) -> Sample:
     """A Sample, cast to dtype, whose failed rows are NaN: a failed sample is never returned as a good one."""
     if dtype is not None:
         x = x.astype(dtype)
-        states = None if path is None else jax.tree.map(lambda a: a.astype(dtype), (path.x, path.denoised))
+        states = (
+            None
+            if path is None
+            else jax.tree.map(lambda a: a.astype(dtype), (path.x, path.denoised))
+        )
         path = None if states is None or path is None else Path(path.t, *states)
     success = success & all_finite(x)
     mask = success.reshape(success.shape + (1,) * (x.ndim - 1))

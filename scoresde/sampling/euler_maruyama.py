@@ -30,7 +30,12 @@ class EulerMaruyama(GridSettings):
     """Steps from start to t_min."""
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 

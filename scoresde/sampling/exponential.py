@@ -15,7 +15,13 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample, traced
-from scoresde.sampling.fixed_grid import FixedGrid, GridSettings, check_log_snr, integrate, step_times
+from scoresde.sampling.fixed_grid import (
+    FixedGrid,
+    GridSettings,
+    check_log_snr,
+    integrate,
+    step_times,
+)
 from scoresde.sampling.time_grid import AnyGrid, Times, UniformLogSNR, on_grid
 from scoresde.sde.base import SDE, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like
@@ -70,7 +76,12 @@ class Exponential(LogSNRSettings):
         check_solver(self.order, self.eta, self.weights, self.corrector)
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -117,7 +128,12 @@ class DDIM(LogSNRSettings):
         check_solver(1, self.eta)
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -127,7 +143,9 @@ class DDIM(LogSNRSettings):
         check_log_snr(self, sde)
 
         def eta(h):  # of the exponential integrator: e^{-2 eta h} = 1 - eta_D^2 + eta_D^2 e^{-2h}
-            return -jnp.logaddexp(jnp.log1p(-(self.eta**2)), 2.0 * jnp.log(self.eta) - 2.0 * h) / (2.0 * h)
+            return -jnp.logaddexp(jnp.log1p(-(self.eta**2)), 2.0 * jnp.log(self.eta) - 2.0 * h) / (
+                2.0 * h
+            )
 
         return exponential(self, key, sde, score, x1, cond, 1, eta, is_noisy(self.eta))
 
@@ -162,7 +180,12 @@ class DPMSolverPP(LogSNRSettings):
         return Exponential(order=self.order, eta=self.eta, weights=self.weights, **shared(self))
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -198,7 +221,12 @@ class UniPC(LogSNRSettings):
         return Exponential(order=self.order, corrector=True, **shared(self))
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min; the key is not used. cond: leaves (batch, ...).
 
@@ -226,10 +254,14 @@ def check_solver(order: int, eta: float, weights: str = "exact", corrector: bool
     """Order 1, 2 or 3; eta in [0, 1]; midpoint weights for what has them."""
     check_count("order", order)
     if order > 3:
-        raise ValueError(f"order = {order}: wanted 1, 2 or 3. Higher orders of multistep methods are not stable here.")
+        raise ValueError(
+            f"order = {order}: wanted 1, 2 or 3. Higher orders of multistep methods are not stable here."
+        )
     check_setting("eta", eta, 0.0)
     if is_concrete(eta) and eta > 1.0:
-        raise ValueError(f"eta = {eta}: wanted it in [0, 1], 0 for the ODE and 1 for the reverse-time SDE.")
+        raise ValueError(
+            f"eta = {eta}: wanted it in [0, 1], 0 for the ODE and 1 for the reverse-time SDE."
+        )
     if weights not in ("exact", "midpoint"):
         raise ValueError(f"weights is {weights!r}: wanted 'exact' or 'midpoint'.")
     if weights == "midpoint" and (order != 2 or corrector):
@@ -239,7 +271,9 @@ def check_solver(order: int, eta: float, weights: str = "exact", corrector: bool
         )
 
 
-def warn_of_grid(settings: FixedGrid, sde: SDE, times: Times, order: int, coefficients: Callable[..., Row]) -> None:
+def warn_of_grid(
+    settings: FixedGrid, sde: SDE, times: Times, order: int, coefficients: Callable[..., Row]
+) -> None:
     """Steps of very unequal length in log SNR, over which a noisy multistep solver extrapolates too far, are told.
 
     The measure is the solver's own law on Gaussian data: no bound on the steps' ratio tells good grids from bad ones.
@@ -255,7 +289,9 @@ def warn_of_grid(settings: FixedGrid, sde: SDE, times: Times, order: int, coeffi
     if abs(even) > 0.5 * abs(own):  # steps too long on any grid
         return
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INTERNAL:
+    while (
+        frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INTERNAL
+    ):
         frame, level = frame.f_back, level + 1
     warnings.warn(
         f"order {order} with eta > 0 on the steps of {settings.grid}: on data N(0, 1/4) their variance is {own:+.0%} "
@@ -347,7 +383,12 @@ def exponential(
         return base + combine(row.weights, known), (base if corrector else None, known[:remembered])
 
     times = step_times(settings, sde)
-    if noisy and order + corrector > 1 and is_concrete(*jax.tree.leaves(sde), times) and not traced(settings):
+    if (
+        noisy
+        and order + corrector > 1
+        and is_concrete(*jax.tree.leaves(sde), times)
+        and not traced(settings)
+    ):
         warn_of_grid(settings, sde, times, order, coefficients)
     remembered = order - 1 + corrector
     memory = lambda x: (x if corrector else None, [jnp.zeros_like(x)] * remembered)  # noqa: E731
@@ -362,19 +403,25 @@ def combine(weights: Array, states: list[Array]) -> Array:
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
-def adams_weights(start: Array, end: Array, rate: Array, order: int, new: Array | None = None) -> Array:
+def adams_weights(
+    start: Array, end: Array, rate: Array, order: int, new: Array | None = None
+) -> Array:
     """c_j = int_start^end rate e^{-rate (end - u)} l_j(u) du of every step, (steps, order), by Gauss-Legendre.
 
     start, end, rate: (steps,), lambda at a step's ends and 1 + eta. Nodes: lambda at the last `order` starts, newest
     first; as many as there are, the other weights zero. new: one more node, before them.
     """
     steps, extra = len(start), 0 if new is None else 1
-    u = 0.5 * (_NODES + 1.0)  # on [0, 1]; the quadrature keeps every digit, closed forms cancel for short steps
+    u = 0.5 * (
+        _NODES + 1.0
+    )  # on [0, 1]; the quadrature keeps every digit, closed forms cancel for short steps
     h = end - start
     kernel = 0.5 * _WEIGHTS * (rate * h)[:, None] * jnp.exp(-(rate * h)[:, None] * (1.0 - u))
     places = start[:, None] + h[:, None] * u
     rows = []
-    for count in range(1, order + 1):  # steps that have `count` nodes: the first ones fewer than order
+    for count in range(
+        1, order + 1
+    ):  # steps that have `count` nodes: the first ones fewer than order
         of = np.arange(count - 1, min(count, steps) if count < order else steps)
         nodes = [start[of - j] for j in range(count)]
         nodes = nodes if new is None else [new[of], *nodes]

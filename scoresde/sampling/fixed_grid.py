@@ -13,8 +13,24 @@ from jax import Array
 from jaxtyping import PyTree
 
 from scoresde.precision import full_precision
-from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, traced, widen
-from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Times, Uniform, check_grid, grid_times, on_grid
+from scoresde.sampling.base import (
+    Sample,
+    check_sampler_input,
+    check_times,
+    finish,
+    path_of,
+    traced,
+    widen,
+)
+from scoresde.sampling.time_grid import (
+    AnyGrid,
+    GivenTimes,
+    Times,
+    Uniform,
+    check_grid,
+    grid_times,
+    on_grid,
+)
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, fold_in_examples
 
@@ -64,7 +80,9 @@ class FixedGrid(Protocol):
 
 def lowest_time(settings: FixedGrid, sde: SDE) -> float:
     """t_min, or the lowest of the SDE's own num_steps levels."""
-    return float(sde.level_times(settings.num_steps)[0]) if settings.t_min is None else settings.t_min
+    return (
+        float(sde.level_times(settings.num_steps)[0]) if settings.t_min is None else settings.t_min
+    )
 
 
 def end_time(settings: FixedGrid, sde: SDE) -> float:
@@ -84,7 +102,9 @@ def end_time(settings: FixedGrid, sde: SDE) -> float:
 
 def step_times(settings: FixedGrid, sde: SDE) -> Times:
     """num_steps + 1 times, falling from start to t_min."""
-    return grid_times(settings.grid, sde, settings.num_steps, end_time(settings, sde), settings.start)
+    return grid_times(
+        settings.grid, sde, settings.num_steps, end_time(settings, sde), settings.start
+    )
 
 
 def check_levels(settings: FixedGrid) -> None:
@@ -105,7 +125,9 @@ def level_times(settings: FixedGrid, sde: SDE) -> Times:
         )
     if settings.num_steps == 1:
         return np.array([settings.start])
-    return grid_times(settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start)
+    return grid_times(
+        settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start
+    )
 
 
 def check_log_snr(settings: FixedGrid, sde: SDE) -> None:
@@ -161,7 +183,9 @@ def integrate(
         state, states = jax.lax.scan(body, start, (jnp.arange(steps), *rows))
         x, path = state if memory is None else state[0], None
         if states is not None:
-            path, last = path_of(sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond)
+            path, last = path_of(
+                sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond
+            )
             x = last if settings.denoise else x
         elif settings.denoise:
             x = denoise(sde, score, x, jnp.full(batch, times[-1], dtype), cond)

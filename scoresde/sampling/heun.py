@@ -11,7 +11,13 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import FixedGrid, GridSettings, check_log_snr, integrate, step_times
+from scoresde.sampling.fixed_grid import (
+    FixedGrid,
+    GridSettings,
+    check_log_snr,
+    integrate,
+    step_times,
+)
 from scoresde.sampling.time_grid import AnyGrid, Karras, Times, on_grid
 from scoresde.sde.base import SDE, denoise
 from scoresde.types import Cond, Key, ScoreFn, check_count, check_setting, is_concrete, normal_like
@@ -61,12 +67,21 @@ class Heun(KarrasSettings):
             check_setting(name, getattr(self, name), 0.0)
         for name in ("churn", "churn_min", "churn_max"):
             if not is_concrete(getattr(self, name)):
-                raise TypeError(f"{name} is traced: where to churn is laid out before the trace. Wanted a number.")
+                raise TypeError(
+                    f"{name} is traced: where to churn is laid out before the trace. Wanted a number."
+                )
         if not self.churn_min <= self.churn_max:
-            raise ValueError(f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}.")
+            raise ValueError(
+                f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}."
+            )
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -108,7 +123,9 @@ class Interval:
         check_setting("low", self.low, 0.0, inclusive=False)
         check_setting("high", self.high, 0.0, inclusive=False)
         if not self.low < self.high:
-            raise ValueError(f"an interval from low = {self.low} up to high = {self.high}: wanted low < high.")
+            raise ValueError(
+                f"an interval from low = {self.low} up to high = {self.high}: wanted low < high."
+            )
         check_count("num_steps", self.num_steps)
         check_count("repeats", self.repeats)
 
@@ -134,13 +151,24 @@ class Restart(KarrasSettings):
     def __post_init__(self):
         super().__post_init__()
         if isinstance(self.intervals, (list, Interval)):
-            own = (self.intervals,) if isinstance(self.intervals, Interval) else tuple(self.intervals)
+            own = (
+                (self.intervals,) if isinstance(self.intervals, Interval) else tuple(self.intervals)
+            )
             object.__setattr__(self, "intervals", own)  # settings are hashable
-        if not self.intervals or not all(isinstance(interval, Interval) for interval in self.intervals):
-            raise ValueError(f"intervals are {self.intervals}: wanted some, e.g. (sd.Interval(0.06, 0.3),).")
+        if not self.intervals or not all(
+            isinstance(interval, Interval) for interval in self.intervals
+        ):
+            raise ValueError(
+                f"intervals are {self.intervals}: wanted some, e.g. (sd.Interval(0.06, 0.3),)."
+            )
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -177,7 +205,9 @@ def restart_times(settings: Restart, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
         visited.append(times[place : place + 1])
         jumps.append(times[place - 1 : place])
         for interval in detours.get(place, []):
-            up = on_grid(sde, lambda v: sde.time_from_log_snr(-2.0 * jnp.log(v)), np.array([interval.high]))
+            up = on_grid(
+                sde, lambda v: sde.time_from_log_snr(-2.0 * jnp.log(v)), np.array([interval.high])
+            )
             high = min(float(up[0]), settings.start)
             down = np.asarray(Karras()(sde, interval.num_steps, float(times[place]), high))
             visited += [down[1:]] * interval.repeats
@@ -212,7 +242,11 @@ def heun(
             up = jnp.asarray(jumps, t.dtype)
             keep, std = sde.transition(t, up)
             jump = up, keep, noise_scale * std
-        return jump, (sigma_over_alpha(sde, up), sigma_over_alpha(sde, s)), (sde.alpha(up), sde.alpha(s))
+        return (
+            jump,
+            (sigma_over_alpha(sde, up), sigma_over_alpha(sde, s)),
+            (sde.alpha(up), sde.alpha(s)),
+        )
 
     def step(score, keys, x, t, s, row):
         jump, (v, v_next), (alpha, alpha_next) = row

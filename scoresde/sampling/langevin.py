@@ -62,7 +62,11 @@ class Langevin:
         check_setting("step_size", self.step_size, 0.0, inclusive=False)
 
     def __call__(
-        self, key: Key, score: Callable[..., Array], x: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        score: Callable[..., Array],
+        x: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """From x; score: x or (x, cond) → gradient of log density, e.g. `lambda x: exact(x, 0.3)`. key: one, or one
         per example.
@@ -85,7 +89,9 @@ class Langevin:
             x, states = jax.lax.scan(body, x, jnp.arange(self.num_steps))
         path = None
         if states is not None:
-            clock = jnp.broadcast_to(jnp.linspace(0.0, 1.0, self.num_steps + 1), (x.shape[0], self.num_steps + 1))
+            clock = jnp.broadcast_to(
+                jnp.linspace(0.0, 1.0, self.num_steps + 1), (x.shape[0], self.num_steps + 1)
+            )
             path = Path(clock, jnp.moveaxis(jnp.concatenate([start[None], states]), 0, 1))
         return finish(x, jnp.ones(x.shape[:1], bool), self.num_steps, path, given)
 
@@ -209,6 +215,13 @@ class NoCorrector:
     evaluations = 0
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x: Array, t: Time, cond: Cond = None, a: Scalar = 1.0
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x: Array,
+        t: Time,
+        cond: Cond = None,
+        a: Scalar = 1.0,
     ) -> Array:
         return x

@@ -65,7 +65,9 @@ class NoPredictor:
         return None, None, None
 
 
-AnyPredictor = ReverseDiffusionPredictor | EulerMaruyamaPredictor | ProbabilityFlowPredictor | NoPredictor
+AnyPredictor = (
+    ReverseDiffusionPredictor | EulerMaruyamaPredictor | ProbabilityFlowPredictor | NoPredictor
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +95,25 @@ class PredictorCorrector(GridSettings):
     def __post_init__(self):
         super().__post_init__()
         if isinstance(self.predictor, type) or not isinstance(self.predictor, Predictor):
-            raise TypeError(f"predictor is {self.predictor!r}: wanted one such as sd.ReverseDiffusionPredictor().")
+            raise TypeError(
+                f"predictor is {self.predictor!r}: wanted one such as sd.ReverseDiffusionPredictor()."
+            )
         if isinstance(self.corrector, type) or not hasattr(self.corrector, "evaluations"):
-            raise TypeError(f"corrector is {self.corrector!r}: wanted one such as sd.LangevinCorrector().")
+            raise TypeError(
+                f"corrector is {self.corrector!r}: wanted one such as sd.LangevinCorrector()."
+            )
         if isinstance(self.predictor, NoPredictor) and isinstance(self.corrector, NoCorrector):
-            raise ValueError("neither predictor nor corrector: nothing would move x. Give one of them.")
+            raise ValueError(
+                "neither predictor nor corrector: nothing would move x. Give one of them."
+            )
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
 
@@ -109,7 +122,9 @@ class PredictorCorrector(GridSettings):
         """
 
         def coefficients(t, t_next):
-            signal = jnp.exp(2.0 * (sde.log_alpha(t) - sde.log_alpha(t_next)))  # a, of the Langevin step
+            signal = jnp.exp(
+                2.0 * (sde.log_alpha(t) - sde.log_alpha(t_next))
+            )  # a, of the Langevin step
             return signal, self.predictor.coefficients(sde, t, t_next)
 
         def step(score, keys, x, t, t_next, row):
@@ -123,7 +138,9 @@ class PredictorCorrector(GridSettings):
             return x
 
         predicts = not isinstance(self.predictor, NoPredictor)
-        first = self.corrector_first and predicts  # without a predictor, only t_{i+1} leads to t_min
+        first = (
+            self.corrector_first and predicts
+        )  # without a predictor, only t_{i+1} leads to t_min
         evaluations = predicts + self.corrector.evaluations
         return integrate(self, key, sde, score, x1, cond, coefficients, step, evaluations)
 

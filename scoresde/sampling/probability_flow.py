@@ -58,7 +58,12 @@ class ProbabilityFlow:
         check_count("path_points", self.path_points, 2)
 
     def __call__(
-        self, key: Key, sde: SDE, score: ScoreFn, x1: Float[Array, " batch *data"], cond: Cond = None
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
     ) -> Sample:
         """Integrate x1 at t = start down to t_min; the key is not used. cond: leaves (batch, ...).
 
@@ -69,7 +74,11 @@ class ProbabilityFlow:
         given, (x1, score) = x1.dtype, widen(x1, score)
         check_variable(self.variable, sde, self.t_min)
         solver = check_solver(self.solver, self.rtol, self.atol, self.controller)
-        times = jnp.linspace(self.start, self.t_min, self.path_points, dtype=x1.dtype) if self.save_path else None
+        times = (
+            jnp.linspace(self.start, self.t_min, self.path_points, dtype=x1.dtype)
+            if self.save_path
+            else None
+        )
 
         def one(x, c):
             c = None if c is None else jax.tree.map(lambda leaf: leaf[None], c)
@@ -96,10 +105,14 @@ class ProbabilityFlow:
             solution = jax.vmap(one)(x1, cond)
             x, path = solution.y, None
             if times is not None:
-                path, last = path_of(sde, score, times, jnp.moveaxis(jnp.asarray(solution.path), 0, 1), cond)
+                path, last = path_of(
+                    sde, score, times, jnp.moveaxis(jnp.asarray(solution.path), 0, 1), cond
+                )
                 x = last if self.denoise else x
             elif self.denoise:
                 x = denoise(sde, score, x, jnp.full(x.shape[:1], self.t_min, x.dtype), cond)
         more = self.path_points if self.save_path else self.denoise
-        nfe = jnp.where(solution.nfe < 0, -1, solution.nfe + more)  # an implicit solver's are not counted
+        nfe = jnp.where(
+            solution.nfe < 0, -1, solution.nfe + more
+        )  # an implicit solver's are not counted
         return finish(x, solution.success, nfe, path, given)

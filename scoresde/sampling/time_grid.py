@@ -52,7 +52,10 @@ class UniformLogSNR:
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         return _in_log_snr(
-            sde, t_min, start, lambda first, last: first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
+            sde,
+            t_min,
+            start,
+            lambda first, last: first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1),
         )
 
 
@@ -76,7 +79,11 @@ class Karras:
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         def log_snr(first, last):
             high, low = (jnp.exp(-0.5 * end / self.rho) for end in (first, last))
-            return -2.0 * self.rho * jnp.log(high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1))
+            return (
+                -2.0
+                * self.rho
+                * jnp.log(high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1))
+            )
 
         return _in_log_snr(sde, t_min, start, log_snr)
 
@@ -95,13 +102,17 @@ class GivenTimes:
     def __post_init__(self):
         times = np.asarray(self.times, np.float64)
         if times.ndim != 1 or len(times) < 2 or not np.all(np.diff(times) < 0.0):
-            raise ValueError(f"times are {self.times}: wanted at least two, falling, e.g. (1.0, 0.5, 0.1, 1e-3).")
+            raise ValueError(
+                f"times are {self.times}: wanted at least two, falling, e.g. (1.0, 0.5, 0.1, 1e-3)."
+            )
         check_time(times, "a grid")
         object.__setattr__(self, "times", tuple(times.tolist()))  # settings are hashable
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         times = np.asarray(self.times)
-        if len(times) != num_steps + 1 or not np.allclose(times[[0, -1]], [start, t_min], rtol=1e-6, atol=0.0):
+        if len(times) != num_steps + 1 or not np.allclose(
+            times[[0, -1]], [start, t_min], rtol=1e-6, atol=0.0
+        ):
             raise ValueError(
                 f"the grid holds {len(times)} times from {times[0]:g} to {times[-1]:g}, and the sampler wants "
                 f"{num_steps} steps from {start:g} to {t_min:g}: write num_steps={len(times) - 1}, "
@@ -123,7 +134,9 @@ def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., An
 
     grid = on_grid(sde, times, np.array([start, t_min]))
     if isinstance(grid, np.ndarray) and not np.all(np.isfinite(grid)):
-        raise ValueError(f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3.")
+        raise ValueError(
+            f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3."
+        )
     return grid
 
 
@@ -146,7 +159,9 @@ def check_grid(grid: Any) -> None:
         )
 
 
-def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
+def grid_times(
+    grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float, start: float = 1.0
+) -> Times:
     """The grid's times, checked: num_steps + 1 of them, falling from start to t_min.
 
     Raises:
@@ -157,7 +172,9 @@ def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float,
     arguments = (sde, num_steps, t_min, start)
     if len(inspect.signature(grid).parameters) < 4:
         if start != 1.0:
-            raise TypeError(f"the grid takes (sde, num_steps, t_min), and sampling starts at {start:g}: add `start`.")
+            raise TypeError(
+                f"the grid takes (sde, num_steps, t_min), and sampling starts at {start:g}: add `start`."
+            )
         arguments = arguments[:3]
     times: Times = on_grid(sde, lambda: _as_times(grid(*arguments)))
     if np.shape(times) != (num_steps + 1,):
@@ -166,7 +183,9 @@ def grid_times(grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float,
         )
     if is_concrete(times):
         t = np.asarray(times, np.float64)
-        if not (np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [start, t_min], rtol=1e-5, atol=1e-9)):
+        if not (
+            np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [start, t_min], rtol=1e-5, atol=1e-9)
+        ):
             raise ValueError(
                 f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from {start:g} to {t_min:g}."
             )
@@ -177,7 +196,9 @@ def _as_times(times: Any) -> Times:
     return times if hasattr(times, "shape") else np.asarray(times, np.float64)
 
 
-def on_grid(sde: SDE, function: Callable[..., Any], *times: Times, traced: tuple[Any, ...] = ()) -> Any:
+def on_grid(
+    sde: SDE, function: Callable[..., Any], *times: Times, traced: tuple[Any, ...] = ()
+) -> Any:
     """`function(*times)` in float64 on the host if the SDE's settings are concrete, else in the trace.
 
     Differences of times and cancelling coefficients keep their digits although samplers run in float32; settings

@@ -40,7 +40,9 @@ def derivative(f: Callable[[Array], Array], t: Array) -> Array:
 def as_float(value: Time) -> Array:
     """A floating-point array."""
     value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    return (
+        value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    )
 
 
 def as_time(t: Time) -> Array:
@@ -52,7 +54,9 @@ def as_time(t: Time) -> Array:
 def check_sde(sde: Any) -> None:
     """An SDE stands where one is wanted: score and SDE are easily swapped."""
     if not isinstance(sde, SDE):
-        raise TypeError(f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(), and after it the score.")
+        raise TypeError(
+            f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(), and after it the score."
+        )
 
 
 def plain_settings(sde: Any) -> Any:
@@ -67,7 +71,11 @@ def plain_settings(sde: Any) -> Any:
 def sqrt_or_zero(variance: Array) -> Array:
     """sqrt(variance), with derivative 0 where the variance is 0."""
     positive = variance > 0.0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), jnp.where(variance == 0.0, 0.0, jnp.nan))
+    return jnp.where(
+        positive,
+        jnp.sqrt(jnp.where(positive, variance, 1.0)),
+        jnp.where(variance == 0.0, 0.0, jnp.nan),
+    )
 
 
 class SDE:
@@ -84,11 +92,15 @@ class SDE:
 
     def log_alpha(self, t: Time) -> Array:
         """log alpha(t), alpha the signal's scale; any shape → same shape."""
-        raise NotImplementedError(f"{type(self).__name__} must define log_alpha(self, t), log of the signal's scale.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define log_alpha(self, t), log of the signal's scale."
+        )
 
     def variance(self, t: Time) -> Array:
         """sigma(t)^2, the noise's variance; any shape → same shape."""
-        raise NotImplementedError(f"{type(self).__name__} must define variance(self, t), the noise's variance.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define variance(self, t), the noise's variance."
+        )
 
     # --- Derived scales ---
 
@@ -192,7 +204,9 @@ class SDE:
     def _ordered(s: Time, t: Time) -> tuple[Array, Array]:
         s, t = jnp.broadcast_arrays(as_time(s), as_time(t))
         if is_concrete(s, t) and not bool(jnp.all(s <= t)):
-            raise ValueError("transition(s, t) runs forward in time: wanted s <= t. Write transition(t, s).")
+            raise ValueError(
+                "transition(s, t) runs forward in time: wanted s <= t. Write transition(t, s)."
+            )
         return s, t
 
     # --- The prior, p_1 with the data forgotten ---
@@ -204,7 +218,9 @@ class SDE:
     def prior_sample(self, key: Key, shape: tuple[int, ...]) -> Float[Array, " batch *data"]:
         """Prior draws of shape (batch, *data); example i depends on (key, i) alone. key: one, or one per example."""
         if len(shape) < 1:
-            raise ValueError("shape is (): wanted (batch, *data), e.g. (64, 2) for 64 points in the plane.")
+            raise ValueError(
+                "shape is (): wanted (batch, *data), e.g. (64, 2) for 64 points in the plane."
+            )
         keys = example_keys(key, shape[0])
         return self.prior_std() * normal_like(keys, jnp.zeros(shape))
 
@@ -220,7 +236,9 @@ class SDE:
         mean, std = self.marginal_prob(x0, jnp.ones(x0.shape[:1], x0.dtype))
         prior_std = self.prior_std()
         ratio = (std / prior_std) ** 2
-        return 0.5 * (sum_data(mean**2) / prior_std**2 + data_dim(x0) * (ratio - 1.0 - jnp.log(ratio)))
+        return 0.5 * (
+            sum_data(mean**2) / prior_std**2 + data_dim(x0) * (ratio - 1.0 - jnp.log(ratio))
+        )
 
     # --- Backwards in time ---
 
@@ -240,7 +258,9 @@ class ReverseSDE:
     sde: SDE
     score: ScoreFn
 
-    def drift(self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None) -> Float[Array, " batch *data"]:
+    def drift(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch *data"]:
         """f x - g^2 score; like x."""
         return reverse_drift(self.sde, self.score, x, t, cond, weight=1.0)
 
@@ -256,7 +276,9 @@ class ProbabilityFlowField:
     sde: SDE
     score: ScoreFn
 
-    def __call__(self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None) -> Float[Array, " batch *data"]:
+    def __call__(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch *data"]:
         return reverse_drift(self.sde, self.score, x, t, cond, weight=0.5)
 
 
@@ -281,7 +303,9 @@ def denoise(
     offered = getattr(score, "denoise", None)
     if offered is not None:
         return call_score(offered, x, t, cond, name="the score's denoise")
-    return (x + right_pad(sde.variance(t), x) * call_score(score, x, t, cond)) / right_pad(sde.alpha(t), x)
+    return (x + right_pad(sde.variance(t), x) * call_score(score, x, t, cond)) / right_pad(
+        sde.alpha(t), x
+    )
 
 
 _NODES, _WEIGHTS = (a.tolist() for a in np.polynomial.legendre.leggauss(8))
@@ -295,7 +319,14 @@ def increment(f: Callable[[Array], Array], s: Array, t: Array) -> Array:
     """
     difference = f(t) - f(s)
     short = jnp.abs(difference) < 1.0
-    middle = jnp.where(short, 0.5 * (s + t), 0.5)  # 0.5: a harmless place for the entries that are not used
+    middle = jnp.where(
+        short, 0.5 * (s + t), 0.5
+    )  # 0.5: a harmless place for the entries that are not used
     half = jnp.where(short, 0.5 * (t - s), 0.0)
-    integral = sum(w * half * derivative(f, middle + half * node) for node, w in zip(_NODES, _WEIGHTS, strict=True))
-    return jnp.where(s == t, 0.0, jnp.where(short, integral, difference))  # also at s = t = 0, where f is infinite
+    integral = sum(
+        w * half * derivative(f, middle + half * node)
+        for node, w in zip(_NODES, _WEIGHTS, strict=True)
+    )
+    return jnp.where(
+        s == t, 0.0, jnp.where(short, integral, difference)
+    )  # also at s = t = 0, where f is infinite

@@ -60,7 +60,9 @@ class VE(SDE):
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
         s, t = self._ordered(s, t)
-        return jnp.ones_like(t), self.sigma(s) * sqrt_or_zero(jnp.expm1(2.0 * (t - s) * self.log_ratio))
+        return jnp.ones_like(t), self.sigma(s) * sqrt_or_zero(
+            jnp.expm1(2.0 * (t - s) * self.log_ratio)
+        )
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         return (-0.5 * as_float(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

@@ -73,7 +73,9 @@ class LinearBeta(NoiseRate):
     def time_from_integrated_beta(self, integral: Array) -> Array:
         """t = 2 B / (beta_min + sqrt(beta_min^2 + 2 (beta_max - beta_min) B)), the root that does not cancel."""
         slope = self.beta_max - self.beta_min
-        return 2.0 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * integral))
+        return (
+            2.0 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * integral))
+        )
 
 
 class VariancePreserving(NoiseRate):
@@ -90,7 +92,9 @@ class VariancePreserving(NoiseRate):
         return jnp.exp(-0.5 * between), sqrt_or_zero(-jnp.expm1(-between))
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
-        return self.time_from_integrated_beta(jax.nn.softplus(-as_float(log_snr)))  # log SNR = -log(e^B - 1)
+        return self.time_from_integrated_beta(
+            jax.nn.softplus(-as_float(log_snr))
+        )  # log SNR = -log(e^B - 1)
 
 
 @pytree_dataclass()
@@ -128,7 +132,12 @@ class TabulatedVP(VariancePreserving):
     def __post_init__(self):
         if is_concrete(*jax.tree.leaves(self.table)):
             table = np.asarray(self.table)
-            if table.ndim != 1 or len(table) < 2 or table[0] != 0.0 or not np.all(np.diff(table) > 0.0):
+            if (
+                table.ndim != 1
+                or len(table) < 2
+                or table[0] != 0.0
+                or not np.all(np.diff(table) > 0.0)
+            ):
                 raise ValueError(
                     f"table is {table}: wanted B(t) at equal steps of t, (N + 1,), rising from 0, e.g. "
                     f"DDPM.cosine(100).to_sde()."
@@ -198,4 +207,6 @@ class SubVP(LinearBeta):
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         # log SNR = -2 log(2 sinh(B / 2))
-        return self.time_from_integrated_beta(2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_float(log_snr))))
+        return self.time_from_integrated_beta(
+            2.0 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * as_float(log_snr)))
+        )

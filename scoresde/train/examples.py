@@ -28,12 +28,16 @@ def as_source(data: Any, cond: Cond, name: str) -> Source:
         return ArraySource(array, jax.tree.map(np.asarray, cond))
     source = cast(Source, data)
     if cond is not None:
-        raise ValueError(f"{name} is a source and a condition came beside it: let its batch(indices) return "
-                         f"(examples, condition).")  # fmt: skip
+        raise ValueError(
+            f"{name} is a source and a condition came beside it: let its batch(indices) return "
+            f"(examples, condition)."
+        )
     x, _ = take(source, np.arange(min(2, len(source))))
     if x.shape[1:] != tuple(source.shape):
-        raise ValueError(f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, {name}.shape is "
-                         f"{source.shape}: wanted (indices, *shape).")  # fmt: skip
+        raise ValueError(
+            f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, {name}.shape is "
+            f"{source.shape}: wanted (indices, *shape)."
+        )
     _check_array(x, f"{name}.batch(indices)")
     return source
 
@@ -51,23 +55,36 @@ def _check_array(data: Any, name: str) -> np.ndarray:
     return array
 
 
-def hold_out(key: Array, data: Source, validation: Any, validation_cond: Cond) -> tuple[Source, Source | None]:
+def hold_out(
+    key: Array, data: Source, validation: Any, validation_cond: Cond
+) -> tuple[Source, Source | None]:
     """(train, held out or None): given examples, or a random fraction that depends on the key alone."""
     if not isinstance(validation, (int, float)):
         if isinstance(validation, tuple):
             raise ValueError("validation is a tuple: write validation=x, validation_cond=cond.")
         held_out = as_source(validation, validation_cond, "validation")
         if tuple(held_out.shape) != tuple(data.shape):
-            raise ValueError(f"validation has examples of shape {held_out.shape}, data of {data.shape}.")
-        kinds = [np.issubdtype(take(part, np.arange(1))[0].dtype, np.integer) for part in (data, held_out)]
+            raise ValueError(
+                f"validation has examples of shape {held_out.shape}, data of {data.shape}."
+            )
+        kinds = [
+            np.issubdtype(take(part, np.arange(1))[0].dtype, np.integer)
+            for part in (data, held_out)
+        ]
         if kinds[0] != kinds[1]:
-            raise ValueError("data and validation are not of one kind: wanted integers both, or reals both.")
+            raise ValueError(
+                "data and validation are not of one kind: wanted integers both, or reals both."
+            )
         if (_labels(data) is None) != (_labels(held_out) is None):
-            raise ValueError("cond and validation_cond come together: the held-out examples need theirs too.")
+            raise ValueError(
+                "cond and validation_cond come together: the held-out examples need theirs too."
+            )
         return data, held_out
     check_setting("validation", validation, 0.0, 1.0)
     if validation_cond is not None:
-        raise ValueError("validation_cond came without held-out examples: give them as validation=array.")
+        raise ValueError(
+            "validation_cond came without held-out examples: give them as validation=array."
+        )
     count = round(validation * len(data))
     if count == len(data):
         raise ValueError(
@@ -96,9 +113,17 @@ def nbytes(source: Source) -> int:
 def fingerprint_of(train: Source, held_out: Source | None) -> str:
     """Of the data: a run goes on with its own only. Arrays are read whole, sources say their own."""
     parts = [part for part in (train, held_out) if part is not None]
-    return digest(*(leaf for part in parts for leaf in
-                    (jax.tree.leaves((part.x, part.cond)) if isinstance(part, ArraySource)
-                     else [fingerprint(part).encode()])))  # fmt: skip
+    return digest(
+        *(
+            leaf
+            for part in parts
+            for leaf in (
+                jax.tree.leaves((part.x, part.cond))
+                if isinstance(part, ArraySource)
+                else [fingerprint(part).encode()]
+            )
+        )
+    )
 
 
 def check_fits(train: Source, held_out: Source | None, prepare: Any) -> None:
@@ -118,8 +143,10 @@ def check_fits(train: Source, held_out: Source | None, prepare: Any) -> None:
             continue
         used = int(part.x.max()) + 1
         if part is train and part.x.size >= 64 and 4 * used <= levels:
-            raise ValueError(f"data hold {part.x.min()} … {used - 1} of {levels} levels: write levels={used} in "
-                             f"prepare.")  # fmt: skip
+            raise ValueError(
+                f"data hold {part.x.min()} … {used - 1} of {levels} levels: write levels={used} in "
+                f"prepare."
+            )
         check_levels(part.x, levels)
 
 
@@ -129,10 +156,22 @@ def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
     if classes is None:
         return
     if cond is None:
-        raise ValueError(f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
-                         f"without num_classes.")  # fmt: skip
-    if not (isinstance(cond, np.ndarray) and cond.shape == shape and np.issubdtype(cond.dtype, np.integer)):
-        found = f"{cond.dtype} {cond.shape}" if isinstance(cond, np.ndarray) else f"a {type(cond).__name__}"
+        raise ValueError(
+            f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
+            f"without num_classes."
+        )
+    if not (
+        isinstance(cond, np.ndarray)
+        and cond.shape == shape
+        and np.issubdtype(cond.dtype, np.integer)
+    ):
+        found = (
+            f"{cond.dtype} {cond.shape}"
+            if isinstance(cond, np.ndarray)
+            else f"a {type(cond).__name__}"
+        )
         raise ValueError(f"cond is {found}: wanted one integer label an example, {shape}.")
     if not np.all((cond >= 0) & (cond < classes)):
-        raise ValueError(f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}.")
+        raise ValueError(
+            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
+        )

@@ -30,7 +30,14 @@ from scoresde.model import is_own_network
 from scoresde.processes import any_process, check_alike, check_shared, in_first, meet
 from scoresde.score import ScoreModel
 from scoresde.sharding import local, replicate, shard_batch, training_mesh, whole
-from scoresde.train.examples import as_source, check_fits, check_labels, fingerprint_of, hold_out, nbytes
+from scoresde.train.examples import (
+    as_source,
+    check_fits,
+    check_labels,
+    fingerprint_of,
+    hold_out,
+    nbytes,
+)
 from scoresde.train.run import LARGEST_HELD_OUT, RunFolder, describe
 from scoresde.train.state import Skeleton, State, init_state
 from scoresde.train.step import Prepare, Training, make_step, make_validation
@@ -93,7 +100,9 @@ def fit(
     """
     key = as_typed_key(key)
     key_split, key_loop = jax.random.split(key)
-    train, held_out = hold_out(key_split, as_source(data, cond, "data"), validation, validation_cond)
+    train, held_out = hold_out(
+        key_split, as_source(data, cond, "data"), validation, validation_cond
+    )
     loop = _Loop(key_loop, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
     history: list[dict[str, Any]] = []
@@ -108,8 +117,10 @@ def fit(
         elif part is not None and as_it_is:
             kind = take(part, np.arange(1))[0].dtype
             if np.issubdtype(kind, np.integer):
-                raise TypeError(f"data are integers, {kind}: write prepare=sd.UniformDequantization(levels=256), which "
-                                f"draws its noise anew at every step, or prepare.Scale.")  # fmt: skip
+                raise TypeError(
+                    f"data are integers, {kind}: write prepare=sd.UniformDequantization(levels=256), which "
+                    f"draws its noise anew at every step, or prepare.Scale."
+                )
     about = {
         **describe(model, loop.shape, prepare),
         "data": fingerprint_of(train, held_out),
@@ -117,7 +128,11 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
     }
-    of_call = {"training": to_dict(training), "run": run is not None, "devices": jax.local_device_count()}
+    of_call = {
+        "training": to_dict(training),
+        "run": run is not None,
+        "devices": jax.local_device_count(),
+    }
     meet("fit")  # data may have taken one of them minutes longer
     check_alike(about | of_call)
     loop.place()
@@ -134,9 +149,13 @@ def fit(
 
     def save() -> None:
         if folder is not None:
-            folder.checkpoints.save(loop.step, jax.tree.map(jnp.copy, loop.state), about)  # the loop donates its own
+            folder.checkpoints.save(
+                loop.step, jax.tree.map(jnp.copy, loop.state), about
+            )  # the loop donates its own
 
-    with nullcontext() if folder is None else folder.checkpoints:  # leaving waits for the save under way
+    with (
+        nullcontext() if folder is None else folder.checkpoints
+    ):  # leaving waits for the save under way
         interrupted = _train(loop, log, save, callbacks, progress)
     return Fit(loop.model(), loop.step, history, interrupted)
 
@@ -153,30 +172,43 @@ def _decisive(training: Training) -> dict[str, Any]:
     settings = to_dict(training)
     indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
     if training.final_rate == 1.0:
-        indifferent.append("steps")  # a constant learning rate does not know the last step: a run may go on longer
+        indifferent.append(
+            "steps"
+        )  # a constant learning rate does not know the last step: a run may go on longer
     return {name: value for name, value in settings.items() if name not in indifferent}
 
 
 class _Loop:
     """The compiled functions, the state, and the batches of one training."""
 
-    def __init__(self, key, model, train: Source, held_out: Source | None, prepare, training: Training):
+    def __init__(
+        self, key, model, train: Source, held_out: Source | None, prepare, training: Training
+    ):
         self.key, key_order, self.key_validation = jax.random.split(key, 3)
         self.training, self.train, self.held_out = training, train, held_out
         self.shape = tuple(train.shape)
         self.skeleton, *arrays = Skeleton.split(model)
-        params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated; the caller's model stays whole
+        params, constants = jax.tree.map(
+            jnp.copy, arrays
+        )  # the state is donated; the caller's model stays whole
         self.process, self.processes = jax.process_index(), jax.process_count()
         seed = int(jax.random.bits(key_order, dtype=jnp.uint32))
         self._order = Order(seed, len(train), training.batch_size, self.process, self.processes)
         self.mesh = training_mesh(training.batch_size)
         self.state: State = init_state(params, constants, training.optimizer())
         self.step = 0
-        step, compiled = make_step(self.skeleton, training, prepare), partial(jax.jit, out_shardings=whole(self.mesh))
+        step, compiled = (
+            make_step(self.skeleton, training, prepare),
+            partial(jax.jit, out_shardings=whole(self.mesh)),
+        )
         self._single = compiled(step, donate_argnums=0)
-        self._several = compiled(lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
-                                 donate_argnums=0)  # fmt: skip
-        self._validate = compiled(make_validation(self.skeleton, training, without_augmentation(prepare)[0]))
+        self._several = compiled(
+            lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
+            donate_argnums=0,
+        )
+        self._validate = compiled(
+            make_validation(self.skeleton, training, without_augmentation(prepare)[0])
+        )
 
     def place(self) -> None:
         """Put the state on every device."""
@@ -185,7 +217,9 @@ class _Loop:
     def model(self) -> ScoreModel:
         """The EMA model, whole on one device."""
         params, constants = local((self.state["ema"], self.state["constants"]))
-        return self.skeleton.score_model(jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, constants))
+        return self.skeleton.score_model(
+            jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, constants)
+        )
 
     def plan(self, most: int) -> Iterator[tuple[int, int]]:
         """(first step, count) of every dispatch from here on: `most` steps, or 1 where a row of metrics is nearer."""
@@ -197,7 +231,9 @@ class _Loop:
 
     def boundary(self, step: int) -> int:
         """The next step after which there is a row of metrics."""
-        stops = (step - step % n + n for n in (self.training.log_every, self.training.validate_every))
+        stops = (
+            step - step % n + n for n in (self.training.log_every, self.training.validate_every)
+        )
         return min(self.training.steps, *stops)
 
     def batches(self, dispatch: tuple[int, int]) -> tuple[int, tuple[Array, Cond]]:
@@ -231,8 +267,12 @@ class _Loop:
                 rows = np.split(np.arange(start, start + size), self.processes)[self.process]
                 weight = (rows < n).astype(np.float32)
                 key = jax.random.fold_in(jax.random.fold_in(self.key_validation, repeat), start)
-                x, cond, weight = shard_batch((*self._take(self.held_out, np.minimum(rows, n - 1)), weight), self.mesh)
-                total += float(self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight))
+                x, cond, weight = shard_batch(
+                    (*self._take(self.held_out, np.minimum(rows, n - 1)), weight), self.mesh
+                )
+                total += float(
+                    self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight)
+                )
         return total / (n * repeats)
 
     def resume(self, folder: RunFolder, about: dict[str, Any]) -> None:
@@ -247,14 +287,18 @@ class _Loop:
             return
         found = folder.checkpoints.restore_subtree({})
         there = found.about
-        names = about.keys() & there.keys() if "imported" in there else about  # an imported one knows no data, nor key
+        names = (
+            about.keys() & there.keys() if "imported" in there else about
+        )  # an imported one knows no data, nor key
         lines = [line for name in names for line in differences(there.get(name), about[name], name)]
         if lines:
             raise ValueError(
                 f"{folder.path} was made with other settings: {'; '.join(lines)}. Use them again to resume, name "
                 f"another folder, or delete this one to start afresh."
             )
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state
+        )
         self.state = folder.checkpoints.restore(like, found.step).state
         self.step = int(self.state["step"])
 
@@ -266,8 +310,15 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
     progress = progress and loop.process == 0
     window: list[dict[str, Array]] = []
     saved, clock, clock_step, waited = loop.step, time.perf_counter(), loop.step, 0.0
-    bar = tqdm(total=training.steps, initial=loop.step, desc="training", unit="step", disable=not progress,
-               mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True)  # fmt: skip
+    bar = tqdm(
+        total=training.steps,
+        initial=loop.step,
+        desc="training",
+        unit="step",
+        disable=not progress,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        dynamic_ncols=True,
+    )
     with bar, _interruptible(bar.write) as stop, Prefetch(loop.batches, loop.plan(most)) as ahead:
         stopped = False
         while loop.step < training.steps and not stopped:
@@ -277,7 +328,9 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
             bar.update(count)
             # Metrics are read one dispatch late, so the device never waits for the host.
             late = window[-2:-1] if loop.step < boundary else window[-1:]
-            if any(int(np.max(metrics["skipped_in_a_row"])) >= training.max_skipped for metrics in late):
+            if any(
+                int(np.max(metrics["skipped_in_a_row"])) >= training.max_skipped for metrics in late
+            ):
                 save()
                 raise TrainingDiverged(_diverged(loop))
             if loop.step < boundary:
@@ -286,7 +339,9 @@ def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool
             now = time.perf_counter()
             row = _row(loop, window, (loop.step - clock_step) / (now - clock))
             row["data_wait"] = (ahead.waited - waited) / (now - clock)
-            bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", "skipped") if row[name] is not None})
+            bar.set_postfix(
+                {name: f"{row[name]:.4g}" for name in ("loss", "skipped") if row[name] is not None}
+            )
             if loop.step % training.validate_every == 0 or loop.step == training.steps:
                 row["valid_loss"] = loop.validation_loss()
                 save()
@@ -322,7 +377,9 @@ def _usual_dispatch(loop: _Loop) -> int:
 
 def _row(loop: _Loop, window: list[dict[str, Array]], speed: float) -> dict[str, Any]:
     """Metrics of the steps since the last row; None where no step was finite."""
-    loss, norm = (np.concatenate([np.atleast_1d(m[name]) for m in window]) for name in ("loss", "grad_norm"))
+    loss, norm = (
+        np.concatenate([np.atleast_1d(m[name]) for m in window]) for name in ("loss", "grad_norm")
+    )
     good = np.isfinite(loss) & np.isfinite(norm)
     return {
         "step": loop.step,

@@ -38,14 +38,20 @@ def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> 
     elif isinstance(prepare, Scale):
         about["prepare"] = {"own": repr(prepare)} | before
     elif prepare is not None:
-        about["prepare"] = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)} | before
+        about["prepare"] = {
+            "own": getattr(prepare, "__qualname__", type(prepare).__qualname__)
+        } | before
     elif augmentation:
         about["prepare"] = before
     settings = ModelSettings.of(model)
     if settings is not None:
         return about | {"model": to_dict(settings)}
     net = type(model.net).__qualname__  # the user's own: `load` is given the model
-    own = {"sde": stable_repr(model.sde), "net": net, "parameterization": stable_repr(model.parameterization)}
+    own = {
+        "sde": stable_repr(model.sde),
+        "net": net,
+        "parameterization": stable_repr(model.parameterization),
+    }
     return about | {"model": None, "own": own}
 
 
@@ -76,7 +82,9 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics."""
-        finite = {name: value if np.isfinite(value) else None for name, value in row.items()}  # NaN is not JSON
+        finite = {
+            name: value if np.isfinite(value) else None for name, value in row.items()
+        }  # NaN is not JSON
         line = json.dumps(finite, default=float) + "\n"
         if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
             line = "\n" + line  # a run killed in the middle of a line
@@ -89,8 +97,10 @@ class RunFolder:
 
     def keep(self, x: np.ndarray, cond: Cond) -> None:
         """Write the held-out examples, so that the folder alone suffices to evaluate; large sets are left out."""
-        leaves = {"x": x} | {f"cond{jax.tree_util.keystr(path)}": leaf
-                             for path, leaf in jax.tree_util.tree_leaves_with_path(cond)}  # fmt: skip
+        leaves = {"x": x} | {
+            f"cond{jax.tree_util.keystr(path)}": leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(cond)
+        }
         if sum(leaf.nbytes for leaf in leaves.values()) > LARGEST_HELD_OUT:
             return
         buffer = io.BytesIO()
@@ -129,7 +139,11 @@ class Trained:
 
 
 def open_run(
-    run: str | os.PathLike[str], *, step: int | None = None, ema: bool = True, model: ScoreModel | None = None
+    run: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    model: ScoreModel | None = None,
 ) -> Trained:
     """The model that a run trained with what is known of it: the newest good checkpoint unless `step` is given.
 
@@ -156,7 +170,9 @@ def open_run(
                     f"{path} trained an SDE or network that is not the library's: build the same model again and write "
                     f"sd.load({str(path)!r}, model=model)."
                 )
-            model = from_dict(about["model"], ModelSettings).build(jax.random.key(0), tuple(about["shape"]))
+            model = from_dict(about["model"], ModelSettings).build(
+                jax.random.key(0), tuple(about["shape"])
+            )
         skeleton, params, constants = Skeleton.split(model)
         which = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {which: params, "constants": constants})
@@ -178,7 +194,11 @@ def open_run(
 
 
 def load(
-    run: str | os.PathLike[str], *, step: int | None = None, ema: bool = True, model: ScoreModel | None = None
+    run: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    model: ScoreModel | None = None,
 ) -> ScoreModel:
     """The ScoreModel that a run trained, ready to sample and evaluate: `sd.load("runs/digits_vp")`.
 

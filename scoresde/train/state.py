@@ -33,7 +33,9 @@ class Skeleton:
             TypeError: if the network is not an NNX module, or keeps running statistics.
         """
         if not isinstance(model, ScoreModel):
-            raise TypeError(f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization).")
+            raise TypeError(
+                f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization)."
+            )
         if not isinstance(model.net, nnx.Module):
             raise TypeError(
                 f"the network is a {type(model.net).__name__}: fit trains NNX modules. Other networks sample and "
@@ -41,7 +43,9 @@ class Skeleton:
             )
         net = nnx.clone(model.net)
         if jax.tree.leaves(nnx.state(net, nnx.BatchStat)):
-            raise TypeError("the network keeps batch statistics, which couple examples: use group or layer norm.")
+            raise TypeError(
+                "the network keeps batch statistics, which couple examples: use group or layer norm."
+            )
         net.train()
         train_graph = nnx.split(net)[0]
         net.eval()

@@ -72,19 +72,32 @@ class Training:
     """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "max_skipped"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "log_every",
+            "validate_every",
+            "max_skipped",
+        ):
             check_count(name, getattr(self, name))
         check_count("warmup", self.warmup, 0)
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}.")
+            raise ValueError(
+                f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}."
+            )
         if self.steps_per_dispatch is not None:
             check_count("steps_per_dispatch", self.steps_per_dispatch)
         for name in ("learning_rate", "clip", "epsilon"):
             check_setting(name, getattr(self, name), 0.0, inclusive=False)
         if not callable(self.weighting) or isinstance(self.weighting, type):
-            raise ValueError(f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting().")
+            raise ValueError(
+                f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting()."
+            )
         if not hasattr(self.times, "sample") or isinstance(self.times, type):
-            raise ValueError(f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime().")
+            raise ValueError(
+                f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime()."
+            )
         if isinstance(self.weighting, LikelihoodWeighting) and isinstance(self.times, LogSNRTime):
             warnings.warn(
                 "times=LogSNRTime() draws times by the likelihood weighting: weighting=LikelihoodWeighting() counts it "
@@ -96,16 +109,24 @@ class Training:
 
     def schedule(self) -> optax.Schedule:
         """Linear warm-up to learning_rate, then a cosine to final_rate of it at the last step."""
-        cosine = optax.cosine_decay_schedule(self.learning_rate, max(1, self.steps - self.warmup), self.final_rate)
-        rise = optax.linear_schedule(self.learning_rate / (self.warmup + 1), self.learning_rate, max(1, self.warmup))
+        cosine = optax.cosine_decay_schedule(
+            self.learning_rate, max(1, self.steps - self.warmup), self.final_rate
+        )
+        rise = optax.linear_schedule(
+            self.learning_rate / (self.warmup + 1), self.learning_rate, max(1, self.warmup)
+        )
         return optax.join_schedules([rise, cosine], [self.warmup])
 
     def optimizer(self) -> optax.GradientTransformation:
         """Adam after clipping (Kingma & Ba 2015)."""
-        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(self.schedule(), eps=self.epsilon))
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip), optax.adam(self.schedule(), eps=self.epsilon)
+        )
 
 
-def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Any]:
+def make_step(
+    skeleton: Skeleton, training: Training, prepare: Prepare | None
+) -> Callable[..., Any]:
     """(state, key, (x, cond)) → (state, metrics). Everything random in step n comes from fold_in(key, n).
 
     A step whose loss or gradient is not finite leaves parameters, optimiser and EMA as they were and is counted.
@@ -114,8 +135,15 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
 
     def loss_fn(params, constants, key_net, keys_noise, x, t, cond):
         sde, net = skeleton.model.sde, skeleton.training_net(params, constants, key_net)
-        losses = dsm_loss(keys_noise, sde, ScoreModel(sde, net, skeleton.model.parameterization), x, t,
-                          training.weighting, cond)  # fmt: skip
+        losses = dsm_loss(
+            keys_noise,
+            sde,
+            ScoreModel(sde, net, skeleton.model.parameterization),
+            x,
+            t,
+            training.weighting,
+            cond,
+        )
         return jnp.mean(losses) / data_dim(x)
 
     def loss_and_gradient(params, constants, key, x, cond):
@@ -150,14 +178,24 @@ def make_step(skeleton: Skeleton, training: Training, prepare: Prepare | None) -
             "ema": ema_update(state["ema"], params, ema_decay(training.ema, state["step"])),
         }
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, {k: state[k] for k in updated})
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), updated, {k: state[k] for k in updated}
+        )
         bad = jnp.where(good, 0, 1).astype(jnp.int32)
-        state = state | kept | {
-            "step": state["step"] + 1,
-            "skipped": state["skipped"] + bad,
-            "skipped_in_a_row": bad * (state["skipped_in_a_row"] + 1),
-        }  # fmt: skip
-        return state, {"loss": loss, "grad_norm": norm, "skipped_in_a_row": state["skipped_in_a_row"]}
+        state = (
+            state
+            | kept
+            | {
+                "step": state["step"] + 1,
+                "skipped": state["skipped"] + bad,
+                "skipped_in_a_row": bad * (state["skipped_in_a_row"] + 1),
+            }
+        )
+        return state, {
+            "loss": loss,
+            "grad_norm": norm,
+            "skipped_in_a_row": state["skipped_in_a_row"],
+        }
 
     return step
 
@@ -167,11 +205,18 @@ def _parts(rows: Array, count: int) -> Array:
     return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
-def make_validation(skeleton: Skeleton, training: Training, prepare: Prepare | None) -> Callable[..., Array]:
+def make_validation(
+    skeleton: Skeleton, training: Training, prepare: Prepare | None
+) -> Callable[..., Array]:
     """(ema, constants, key, x, cond, weight) → weighted sum of losses per data dimension, without dropout."""
 
     def validate(
-        params: PyTree, constants: PyTree, key: Array, x: Array, cond: Cond, weight: Float[Array, " batch"]
+        params: PyTree,
+        constants: PyTree,
+        key: Array,
+        x: Array,
+        cond: Cond,
+        weight: Float[Array, " batch"],
     ) -> Array:
         key_prepare, key_time, key_noise = jax.random.split(key, 3)
         x = x if prepare is None else prepare(key_prepare, x)

@@ -24,19 +24,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         height, width = read_idx(self.files["test"][0]).shape[1:]
-        features = tfds.features.FeaturesDict({
-            # Not an Image: encoding and decoding PNGs takes longer than all the rest.
-            "image": tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8),
-            "label": tfds.features.Scalar(dtype=np.int64),
-        })  # fmt: skip
+        features = tfds.features.FeaturesDict(
+            {
+                # Not an Image: encoding and decoding PNGs takes longer than all the rest.
+                "image": tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8),
+                "label": tfds.features.Scalar(dtype=np.int64),
+            }
+        )
         return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         return {split: self._generate_examples(*paths) for split, paths in self.files.items()}
 
-    def _generate_examples(self, images: Path, labels: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(
+        self, images: Path, labels: Path
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         x, y = read_idx(images), read_idx(labels)
         if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise ValueError(f"{images} holds {x.shape}, {labels} {y.shape}: wanted (n, height, width) and (n,).")
+            raise ValueError(
+                f"{images} holds {x.shape}, {labels} {y.shape}: wanted (n, height, width) and (n,)."
+            )
         for i in range(len(x)):
             yield i, {"image": x[i, :, :, None], "label": int(y[i])}
