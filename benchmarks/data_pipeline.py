@@ -25,7 +25,7 @@ from scoresde.data import images
 from scoresde.data.images import Images
 from scoresde.data.order import Order
 from scoresde.data.source import take
-from scoresde.sharding import data_mesh, shard_batch
+from scoresde.parallel.mesh import data_mesh, shard_batch
 
 TINY = sd.UNetConfig(channels=4, num_blocks=1, multipliers=(1,), attention_levels=())
 USUAL = sd.UNetConfig(

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import scoresde as sd
-from scoresde.divergence import AnyDivergence
-from scoresde.train.run import open_run
+from scoresde.likelihood.divergence import AnyDivergence
+from scoresde.train.load import open_run
 
 ESTIMATORS: dict[str, tuple[AnyDivergence, int]] = {
     "Rademacher, 1 probe": (sd.Hutchinson(1), 1),

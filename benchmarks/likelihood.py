@@ -37,10 +37,10 @@ from jax import Array
 from scipy.integrate import solve_ivp
 
 import scoresde as sd
-from scoresde.data.toy import ring
-from scoresde.divergence import Divergence
-from scoresde.likelihood import PROBES
-from scoresde.types import example_keys
+from scoresde.keys import example_keys
+from scoresde.likelihood.divergence import Divergence
+from scoresde.likelihood.exact import PROBES
+from scoresde.sde.mixture import ring
 
 T_MIN, TOLERANCE = 1e-5, 1e-5
 

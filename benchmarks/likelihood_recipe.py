@@ -26,7 +26,7 @@ import numpy as np
 
 import scoresde as sd
 from scoresde.data.arrays import digits
-from scoresde.likelihood_set import Dequantization
+from scoresde.likelihood.dataset import Dequantization
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TOLERANCE = 1e-4

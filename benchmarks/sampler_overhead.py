@@ -27,8 +27,8 @@ import numpy as np
 from jax import Array
 
 import scoresde as sd
-from scoresde.data.toy import ring
-from scoresde.types import example_keys, fold_in_examples, normal_like
+from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.sde.mixture import ring
 
 
 @jax.jit

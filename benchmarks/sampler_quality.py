@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 import scoresde as sd
 from scoresde.data.arrays import digits
-from scoresde.evaluation import frechet_distance
-from scoresde.features import ClassifierFeatures
-from scoresde.sampling.heun import restart_times
-from scoresde.train.run import open_run
+from scoresde.evaluation.distances import frechet_distance
+from scoresde.evaluation.features import ClassifierFeatures
+from scoresde.sampling.restart import restart_times
+from scoresde.train.load import open_run
 
 COUNTS = (5, 10, 20, 50, 100, 200, 1000)
 

@@ -35,7 +35,7 @@ from flax import nnx
 from jax import Array
 
 import scoresde as sd
-from scoresde.sharding import data_mesh, replicate, shard_batch
+from scoresde.parallel.mesh import data_mesh, replicate, shard_batch
 from scoresde.train.state import Skeleton, init_state
 from scoresde.train.step import make_step
 

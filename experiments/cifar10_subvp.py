@@ -16,10 +16,10 @@ import dataclasses
 
 import photographs
 
-from scoresde.flags import run
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
-from scoresde.originals import ORIGINALS
+from scoresde.cli.flags import run
+from scoresde.originals.configurations import ORIGINALS
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 ORIGINAL = ORIGINALS["subvp/cifar10_ddpmpp_continuous"]
 

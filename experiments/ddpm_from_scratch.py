@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import scoresde as sd
 from scoresde.data.arrays import digits
-from scoresde.plots import image_grid
+from scoresde.runs.plots import image_grid
 
 NUM_LEVELS = 300
 BATCH = 128

@@ -9,8 +9,8 @@ from image_task import ImageExperiment, ImageTask
 
 import scoresde as sd
 from scoresde.data.arrays import digits
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ import dataclasses
 import digits
 
 import scoresde as sd
-from scoresde.flags import run
-from scoresde.model import AnyParameterization, AnySDE
+from scoresde.cli.flags import run
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyParameterization, AnySDE
 
 LEVELS = 32
 """From 0.01 to 10, the largest distance between two digits, by factors of 1.25; NCSNv2's rule (Technique 2) asks for at

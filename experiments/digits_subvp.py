@@ -14,8 +14,8 @@ import dataclasses
 import digits
 
 import scoresde as sd
-from scoresde.flags import run
-from scoresde.model import AnySDE
+from scoresde.cli.flags import run
+from scoresde.train.model_settings import AnySDE
 
 
 @dataclasses.dataclass(frozen=True)

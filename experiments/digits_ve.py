@@ -14,9 +14,9 @@ import dataclasses
 import digits
 
 import scoresde as sd
-from scoresde.flags import run
-from scoresde.model import AnySDE
+from scoresde.cli.flags import run
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnySDE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from image_task import ImageExperiment, ImageTask
 import scoresde as sd
 from scoresde.data import images
 from scoresde.data.idx import FILES
-from scoresde.files import write_atomically
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.runs.files import write_atomically
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,12 @@ import pipeline
 
 import scoresde as sd
 from scoresde.data.prepare import RandomShift
-from scoresde.evaluation import Comparison, GaussianFit, compare, frechet_distance
-from scoresde.features import ClassifierFeatures, PCAFeatures, RawFeatures
-from scoresde.files import read_rows
-from scoresde.plots import image_grid
+from scoresde.evaluation.comparison import Comparison, compare
+from scoresde.evaluation.distances import frechet_distance
+from scoresde.evaluation.features import ClassifierFeatures, PCAFeatures, RawFeatures
+from scoresde.evaluation.gaussian import GaussianFit
+from scoresde.runs.files import read_rows
+from scoresde.runs.plots import image_grid
 from scoresde.sampling.choices import AnySampler
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import pipeline
 
 import scoresde as sd
-from scoresde.data.toy import ring
-from scoresde.evaluation import Comparison, compare
-from scoresde.flags import run
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
-from scoresde.plots import densities_2d, scatter_2d
+from scoresde.cli.flags import run
+from scoresde.evaluation.comparison import Comparison, compare
+from scoresde.runs.plots import densities_2d, scatter_2d
 from scoresde.sampling.choices import AnySampler
+from scoresde.sde.mixture import ring
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 TIMES = (0.01, 0.1, 0.3, 0.6, 1.0)
 

@@ -27,12 +27,12 @@ from image_task import ImageExperiment, drawn
 import scoresde as sd
 from scoresde.data import images, prepare
 from scoresde.data.source import Source, Subset, take
-from scoresde.evaluation import Comparison, compare
-from scoresde.features import PCAFeatures
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.evaluation.comparison import Comparison, compare
+from scoresde.evaluation.features import PCAFeatures
 from scoresde.nets.ncsnpp import NCSNppConfig
-from scoresde.plots import image_grid
+from scoresde.runs.plots import image_grid
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 ADAM = sd.Training(
     steps=1_300_000,

@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 import scoresde as sd
-from scoresde.config import load_yaml, to_dict
-from scoresde.files import write_atomically
-from scoresde.model import AnyNet, AnyParameterization, AnySDE, ModelSettings
-from scoresde.report import write_report
+from scoresde.runs.files import write_atomically
+from scoresde.runs.folder import RunFolder
+from scoresde.runs.report import write_report
+from scoresde.runs.settings import load_yaml, to_dict
 from scoresde.sampling.choices import AnySampler
-from scoresde.train.run import RunFolder
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE, ModelSettings
 
 try:
     import resource

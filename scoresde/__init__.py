@@ -14,94 +14,89 @@ evaluation  distances between samples and data (evaluation.py)
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from scoresde.bound import Bound, variational_bound
-from scoresde.dequantization import (
-    TruncatedNormalDequantization,
-    UniformDequantization,
-    discrete_bits_per_dim,
-)
+from scoresde.data.dequantization import UniformDequantization
 from scoresde.discrete.ddpm import DDPM
 from scoresde.discrete.ncsn import NCSN
-from scoresde.divergence import ExactDivergence, Gaussian, Hutchinson, HutchPlusPlus, Rademacher
-from scoresde.gaps import Gaps, gaps
-from scoresde.latent import decode, encode, interpolate
-from scoresde.likelihood import Likelihood, LikelihoodSettings, bits_per_dim, log_likelihood
-from scoresde.loss import (
-    EDMWeighting,
+from scoresde.likelihood.bits import bits_per_dim, discrete_bits_per_dim
+from scoresde.likelihood.bound import Bound, variational_bound
+from scoresde.likelihood.codes import decode, encode, interpolate
+from scoresde.likelihood.divergence import (
+    ExactDivergence,
+    Gaussian,
+    Hutchinson,
+    HutchPlusPlus,
+    Rademacher,
+)
+from scoresde.likelihood.exact import Likelihood, LikelihoodSettings, log_likelihood
+from scoresde.likelihood.gaps import Gaps, gaps
+from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
+from scoresde.loss.dsm import dsm_loss
+from scoresde.loss.times import (
     LevelTimes,
-    LikelihoodWeighting,
     LogNormalSigma,
     LogSNRTime,
     LowDiscrepancyTime,
     TimeMixture,
     UniformTime,
-    VarianceWeighting,
-    dsm_loss,
 )
-from scoresde.mixture import GaussianMixture
-from scoresde.ode import InLogSNR, InTime
+from scoresde.loss.weighting import EDMWeighting, LikelihoodWeighting, VarianceWeighting
+from scoresde.parallel.cpu import use_cpu_cores
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.ancestral import Ancestral
 from scoresde.sampling.annealed_langevin import AnnealedLangevin
-from scoresde.sampling.base import Path, Sample, sample
+from scoresde.sampling.base import Path, Sample
+from scoresde.sampling.correctors import BatchNorms, LangevinCorrector, NoCorrector, NoiseLevel
+from scoresde.sampling.ddim import DDIM
+from scoresde.sampling.dpm_solver import DPMSolverPP
 from scoresde.sampling.euler_maruyama import EulerMaruyama
-from scoresde.sampling.exponential import DDIM, DPMSolverPP, Exponential, UniPC
-from scoresde.sampling.heun import Heun, Interval, Restart
-from scoresde.sampling.langevin import (
-    BatchNorms,
-    Langevin,
-    LangevinCorrector,
-    NoCorrector,
-    NoiseLevel,
-)
-from scoresde.sampling.predictor_corrector import (
+from scoresde.sampling.exponential import Exponential
+from scoresde.sampling.flow_solver import InLogSNR, InTime
+from scoresde.sampling.heun import Heun
+from scoresde.sampling.langevin import Langevin
+from scoresde.sampling.predictor_corrector import PredictorCorrector
+from scoresde.sampling.predictors import (
     EulerMaruyamaPredictor,
     NoPredictor,
-    PredictorCorrector,
     ProbabilityFlowPredictor,
     ReverseDiffusionPredictor,
 )
 from scoresde.sampling.probability_flow import ProbabilityFlow
+from scoresde.sampling.restart import Interval, Restart
+from scoresde.sampling.sample import sample
 from scoresde.sampling.time_grid import GivenTimes, Karras, Quadratic, Uniform, UniformLogSNR
-from scoresde.score import (
-    EDM,
-    Data,
-    Index,
-    Noise,
-    Scaled,
-    Score,
-    ScoreModel,
-    Sigma,
-    Velocity,
-    convert,
-)
+from scoresde.sampling.unipc import UniPC
+from scoresde.score.labels import Index, Scaled, Sigma
+from scoresde.score.model import ScoreModel
+from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
+from scoresde.sde.mixture import GaussianMixture
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP, SubVP, TabulatedVP
-from scoresde.sharding import use_cpu_cores
 from scoresde.types import ScoreFn
 
 if TYPE_CHECKING:
-    from scoresde.checkpoint import CheckpointError, Checkpoints
-    from scoresde.config import ConfigError
     from scoresde.nets.dit import DiT, DiTConfig
     from scoresde.nets.mlp import MLP, MLPConfig
     from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
     from scoresde.nets.unet import UNet, UNetConfig
-    from scoresde.train.loop import Fit, TrainingDiverged, fit
-    from scoresde.train.run import load
-    from scoresde.train.step import Training
+    from scoresde.runs.checkpoint import CheckpointError, Checkpoints
+    from scoresde.runs.settings import ConfigError
+    from scoresde.train.load import load
+    from scoresde.train.loop import Fit, fit
+    from scoresde.train.settings import Training
+    from scoresde.train.trainer import TrainingDiverged
 
 _LATE = {
-    "scoresde.checkpoint": ("CheckpointError", "Checkpoints"),
-    "scoresde.config": ("ConfigError",),
+    "scoresde.runs.checkpoint": ("CheckpointError", "Checkpoints"),
+    "scoresde.runs.settings": ("ConfigError",),
     "scoresde.nets.dit": ("DiT", "DiTConfig"),
     "scoresde.nets.mlp": ("MLP", "MLPConfig"),
     "scoresde.nets.ncsnpp": ("NCSNpp", "NCSNppConfig"),
     "scoresde.nets.unet": ("UNet", "UNetConfig"),
-    "scoresde.train.loop": ("Fit", "TrainingDiverged", "fit"),
-    "scoresde.train.run": ("load",),
-    "scoresde.train.step": ("Training",),
+    "scoresde.train.loop": ("Fit", "fit"),
+    "scoresde.train.trainer": ("TrainingDiverged",),
+    "scoresde.train.load": ("load",),
+    "scoresde.train.settings": ("Training",),
 }
 """Names whose modules are imported at their first use: flax.nnx alone takes longer than all the rest."""
 

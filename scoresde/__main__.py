@@ -1,6 +1,6 @@
 """`python -m scoresde`: the command line, cli.py."""
 
-from scoresde.cli import entry
+from scoresde.cli.main import entry
 
 if __name__ == "__main__":
     entry()

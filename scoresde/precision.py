@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.types import is_concrete
+from scoresde.checks import is_concrete
 
 
 @contextmanager

@@ -36,13 +36,12 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
 
 with install_import_hook("scoresde", "beartype.beartype"):
     import scoresde as sd
-    import scoresde.cli
+    import scoresde.cli.main
     import scoresde.data.arrays
     import scoresde.data.images
-    import scoresde.data.toy
-    import scoresde.evaluation
-    import scoresde.plots
-    import scoresde.report
+    import scoresde.evaluation.distances
+    import scoresde.runs.plots
+    import scoresde.runs.report
 
     for name in sd.__all__:  # some modules are imported at the first use of their names
         getattr(sd, name)
@@ -51,7 +50,7 @@ import own_parameterization
 import own_sampler
 import own_sde
 
-from scoresde.data.toy import ring
+from scoresde.sde.mixture import ring
 
 sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any machine
 

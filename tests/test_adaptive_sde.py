@@ -11,7 +11,7 @@ from gaussian import gaussian_score
 from test_sampling import counting
 
 import scoresde as sd
-from scoresde.types import example_keys
+from scoresde.keys import example_keys
 
 KEY = jax.random.key(0)
 N = 5000

@@ -11,8 +11,8 @@ from gaussian import gaussian_score
 from test_sampling import counting
 
 import scoresde as sd
-from scoresde.evaluation import sliced_wasserstein
-from scoresde.types import example_keys, fold_in_examples, normal_like
+from scoresde.evaluation.distances import sliced_wasserstein
+from scoresde.keys import example_keys, fold_in_examples, normal_like
 
 KEY = jax.random.key(0)
 N = 20_000

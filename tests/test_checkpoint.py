@@ -15,8 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-import scoresde.checkpoint as checkpoint
-from scoresde.checkpoint import CheckpointError, Checkpoints
+import scoresde.runs.checkpoint as checkpoint
+from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 
 ABOUT = {
     "net": {"width": 32, "rates": [1e-3, 0.1]},
@@ -400,7 +400,7 @@ def run_python(code, *args, flags=""):
 KILLED = """
 import os, signal, sys
 import jax.numpy as jnp
-import scoresde.checkpoint as checkpoint
+import scoresde.runs.checkpoint as checkpoint
 directory, step, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 checkpoints = checkpoint.Checkpoints(directory)
 checkpoints.save(1, {"x": jnp.full((1000, 1000), 1.0)}, {"seed": 1})
@@ -444,7 +444,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path, step, moment):
 DISK_FULL = """
 import resource, sys
 import jax, numpy as np
-from scoresde.checkpoint import CheckpointError, Checkpoints
+from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 noise = lambda seed: {"x": jax.random.normal(jax.random.key(seed), (400, 1000))}  # 1.6 MB that does not compress
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, noise(1), {})
@@ -477,11 +477,11 @@ def test_full_disk(tmp_path):
 
 SHARDED = """
 import sys
-import scoresde.checkpoint
+import scoresde.runs.checkpoint
 assert "orbax" not in sys.modules  # importing scoresde stays cheap
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
-from scoresde.checkpoint import Checkpoints
+from scoresde.runs.checkpoint import Checkpoints
 assert jax.device_count() == 4
 x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 sharding = lambda shape, spec: NamedSharding(jax.make_mesh(shape, ("a", "b")), spec)

@@ -22,12 +22,12 @@ from PIL import Image
 
 import scoresde as sd
 from scoresde import cli, commands, likelihood_set
-from scoresde.flags import exit_code
-from scoresde.model import ModelSettings
+from scoresde.cli.exit import exit_code
+from scoresde.keys import example_keys
 from scoresde.sampling.choices import AnySampler
-from scoresde.train.run import describe, open_run
+from scoresde.train.load import describe, open_run
+from scoresde.train.model_settings import ModelSettings
 from scoresde.train.state import Skeleton, init_state
-from scoresde.types import example_keys
 
 LEVELS = sd.UniformDequantization(levels=17)
 DRAW = [
@@ -201,9 +201,7 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
 
 def test_the_run_s_own_sampler_takes_flags(trained, monkeypatch, json_of):
     """--sampler.num-steps without naming the sampler; other settings have other names, so nothing is overwritten."""
-    monkeypatch.setattr(
-        "scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32))
-    )
+    monkeypatch.setattr("scoresde.cli.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
     files = {
         json_of("sample", trained, *DRAW, *flags)["samples"]
         for flags in (
@@ -237,11 +235,11 @@ def test_failed_samples_are_counted_and_not_averaged_in(
     trained, tmp_path, monkeypatch, call, json_of
 ):
     x = np.where(np.arange(6)[:, None] == 2, np.nan, 0.5 * np.ones((6, 2), np.float32))
-    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(x, [2]))
+    monkeypatch.setattr("scoresde.cli.sample.sample", fake_samples(x, [2]))
     about = json_of("sample", trained, *DRAW, "--out", tmp_path / "x.npz")
     assert (about["failed"], about["evaluations"]) == (1, 10)
     assert np.load(tmp_path / "x.npz")["success"].tolist() == [True, True, False, True, True, True]
-    monkeypatch.setattr("scoresde.commands.sample.sample", fake_samples(x, range(6)))
+    monkeypatch.setattr("scoresde.cli.sample.sample", fake_samples(x, range(6)))
     code, out, err = call("sample", trained, *DRAW, "--json")
     assert (code, out) == (1, "")
     assert "all 6 samples failed" in err
@@ -252,14 +250,14 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1, num_classes=3), sd.EDM())
     run = untrained(tmp_path / "labels", settings, (5,))
     monkeypatch.setattr(
-        "scoresde.commands.sample.sample",
+        "scoresde.cli.sample.sample",
         fake_samples(np.zeros((4, 5), np.float32), cond=[0, 1, 2, 0]),
     )
     about = json_of("sample", run, "--num", "4")
     assert about["picture"] is None  # neither images nor points of the plane
     assert np.load(about["samples"])["label"].tolist() == [0, 1, 2, 0]
     monkeypatch.setattr(
-        "scoresde.commands.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4)
+        "scoresde.cli.sample.sample", fake_samples(np.zeros((4, 5), np.float32), cond=[2] * 4)
     )
     assert json_of("sample", run, "--num", "4", "--label", "2")["label"] == 2
     code, _, err = call("sample", run, "--num", "4", "--label", "3")
@@ -662,9 +660,7 @@ def test_an_unreadable_sampler_is_said_unless_one_is_chosen(copy, call, monkeypa
     assert code == 1
     assert "kind is 'Mine': wanted one of ProbabilityFlow, EulerMaruyama" in err
     assert "config.yaml: sampler" in err
-    monkeypatch.setattr(
-        "scoresde.commands.sample.sample", fake_samples(np.zeros((6, 2), np.float32))
-    )
+    monkeypatch.setattr("scoresde.cli.sample.sample", fake_samples(np.zeros((6, 2), np.float32)))
     assert call("sample", copy, "sampler:euler-maruyama", *DRAW)[0] == 0
 
 
@@ -681,7 +677,7 @@ def test_an_own_model_and_an_own_prepare_need_python(tmp_path, trained, monkeypa
     assert (about["sde"], about["net"], about["parameters"]) == ("Mine()", "MyNet", 6)
     run = open_run(trained)
     run.about["prepare"] = {"own": "my_prepare"}
-    monkeypatch.setattr("scoresde.commands.of_model.open_run", lambda *_, **__: run)
+    monkeypatch.setattr("scoresde.cli.with_model.open_run", lambda *_, **__: run)
     code, _, err = call("likelihood", trained)
     assert code == 1
     assert "prepared its data by my_prepare" in err
@@ -691,7 +687,7 @@ def test_interruption_and_debug(trained, monkeypatch, call):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scoresde.commands.sample.sample", stop)
+    monkeypatch.setattr("scoresde.cli.sample.sample", stop)
     code, out, err = call("sample", trained, "--json")
     assert (code, out) == (130, "")
     assert "interrupted" in err
@@ -708,7 +704,7 @@ def test_only_json_reaches_standard_output(trained, monkeypatch, call):
         warnings.warn("a warning", stacklevel=1)
         return real(run)
 
-    monkeypatch.setattr("scoresde.commands.folder.write_report", chatty)
+    monkeypatch.setattr("scoresde.cli.folder.write_report", chatty)
     code, out, err = call("--json", "report", trained)
     assert code == 0
     assert json.loads(out) == {"report": str(trained / "report.html")}

@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scoresde as sd
-from scoresde.config import ConfigError, differences, from_dict, load_yaml, save_yaml, to_dict
-from scoresde.flags import UsageError, parse, run
-from scoresde.model import AnyNet, AnyParameterization, AnySDE
+from scoresde.cli.exit import UsageError
+from scoresde.cli.flags import parse, run
+from scoresde.parallel.processes import differences
+from scoresde.runs.settings import ConfigError, from_dict, load_yaml, save_yaml, to_dict
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 # The tests' own type checks look at a random entry of a tuple, which hypothesis notices.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -370,7 +372,7 @@ def test_settings_inherited_from_another_module_are_read_there(monkeypatch):
     other = types.ModuleType("other")
     monkeypatch.setitem(sys.modules, "other", other)
     exec(
-        "from __future__ import annotations\nimport dataclasses, scoresde as sd\nfrom scoresde.model import AnyNet\n"
+        "from __future__ import annotations\nimport dataclasses, scoresde as sd\nfrom scoresde.train.model_settings import AnyNet\n"
         "@dataclasses.dataclass(frozen=True)\nclass Base:\n    net: AnyNet = sd.UNetConfig()\n    steps: int = 1\n",
         other.__dict__,
     )

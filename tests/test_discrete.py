@@ -11,7 +11,7 @@ from gaussian import gaussian_score
 from own_sde import Cosine
 
 import scoresde as sd
-from scoresde.types import example_keys, normal_like
+from scoresde.keys import example_keys, normal_like
 
 KEY = jax.random.key(0)
 CHAINS = {

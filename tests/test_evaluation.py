@@ -15,19 +15,18 @@ import pytest
 from scipy import linalg, stats
 from sklearn.decomposition import PCA
 
-import scoresde.evaluation
+import scoresde.evaluation.distances
 from scoresde.data.arrays import digits
-from scoresde.evaluation import (
-    Comparison,
+from scoresde.evaluation.comparison import Comparison, compare
+from scoresde.evaluation.distances import (
     Estimate,
-    GaussianFit,
-    compare,
     frechet_distance,
     jackknife,
     kernel_distance,
     sliced_wasserstein,
 )
-from scoresde.features import ClassifierFeatures, Features, PCAFeatures, RawFeatures
+from scoresde.evaluation.features import ClassifierFeatures, Features, PCAFeatures, RawFeatures
+from scoresde.evaluation.gaussian import GaussianFit
 
 RNG = np.random.default_rng(0)
 
@@ -187,7 +186,7 @@ def test_kernel_distance_in_pieces_is_the_same(monkeypatch):
     """The kernel matrix three rows at a time, the last piece a short one."""
     x, y = RNG.normal(size=(40, 2)), RNG.normal(size=(50, 2))
     whole = kernel_distance(x, y)
-    monkeypatch.setattr(scoresde.evaluation, "BLOCK", 150)
+    monkeypatch.setattr(scoresde.evaluation.distances, "BLOCK", 150)
     assert kernel_distance(x, y) == pytest.approx(whole, rel=1e-12)
 
 

@@ -20,8 +20,8 @@ from flax import nnx
 from PIL import Image
 
 import scoresde as sd
-from scoresde.model import ModelSettings
 from scoresde.nets.ncsnpp import NCSNpp
+from scoresde.train.model_settings import ModelSettings
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")

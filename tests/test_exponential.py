@@ -14,8 +14,8 @@ from gaussian import Linear, gaussian_score
 from scipy.integrate import quad
 
 import scoresde as sd
+from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.sampling.time_grid import grid_times
-from scoresde.types import example_keys, fold_in_examples, normal_like
 
 KEY = jax.random.key(0)
 

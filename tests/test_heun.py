@@ -11,7 +11,7 @@ from gaussian import Linear, gaussian_score
 from test_sampling import counting
 
 import scoresde as sd
-from scoresde.types import example_keys, fold_in_examples, normal_like
+from scoresde.keys import example_keys, fold_in_examples, normal_like
 
 KEY = jax.random.key(0)
 EDM_SDE = sd.VE(0.002, 80.0)

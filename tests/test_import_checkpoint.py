@@ -18,8 +18,8 @@ from flax import serialization
 
 import scoresde as sd
 from scoresde import cli
-from scoresde.import_checkpoint import CheckpointMismatch, import_checkpoint
-from scoresde.originals import ORIGINALS, Original
+from scoresde.originals.configurations import ORIGINALS, Original
+from scoresde.originals.importing import CheckpointMismatch, import_checkpoint
 
 # --- The original's modules, restated: their class names and the order of their calls are what the file's names say ---
 

@@ -15,7 +15,7 @@ from scipy import integrate
 from test_sampling import counting
 
 import scoresde as sd
-from scoresde.dequantization import check_real_valued
+from scoresde.data.real_valued import check_real_valued
 
 KEY = jax.random.key(0)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import scoresde as sd
-from scoresde.likelihood_set import likelihood_of_set, split_error
+from scoresde.likelihood.dataset import likelihood_of_set
+from scoresde.likelihood.error_split import split_error
 
 
 def draws(rng, n, repeats, example, dequantization, probe):

@@ -13,11 +13,11 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
-from scoresde.config import from_dict, to_dict
-from scoresde.flags import parse
-from scoresde.model import AnyNet, ModelSettings
+from scoresde.cli.flags import parse
 from scoresde.nets.layers import fan_average
 from scoresde.nets.resample import fir_filter, fir_up
+from scoresde.runs.settings import from_dict, to_dict
+from scoresde.train.model_settings import AnyNet, ModelSettings
 from scoresde.train.state import Skeleton
 
 TINY = sd.NCSNppConfig.ncsnpp(channels=8, multipliers=(1, 2), num_blocks=1, attention=(4,))

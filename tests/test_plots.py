@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoresde import plots
-from scoresde.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, training_curve
+from scoresde.runs.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, training_curve
 
 
 def test_grid_shows_every_pixel_at_its_place(tmp_path):

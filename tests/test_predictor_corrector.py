@@ -10,8 +10,9 @@ from conftest import PROCESSES, each_under_one, ring
 from gaussian import gaussian_score
 
 import scoresde as sd
-from scoresde.evaluation import sliced_wasserstein
-from scoresde.types import example_keys, fold_in_examples, normal_like, right_pad
+from scoresde.evaluation.distances import sliced_wasserstein
+from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.types import right_pad
 
 KEY, DRAWS = jax.random.key(0), 2000
 PREDICTORS = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scoresde import report
-from scoresde.plots import image_grid, training_curve
-from scoresde.report import write_report
+from scoresde.runs.plots import image_grid, training_curve
+from scoresde.runs.report import write_report
 
 VOID = {"meta", "img", "br"}
 

@@ -12,7 +12,7 @@ from flax import nnx
 from gaussian import gaussian_score
 
 import scoresde as sd
-from scoresde.evaluation import sliced_wasserstein
+from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.types import right_pad
 
 DRAWS = 3000

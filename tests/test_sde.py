@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 
 import scoresde as sd
-from scoresde.types import normal_like
+from scoresde.keys import normal_like
 
 TIMES = np.concatenate([np.geomspace(1e-5, 1e-2, 13), np.linspace(0.02, 1.0, 25)])
 

@@ -13,7 +13,7 @@ from flax import nnx
 import scoresde as sd
 from scoresde.data.images import Images
 from scoresde.data.prepare import RandomFlip
-from scoresde.sharding import data_mesh
+from scoresde.parallel.mesh import data_mesh
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.state import Skeleton
 

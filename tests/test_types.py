@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoresde.calls import in_chunks
-from scoresde.types import (
-    check_cond,
-    example_keys,
-    fold_in_examples,
-    normal_like,
-    pytree_dataclass,
-    right_pad,
-)
+from scoresde.checks import check_cond
+from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.parallel.per_example import in_chunks
+from scoresde.types import pytree_dataclass, right_pad
 
 
 def test_example_keys_fold_in_the_index():

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from scoresde.checks import check_count
 from scoresde.data.cache import LOCK, cache_folder, decode_once, whole_or_not_at_all
 from scoresde.data.idx import find_idx
 from scoresde.data.source import digest
-from scoresde.types import check_count
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four files."""

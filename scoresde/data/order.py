@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scoresde.types import check_count
+from scoresde.checks import check_count
 
 
 @dataclasses.dataclass(frozen=True)

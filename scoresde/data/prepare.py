@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.types import Key, check_count, example_keys, right_pad
+from scoresde.checks import check_count
+from scoresde.keys import example_keys
+from scoresde.types import Key, right_pad
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,22 +11,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from scoresde.score import Index, Noise, Score, ScoreModel
+from scoresde.checks import check_batch, check_cond, check_count, is_concrete
+from scoresde.keys import example_keys, normal_like
+from scoresde.score.labels import Index
+from scoresde.score.model import ScoreModel
+from scoresde.score.parameterization import Noise, Score
 from scoresde.sde.base import SDE, check_sde, plain_settings
-from scoresde.types import (
-    Cond,
-    Key,
-    ScoreFn,
-    call_score,
-    check_batch,
-    check_cond,
-    check_count,
-    example_keys,
-    is_concrete,
-    normal_like,
-    right_pad,
-    sum_data,
-)
+from scoresde.types import Cond, Key, ScoreFn, call_score, right_pad, sum_data
 
 State = Float[Array, " batch *data"]
 Indices = Int[Array, " batch"] | Int[np.ndarray, " batch"] | int

@@ -8,10 +8,10 @@ import math
 import jax
 import numpy as np
 
+from scoresde.checks import check_count, check_setting
 from scoresde.discrete.base import Chain, check_from_sde, table_of
 from scoresde.sde.base import SDE
 from scoresde.sde.vp import VP, TabulatedVP
-from scoresde.types import check_count, check_setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from scoresde.checks import check_count, check_setting
 from scoresde.discrete.base import Chain, check_from_sde, shifted, table_of
 from scoresde.sde.base import SDE
 from scoresde.sde.ve import VE
-from scoresde.types import check_count, check_setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

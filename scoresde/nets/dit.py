@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting
 from scoresde.nets.layers import (
     Keys,
     Precision,
@@ -24,7 +25,6 @@ from scoresde.nets.layers import (
     run_block,
     zeros,
 )
-from scoresde.types import check_count, check_setting
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting
 from scoresde.nets.layers import TimeEmbedding, check_shape, linear, zeros
-from scoresde.types import check_count, check_setting
 
 
 @dataclasses.dataclass(frozen=True)

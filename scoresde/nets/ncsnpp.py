@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting
 from scoresde.nets.layers import (
     Keys,
     Precision,
@@ -31,7 +32,7 @@ from scoresde.nets.layers import (
 )
 from scoresde.nets.resample import Resample, resample
 from scoresde.nets.unet import conv, group_norm
-from scoresde.types import check_count, check_setting, right_pad
+from scoresde.types import right_pad
 
 Path = Literal["none", "skip", "residual"]
 NEARLY_ZERO = 1e-10

@@ -12,9 +12,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting
 from scoresde.nets.convolution import channel_last_conv
 from scoresde.nets.layers import Keys, TimeEmbedding, check_shape, lecun_normal, linear, zeros
-from scoresde.types import check_count, check_setting
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,19 +14,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde.keys import normal_like
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sde.base import SDE, check_sde, denoise, reverse_drift
-from scoresde.types import (
-    Cond,
-    Key,
-    ScoreFn,
-    check_count,
-    check_setting,
-    is_concrete,
-    normal_like,
-    right_pad,
-)
+from scoresde.types import Cond, Key, ScoreFn, right_pad
 
 LEVELS = 20
 """Halvings of [t_min, start]; a step of the last level is accepted as it is."""

@@ -8,10 +8,11 @@ from typing import Literal
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.keys import normal_like
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, check_levels, integrate, level_times
+from scoresde.sampling.grid_sampler import GridSettings, check_levels, integrate, level_times
 from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
+from scoresde.types import Cond, Key, ScoreFn, call_score
 
 
 @dataclasses.dataclass(frozen=True)

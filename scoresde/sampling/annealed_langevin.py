@@ -10,8 +10,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_count, check_setting
+from scoresde.keys import fold_in_examples, normal_like
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import (
+from scoresde.sampling.grid_sampler import (
     GridSettings,
     check_levels,
     check_log_snr,
@@ -20,16 +22,7 @@ from scoresde.sampling.fixed_grid import (
 )
 from scoresde.sampling.langevin import langevin_step
 from scoresde.sde.base import SDE
-from scoresde.types import (
-    Cond,
-    Key,
-    ScoreFn,
-    call_score,
-    check_count,
-    check_setting,
-    fold_in_examples,
-    normal_like,
-)
+from scoresde.types import Cond, Key, ScoreFn, call_score
 
 
 @dataclasses.dataclass(frozen=True)

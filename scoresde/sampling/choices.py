@@ -3,11 +3,15 @@
 from scoresde.sampling.adaptive_sde import AdaptiveSDE
 from scoresde.sampling.ancestral import Ancestral
 from scoresde.sampling.annealed_langevin import AnnealedLangevin
+from scoresde.sampling.ddim import DDIM
+from scoresde.sampling.dpm_solver import DPMSolverPP
 from scoresde.sampling.euler_maruyama import EulerMaruyama
-from scoresde.sampling.exponential import DDIM, DPMSolverPP, Exponential, UniPC
-from scoresde.sampling.heun import Heun, Restart
+from scoresde.sampling.exponential import Exponential
+from scoresde.sampling.heun import Heun
 from scoresde.sampling.predictor_corrector import PredictorCorrector
 from scoresde.sampling.probability_flow import ProbabilityFlow
+from scoresde.sampling.restart import Restart
+from scoresde.sampling.unipc import UniPC
 
 AnySampler = (
     ProbabilityFlow

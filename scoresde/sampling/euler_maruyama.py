@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.keys import normal_like
 from scoresde.sampling.base import Sample
-from scoresde.sampling.fixed_grid import GridSettings, integrate
+from scoresde.sampling.grid_sampler import GridSettings, integrate
 from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn, call_score, normal_like
+from scoresde.types import Cond, Key, ScoreFn, call_score
 
 
 @dataclasses.dataclass(frozen=True)

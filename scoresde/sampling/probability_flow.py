@@ -10,11 +10,19 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.ode import MAX_STEPS, InLogSNR, InTime, check_solver, check_variable, solve
+from scoresde.checks import check_count
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
+from scoresde.sampling.flow_solver import (
+    MAX_STEPS,
+    InLogSNR,
+    InTime,
+    check_solver,
+    check_variable,
+    solve,
+)
 from scoresde.sde.base import SDE, denoise, reverse_drift
-from scoresde.types import Cond, Key, ScoreFn, check_count
+from scoresde.types import Cond, Key, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True)

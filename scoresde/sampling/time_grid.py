@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from scoresde.checks import check_setting, check_time, is_concrete
 from scoresde.sde.base import SDE
-from scoresde.types import check_setting, check_time, is_concrete
 
 Times = np.ndarray | Array
 

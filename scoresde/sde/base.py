@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import check_batch, check_time, check_x_t, is_concrete
+from scoresde.keys import example_keys, normal_like
 from scoresde.types import (
     Cond,
     Key,
@@ -19,13 +21,7 @@ from scoresde.types import (
     ScoreFn,
     Time,
     call_score,
-    check_batch,
-    check_time,
-    check_x_t,
     data_dim,
-    example_keys,
-    is_concrete,
-    normal_like,
     pytree_dataclass,
     right_pad,
     sum_data,

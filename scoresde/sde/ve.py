@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from scoresde.checks import check_setting, is_concrete
 from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
-from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
+from scoresde.types import Scalar, Time, pytree_dataclass
 
 
 @pytree_dataclass()

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from scoresde.checks import check_setting, is_concrete
 from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
-from scoresde.types import Scalar, Time, check_setting, is_concrete, pytree_dataclass
+from scoresde.types import Scalar, Time, pytree_dataclass
 
 
 def check_betas(beta_min: Scalar, beta_max: Scalar) -> None:

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from jax import Array
 
+from scoresde.checks import check_cond, check_numbers, check_setting
+from scoresde.data.dequantization import UniformDequantization, check_levels
 from scoresde.data.prepare import Scale
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
-from scoresde.dequantization import UniformDequantization, check_levels
-from scoresde.score import ScoreModel
-from scoresde.types import Cond, check_cond, check_numbers, check_setting
+from scoresde.score.model import ScoreModel
+from scoresde.types import Cond
 
 
 def as_source(data: Any, cond: Cond, name: str) -> Source:

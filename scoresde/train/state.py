@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from scoresde.score import ScoreModel
+from scoresde.score.model import ScoreModel
 
 State = dict[str, Any]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,115 +11,16 @@ import optax
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from scoresde.loss import (
-    AnyTimes,
-    EDMWeighting,
-    LikelihoodWeighting,
-    LogSNRTime,
-    LowDiscrepancyTime,
-    VarianceWeighting,
-    dsm_loss,
-)
-from scoresde.score import ScoreModel
+from scoresde.keys import example_keys
+from scoresde.loss.dsm import dsm_loss
+from scoresde.score.model import ScoreModel
 from scoresde.train.ema import ema_decay, ema_update
+from scoresde.train.settings import Training
 from scoresde.train.state import Skeleton, State
-from scoresde.types import Cond, check_count, check_setting, data_dim, example_keys
+from scoresde.types import Cond, data_dim
 
 Prepare = Callable[[Array, Array], Array]
 """(key, x) → x: what is drawn anew for every batch, e.g. dequantisation; runs inside the compiled step."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """Settings of the training loop.
-
-    Raises:
-        ValueError: if a count, rate or fraction is out of range.
-    """
-
-    steps: int = 1500
-    """Optimiser steps."""
-    batch_size: int = 128
-    """Examples a step."""
-    learning_rate: float = 1e-3
-    """Adam's, at its highest."""
-    warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
-    final_rate: float = 1.0
-    """Learning rate at the last step over the highest, by a cosine; 1 keeps it constant."""
-    clip: float = 1.0
-    """Largest norm of a gradient of the loss per data dimension."""
-    epsilon: float = 1e-8
-    """Adam's, added to the root of its second moment."""
-    ema: float = 0.999
-    """Decay of the parameters' moving average, after its warm-up."""
-    weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
-    """Weight of the loss over time."""
-    times: AnyTimes = LowDiscrepancyTime()
-    """Where training times are drawn."""
-    log_every: int = 25
-    """Steps between rows of metrics."""
-    validate_every: int = 250
-    """Steps between validations, checkpoints and callbacks."""
-    max_skipped: int = 10
-    """Non-finite steps in a row after which training stops."""
-    steps_per_dispatch: int | None = None
-    """Steps in one compiled call; None: as many, up to 10, as divide log_every and validate_every, but 1 on CPU for a
-    network of your own."""
-    accumulate: int = 1
-    """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
-
-    def __post_init__(self):
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "log_every",
-            "validate_every",
-            "max_skipped",
-        ):
-            check_count(name, getattr(self, name))
-        check_count("warmup", self.warmup, 0)
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}."
-            )
-        if self.steps_per_dispatch is not None:
-            check_count("steps_per_dispatch", self.steps_per_dispatch)
-        for name in ("learning_rate", "clip", "epsilon"):
-            check_setting(name, getattr(self, name), 0.0, inclusive=False)
-        if not callable(self.weighting) or isinstance(self.weighting, type):
-            raise ValueError(
-                f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting()."
-            )
-        if not hasattr(self.times, "sample") or isinstance(self.times, type):
-            raise ValueError(
-                f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime()."
-            )
-        if isinstance(self.weighting, LikelihoodWeighting) and isinstance(self.times, LogSNRTime):
-            warnings.warn(
-                "times=LogSNRTime() draws times by the likelihood weighting: weighting=LikelihoodWeighting() counts it "
-                "twice. Leave one of them as it is.",
-                stacklevel=3,
-            )
-        check_setting("final_rate", self.final_rate, 0.0, 1.0 + 1e-12)
-        check_setting("ema", self.ema, 0.0, 1.0)
-
-    def schedule(self) -> optax.Schedule:
-        """Linear warm-up to learning_rate, then a cosine to final_rate of it at the last step."""
-        cosine = optax.cosine_decay_schedule(
-            self.learning_rate, max(1, self.steps - self.warmup), self.final_rate
-        )
-        rise = optax.linear_schedule(
-            self.learning_rate / (self.warmup + 1), self.learning_rate, max(1, self.warmup)
-        )
-        return optax.join_schedules([rise, cosine], [self.warmup])
-
-    def optimizer(self) -> optax.GradientTransformation:
-        """Adam after clipping (Kingma & Ba 2015)."""
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip), optax.adam(self.schedule(), eps=self.epsilon)
-        )
 
 
 def make_step(

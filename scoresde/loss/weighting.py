@@ -1,0 +1,56 @@
+"""Weightings of the denoising loss over time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from scoresde.checks import check_setting
+from scoresde.sde.base import SDE
+
+# --- Weightings: lambda(t) of lambda |s + noise / sigma|^2, given as the factor of |sigma s + noise|^2 ---
+
+
+@runtime_checkable
+class Weighting(Protocol):
+    """lambda(t) / sigma(t)^2, one per example."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceWeighting:
+    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; Ho et al. 2020, L_simple)."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return jnp.ones_like(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodWeighting:
+    """lambda = g^2: half its time integral bounds the negative log-likelihood (Song et al. 2021b, arXiv:2101.09258)."""
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return sde.squared_diffusion(t) / sde.variance(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class EDMWeighting:
+    """Unit weight on EDM's network output F (Karras et al. 2022): factor 1 + sigma^2 / (alpha sigma_data)^2.
+
+    Raises:
+        ValueError: if sigma_data is not positive.
+    """
+
+    sigma_data: float = 0.5
+    """Standard deviation of the data."""
+
+    def __post_init__(self):
+        check_setting("sigma_data", self.sigma_data, 0.0, inclusive=False)
+
+    def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return 1.0 + jnp.exp(-sde.log_snr(t)) / self.sigma_data**2
