@@ -1,7 +1,6 @@
 """Shape-checked imports, and every SDE, sampler and parameterisation in one place: a new one faces all family tests."""
 
 import atexit
-import itertools
 import os
 import shutil
 import subprocess
@@ -46,49 +45,11 @@ with install_import_hook("scoresde", "beartype.beartype"):
     for name in sd.__all__:  # some modules are imported at the first use of their names
         getattr(sd, name)
 
-import own_parameterization
-import own_sampler
-import own_sde
+from families import PROCESSES, PUBLISHED, SAMPLERS
 
 from scoresde.sde.mixture import ring
 
 sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any machine
-
-PROCESSES = {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE(), "cosine": own_sde.Cosine()}
-PUBLISHED = {name: PROCESSES[name] for name in ("vp", "subvp", "ve")}
-SAMPLERS = {
-    "euler_maruyama": sd.EulerMaruyama(num_steps=500),
-    "ancestral": sd.Ancestral(num_steps=300),
-    "predictor_corrector": sd.PredictorCorrector(num_steps=200, grid=sd.UniformLogSNR()),
-    "exponential": sd.Exponential(num_steps=80, order=2, eta=1.0, corrector=True),
-    "heun": sd.Heun(num_steps=60, churn=10.0),
-    "adaptive_sde": sd.AdaptiveSDE(rtol=0.05, atol=0.05),
-    "probability_flow": sd.ProbabilityFlow(),
-    "own": own_sampler.Midpoint(),
-}
-PARAMETERIZATIONS = {
-    "score": sd.Score(),
-    "noise": sd.Noise(),
-    "data": sd.Data(),
-    "velocity": sd.Velocity(),
-    "edm": sd.EDM(0.7),
-    "own": own_parameterization.Flow(),
-}
-
-
-def each_under_one(*names):
-    """Marks for every combination of names with every SDE: of each, one SDE in CI, by turns, the others `slow`."""
-    combined = itertools.product(*names, PROCESSES)
-    count = len(PROCESSES)
-    return [
-        pytest.param(
-            *rest,
-            PROCESSES[process],
-            id="-".join([*rest, process]),
-            marks=[pytest.mark.slow] if n % count != n // count % count else [],
-        )
-        for n, (*rest, process) in enumerate(combined)
-    ]
 
 
 @pytest.fixture(params=PROCESSES.values(), ids=PROCESSES.keys())

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
 from gaussian import gaussian_score
 
 import scoresde as sd
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from scoresde import report
+from scoresde.runs import report
 from scoresde.runs.plots import image_grid, training_curve
 from scoresde.runs.report import write_report
 

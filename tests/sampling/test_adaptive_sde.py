@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import counting
 from gaussian import gaussian_score
-from test_sampling import counting
 
 import scoresde as sd
 from scoresde.keys import example_keys

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
+from counting import counting
 from flax import nnx
 from scipy import integrate
-from test_sampling import counting
 
 import scoresde as sd
 from scoresde.data.real_valued import check_real_valued
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
 from gaussian import gaussian_score
 from own_sde import Cosine
 
 import scoresde as sd
 from scoresde.keys import example_keys, normal_like
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 CHAINS = {

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SAMPLERS, each_under_one, ring
+from counting import counting
+from families import SAMPLERS, each_under_one
 from flax import nnx
 from gaussian import gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
+from scoresde.sde.mixture import ring
 from scoresde.types import right_pad
 
 DRAWS = 3000
@@ -86,17 +88,6 @@ def test_weak_order_of_euler_maruyama_is_one():
 
 
 # --- Evaluations, compilations, chunks ---
-
-
-def counting(score):
-    """The score, counting how often it is really evaluated at run time."""
-    count = [0]
-
-    def counted(x, t, *cond):
-        jax.debug.callback(lambda: count.__setitem__(0, count[0] + 1))
-        return score(x, t, *cond)
-
-    return counted, count
 
 
 SETTINGS = [

@@ -17,7 +17,7 @@ import pytest
 from flax import serialization
 
 import scoresde as sd
-from scoresde import cli
+from scoresde.cli import main as cli
 from scoresde.originals.configurations import ORIGINALS, Original
 from scoresde.originals.importing import CheckpointMismatch, import_checkpoint
 

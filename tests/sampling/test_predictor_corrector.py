@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESSES, each_under_one, ring
+from families import PROCESSES, each_under_one
 from gaussian import gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.sde.mixture import ring
 from scoresde.types import right_pad
 
 KEY, DRAWS = jax.random.key(0), 2000

@@ -275,7 +275,7 @@ def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):
     assert not list(tmp_path.iterdir())
 
     code = (
-        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import numpy as np\n"
+        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); import numpy as np\n"
         f"from pathlib import Path; from scoresde.data import cache\n"
         f"stop = lambda rows: [os._exit(9) if i == 500 else (np.zeros((2, 2, 1), np.uint8), i) for i in rows]\n"
         f"cache.decode_once('numbers', 600, stop, Path({str(tmp_path)!r}))"

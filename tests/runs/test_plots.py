@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoresde import plots
+from scoresde.runs import plots
 from scoresde.runs.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, training_curve
 
 

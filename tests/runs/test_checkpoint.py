@@ -391,7 +391,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
 
 
 def run_python(code, *args, flags=""):
-    root = str(Path(checkpoint.__file__).parents[1])
+    root = str(Path(checkpoint.__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": root, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESSES, ring
+from families import PROCESSES
 from gaussian import Linear, gaussian_score
 from scipy.integrate import quad
 
 import scoresde as sd
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.sampling.time_grid import grid_times
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 

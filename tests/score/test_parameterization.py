@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PARAMETERIZATIONS
+from families import PARAMETERIZATIONS
 from flax import nnx
 
 import scoresde as sd

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
 from gaussian import gaussian_score
 
 import scoresde as sd
 from scoresde.sde.base import SDE
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 

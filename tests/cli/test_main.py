@@ -21,9 +21,13 @@ from flax import nnx
 from PIL import Image
 
 import scoresde as sd
-from scoresde import cli, commands, likelihood_set
+import scoresde.cli.folder
+import scoresde.cli.likelihood
+import scoresde.cli.sample
+from scoresde.cli import main as cli
 from scoresde.cli.exit import exit_code
 from scoresde.keys import example_keys
+from scoresde.likelihood import dataset
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.load import describe, open_run
 from scoresde.train.model_settings import ModelSettings
@@ -274,7 +278,7 @@ def test_images_are_drawn_in_the_range_of_their_data(trained, tmp_path):
     prepare = sd.UniformDequantization(low=0.0, high=1.0)
     run = dataclasses.replace(open_run(trained), prepare=prepare)
     x = np.stack([np.zeros((8, 8, 1)), np.ones((8, 8, 1))])
-    picture = np.asarray(Image.open(commands.sample._picture(x, tmp_path / "x.png", run)))
+    picture = np.asarray(Image.open(scoresde.cli.sample._picture(x, tmp_path / "x.png", run)))
     assert picture[20, 20].max() == 0
     assert picture[20, 70].min() == 255
 
@@ -380,7 +384,9 @@ def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, jso
     with pytest.warns(
         UserWarning, match=r"half a bin of 17 levels is 59 standard .* t_min = 0.003 makes it 3"
     ):
-        commands.Likelihood(str(trained), dequantization="truncated-normal")._dequantization(run)
+        scoresde.cli.likelihood.Likelihood(
+            str(trained), dequantization="truncated-normal"
+        )._dequantization(run)
 
 
 def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, json_of, call):
@@ -397,13 +403,13 @@ def test_likelihoods_stream_and_go_on_where_they_stopped(trained, monkeypatch, j
         "--seed",
         "9",
     ]
-    whole, calls, real = json_of("likelihood", trained, *flags), [], likelihood_set.log_likelihood
+    whole, calls, real = json_of("likelihood", trained, *flags), [], dataset.log_likelihood
     rows = Path(whole["rows"])
     content = rows.read_text().splitlines(keepends=True)
     assert len(content) == 5
     rows.write_text("".join([*content[:3], content[3][:20]]))
     monkeypatch.setattr(
-        likelihood_set, "log_likelihood", lambda *a, **k: calls.append(len(a[3])) or real(*a, **k)
+        dataset, "log_likelihood", lambda *a, **k: calls.append(len(a[3])) or real(*a, **k)
     )
     again = json_of("likelihood", trained, *flags)
     assert calls == [4, 3]
@@ -451,7 +457,7 @@ def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json
     """A failed example is counted, named and left out; one example alone has no standard error."""
     np.save(tmp_path / "x.npy", np.full((3, 2), 8))
     fake, seen = fake_likelihood([0.0, np.nan, 2.0])
-    monkeypatch.setattr(likelihood_set, "log_likelihood", fake)
+    monkeypatch.setattr(dataset, "log_likelihood", fake)
     about = json_of("likelihood", trained, "--data", tmp_path / "x.npy", "--exact")
     assert (about["failed"], about["examples"], about["nats"], about["nats_stderr"]) == (
         1,
@@ -476,7 +482,7 @@ def test_real_valued_data_have_a_density(tmp_path, monkeypatch, json_of, call):
         tmp_path / "real", ModelSettings(sd.VP(), sd.MLPConfig(width=8), sd.EDM()), (2,)
     )
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))
-    monkeypatch.setattr(likelihood_set, "log_likelihood", fake_likelihood([-1.0] * 4)[0])
+    monkeypatch.setattr(dataset, "log_likelihood", fake_likelihood([-1.0] * 4)[0])
     about = json_of("likelihood", run, "--data", tmp_path / "x.npy")
     assert about["bits_per_dim"] == pytest.approx(1 / (2 * np.log(2)))
     assert "real-valued" in about["dequantization"]
@@ -697,7 +703,7 @@ def test_interruption_and_debug(trained, monkeypatch, call):
 
 def test_only_json_reaches_standard_output(trained, monkeypatch, call):
     """Whatever a library prints or warns of goes to standard error."""
-    real = commands.folder.write_report
+    real = scoresde.cli.folder.write_report
 
     def chatty(run):
         print("chatter")

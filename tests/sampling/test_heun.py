@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import PROCESSES, ring
+from counting import counting
+from families import PROCESSES
 from gaussian import Linear, gaussian_score
-from test_sampling import counting
 
 import scoresde as sd
 from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 EDM_SDE = sd.VE(0.002, 80.0)

@@ -233,7 +233,7 @@ def test_reverse_drift_is_the_flow_and_half_the_score(sde, mixture):
 
 def test_probability_flow_carries_the_density(long_sde, x64):
     """Continuity: d log p_t/dt + div F + F . grad log p_t = 0 at random points, for the exact mixture."""
-    from conftest import ring
+    from scoresde.sde.mixture import ring
 
     mixture = ring()
     score = mixture.score(long_sde)

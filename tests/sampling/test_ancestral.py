@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ring
+from counting import counting
 from gaussian import gaussian_score
-from test_sampling import counting
 
 import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.keys import example_keys, fold_in_examples, normal_like
+from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
 N = 20_000
