@@ -25,10 +25,10 @@ from scoresde.train.load import open_run
 ESTIMATORS: dict[str, tuple[AnyDivergence, int]] = {
     "Rademacher, 1 probe": (sd.Hutchinson(1), 1),
     "Rademacher, 4 probes": (sd.Hutchinson(4), 4),
-    "Gaussian, 1 probe": (sd.Hutchinson(1, sd.Gaussian()), 1),
-    "Gaussian, 4 probes": (sd.Hutchinson(4, sd.Gaussian()), 4),
-    "Hutch++, rank 1, 2 probes": (sd.HutchPlusPlus(1, 2), 4),
-    "Hutch++, rank 4, 4 probes": (sd.HutchPlusPlus(4, 4), 12),
+    "Gaussian, 1 probe": (sd.Hutchinson(1, sd.divergences.Gaussian()), 1),
+    "Gaussian, 4 probes": (sd.Hutchinson(4, sd.divergences.Gaussian()), 4),
+    "Hutch++, rank 1, 2 probes": (sd.divergences.HutchPlusPlus(1, 2), 4),
+    "Hutch++, rank 4, 4 probes": (sd.divergences.HutchPlusPlus(4, 4), 12),
 }
 
 

@@ -11,7 +11,7 @@ loop    a jitted scan of nothing but the evaluations, each at a point that depen
 
 SciPy: `scipy.integrate.solve_ivp`, RK45 at the same tolerance, on the whole batch as one vector with one step size, as
 the published score_sde code does; one jitted drift and divergence per evaluation, from t_min to 1 in t. `in t` is
-`sd.log_likelihood(..., variable=sd.InTime())`, which steps in the same variable.
+`sd.log_likelihood(..., variable=sd.variables.InTime())`, which steps in the same variable.
 
 U-Net: the same ratio for the digits U-Net, untrained, batch 100, tolerance 1e-3: what a likelihood of
 images costs beyond its evaluations. The mixture's score is so small that the solver's own arithmetic, and evaluating
@@ -108,7 +108,8 @@ def main() -> None:
     units = jnp.broadcast_to(jnp.eye(2)[:, None], (2, batch, 2))
 
     def ours(
-        variable: sd.InTime | sd.InLogSNR, divergence: Divergence = sd.Hutchinson()
+        variable: sd.variables.InTime | sd.variables.InLogSNR,
+        divergence: Divergence = sd.Hutchinson(),
     ) -> sd.Likelihood:
         return sd.log_likelihood(
             key,
@@ -123,8 +124,8 @@ def main() -> None:
             variable=variable,
         )
 
-    variables = {"log_likelihood": sd.InLogSNR()} | (
-        {} if args.quick else {"log_likelihood in t": sd.InTime()}
+    variables = {"log_likelihood": sd.variables.InLogSNR()} | (
+        {} if args.quick else {"log_likelihood in t": sd.variables.InTime()}
     )
     results = {name: ours(variable) for name, variable in variables.items()}
     rounds = {name: int(np.max(result.nfe)) for name, result in results.items()}

@@ -24,7 +24,7 @@ class Midpoint:
 
     num_steps: int = 500
     t_min: float = 1e-3
-    grid: sd.Uniform | sd.UniformLogSNR = sd.UniformLogSNR()
+    grid: sd.grids.Uniform | sd.grids.UniformLogSNR = sd.grids.UniformLogSNR()
 
     def __call__(self, key, sde, score, x1, cond=None):
         times = jnp.asarray(

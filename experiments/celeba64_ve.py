@@ -40,7 +40,8 @@ class CelebA64VE(photographs.Photographs):
         dataclasses.replace(photographs.ADAM, ema=0.999), 64
     )
     sampler: AnySampler = dataclasses.replace(
-        ORIGINAL.sampler, corrector=sd.LangevinCorrector(1, sd.NoiseLevel(snr=0.17))
+        ORIGINAL.sampler,
+        corrector=sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(snr=0.17)),
     )
     data: str = "celeb_a"
     size: int = 64

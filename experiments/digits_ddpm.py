@@ -30,13 +30,13 @@ class DigitsDDPM(digits.Digits):
     name: str = "digits_ddpm"
     sde: AnySDE = sd.VP()
     net: digits.AnyNet = sd.UNetConfig(channels=32, num_blocks=1, time_scale=1.0)
-    parameterization: AnyParameterization = sd.Noise(label=sd.Index(LEVELS))
+    parameterization: AnyParameterization = sd.Noise(label=sd.labels.Index(LEVELS))
     training: sd.Training = sd.Training(
         steps=1800,
         learning_rate=2e-3,
         final_rate=0.02,
         validate_every=600,
-        times=sd.LevelTimes(LEVELS),
+        times=sd.times.Levels(LEVELS),
     )
     sampler: AnySampler = sd.Ancestral(LEVELS)
     likelihood_t_min: float = 1.0 / LEVELS

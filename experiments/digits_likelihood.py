@@ -3,7 +3,7 @@
     python experiments/digits_likelihood.py             # --help lists every setting; the same command resumes
 
 Under VE times uniform in t are uniform in log SNR: the importance sampling of Song et al. 2021b's likelihood weighting
-(`sd.LogSNRTime`), so the plain loss averages the variational bound. Network, steps and all else are those of
+(`sd.times.LogSNR`), so the plain loss averages the variational bound. Network, steps and all else are those of
 `digits_vp.py`; sigma = 10 is far beyond the data, and more would spend steps where nothing is to be learnt.
 
 Bits/dim of held-out digits, uniform dequantisation: 1.867, 1.873, 1.863 with seeds 0, 1, 2, each ± 0.015; digits_vp.py

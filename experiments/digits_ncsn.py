@@ -30,13 +30,13 @@ class DigitsNCSN(digits.Digits):
     name: str = "digits_ncsn"
     sde: AnySDE = sd.VE(sigma_min=0.01, sigma_max=10.0)
     net: digits.AnyNet = sd.UNetConfig(channels=32, num_blocks=1, time_scale=10.0)
-    parameterization: AnyParameterization = sd.Noise(label=sd.Index(LEVELS))
+    parameterization: AnyParameterization = sd.Noise(label=sd.labels.Index(LEVELS))
     training: sd.Training = sd.Training(
         steps=1800,
         learning_rate=2e-3,
         final_rate=0.02,
         validate_every=600,
-        times=sd.LevelTimes(LEVELS),
+        times=sd.times.Levels(LEVELS),
     )
     sampler: AnySampler = sd.AnnealedLangevin(LEVELS, steps_per_level=5, step_size=2.1e-5)
 

@@ -5,7 +5,7 @@ et al. 2021; the optimisation is that of the same files. What differs: theirs tr
 dequantised ones, which a likelihood needs; the moving average's decay is min(ema, (1 + n) / (10 + n)) after n steps
 here, constant there. For VE theirs clips the gradient of half the sum over pixels, ours that of the mean: see
 `of_half_sum`. The Langevin corrector's step here follows sigma(t), theirs the norms of the batch at hand, with which
-the published FIDs were found: `sampler.corrector.rule:batch-norms --sampler.corrector.rule.snr 0.16`.
+the published FIDs were found: `sampler.corrector.rule:batch-mean-step --sampler.corrector.rule.snr 0.16`.
 
 FID is not computed here: it needs Inception's weights. Distances are in the space of the training images' principal
 components: comparable between runs of one experiment, not with a paper.
@@ -41,7 +41,7 @@ ADAM = sd.Training(
     warmup=5_000,
     clip=1.0,
     ema=0.9999,
-    times=sd.UniformTime(),
+    times=sd.times.Uniform(),
     log_every=50,
     validate_every=10_000,
 )
@@ -67,7 +67,7 @@ class Photographs(ImageExperiment):
     """The run's folder is <runs>/<name>."""
     sde: AnySDE = sd.VP()
     net: AnyNet = NCSNppConfig.ddpmpp()
-    parameterization: AnyParameterization = sd.Noise(label=sd.Scaled(999.0))
+    parameterization: AnyParameterization = sd.Noise(label=sd.labels.Scaled(999.0))
     training: sd.Training = ADAM
     sampler: AnySampler = sd.EulerMaruyama(1000)
     num_samples: int = 1000

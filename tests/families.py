@@ -14,7 +14,7 @@ PUBLISHED = {name: PROCESSES[name] for name in ("vp", "subvp", "ve")}
 SAMPLERS = {
     "euler_maruyama": sd.EulerMaruyama(num_steps=500),
     "ancestral": sd.Ancestral(num_steps=300),
-    "predictor_corrector": sd.PredictorCorrector(num_steps=200, grid=sd.UniformLogSNR()),
+    "predictor_corrector": sd.PredictorCorrector(num_steps=200, grid=sd.grids.UniformLogSNR()),
     "exponential": sd.Exponential(num_steps=80, order=2, eta=1.0, corrector=True),
     "heun": sd.Heun(num_steps=60, churn=10.0),
     "adaptive_sde": sd.AdaptiveSDE(rtol=0.05, atol=0.05),

@@ -190,7 +190,7 @@ def check_divergence(divergence: Any) -> None:
     """
     if isinstance(divergence, type) or not isinstance(divergence, Divergence):
         raise TypeError(
-            f"divergence is {divergence!r}: wanted sd.Hutchinson(num_probes=4), sd.HutchPlusPlus(4, num_probes=4), "
+            f"divergence is {divergence!r}: wanted sd.Hutchinson(num_probes=4), sd.divergences.HutchPlusPlus(4, num_probes=4), "
             f"sd.ExactDivergence(), or one of your own with the methods of scoresde.likelihood.divergence.Divergence."
         )
 

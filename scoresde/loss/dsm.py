@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from scoresde.checks import check_batch, check_cond, check_time, is_concrete
 from scoresde.keys import example_keys, normal_like
-from scoresde.loss.weighting import VarianceWeighting, Weighting
+from scoresde.loss import weighting as weightings
+from scoresde.loss.weighting import Weighting
 from scoresde.sde.base import SDE, check_sde
 from scoresde.types import Cond, Key, ScoreFn, call_score, right_pad, sum_data
 
@@ -21,7 +22,7 @@ def dsm_loss(
     score: ScoreFn,
     x0: Float[Array, " batch *data"],
     t: Float[Array, " batch"],
-    weighting: Weighting = VarianceWeighting(),
+    weighting: Weighting = weightings.Variance(),
     cond: Cond = None,
 ) -> Float[Array, " batch"]:
     """Denoising score matching (Vincent 2011; Song et al. 2021, arXiv:2011.13456, Eq. 7):

@@ -32,7 +32,7 @@ def check_training_t_min(t_min: float) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class UniformTime:
+class Uniform:
     """t ~ U[t_min, 1], independent."""
 
     t_min: float = 1e-5
@@ -46,7 +46,7 @@ class UniformTime:
 
 
 @dataclasses.dataclass(frozen=True)
-class LowDiscrepancyTime:
+class LowDiscrepancy:
     """u_i = mod(u_0 + i / n, 1) on [t_min, 1]: each uniform, together evenly spread (Kingma et al. 2021, App. I.1)."""
 
     t_min: float = 1e-5
@@ -88,13 +88,13 @@ class LogNormalSigma:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogSNRTime:
+class LogSNR:
     """log SNR ~ U[log SNR(1), log SNR(t_min)]: importance sampling of the likelihood weighting (Song et al. 2021b).
 
         1/2 ∫ g^2 |s - grad log q|^2 dt over [t_min, 1] = total_mass / 2 E|sigma s + noise|^2
 
-    So with the plain `VarianceWeighting` this trains for likelihood, with the weight's variance gone; `total_mass` is
-    the integral of g^2 / sigma^2. For VE it is `UniformTime`. Closed-form inverses for VP, sub-VP and VE.
+    So with the plain `weightings.Variance` this trains for likelihood, with the weight's variance gone; `total_mass` is
+    the integral of g^2 / sigma^2. For VE it is `Uniform`. Closed-form inverses for VP, sub-VP and VE.
 
     Raises:
         ValueError: if t_min lies outside (0, 1).
@@ -117,15 +117,15 @@ class LogSNRTime:
 
 
 @dataclasses.dataclass(frozen=True)
-class TimeMixture:
+class Mixture:
     """Each time from `first` with probability `share`, else from `second`.
 
     Raises:
         ValueError: if share lies outside [0, 1].
     """
 
-    first: UniformTime | LowDiscrepancyTime | LogSNRTime = LowDiscrepancyTime()
-    second: UniformTime | LowDiscrepancyTime | LogSNRTime = LogSNRTime()
+    first: Uniform | LowDiscrepancy | LogSNR = LowDiscrepancy()
+    second: Uniform | LowDiscrepancy | LogSNR = LogSNR()
     share: float = 0.5
     """The probability of `first`."""
 
@@ -144,8 +144,8 @@ class TimeMixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class LevelTimes:
-    """One of N noise levels, each as likely: with `VarianceWeighting` the L_simple of DDPM, or SMLD's objective.
+class Levels:
+    """One of N noise levels, each as likely: with `weightings.Variance` the L_simple of DDPM, or SMLD's objective.
 
     The levels are `sde.level_times(N)`: (i + 1) / N, or i / (N - 1) for VE.
 
@@ -165,5 +165,5 @@ class LevelTimes:
         return jnp.asarray(sde.level_times(self.num_steps))[i]
 
 
-AnyTimes = LowDiscrepancyTime | UniformTime | LogSNRTime | TimeMixture | LogNormalSigma | LevelTimes
+AnyTimes = LowDiscrepancy | Uniform | LogSNR | Mixture | LogNormalSigma | Levels
 """The time distributions that settings choose from."""

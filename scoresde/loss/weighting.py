@@ -23,7 +23,7 @@ class Weighting(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class VarianceWeighting:
+class Variance:
     """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; Ho et al. 2020, L_simple)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
@@ -31,7 +31,7 @@ class VarianceWeighting:
 
 
 @dataclasses.dataclass(frozen=True)
-class LikelihoodWeighting:
+class Likelihood:
     """lambda = g^2: half its time integral bounds the negative log-likelihood (Song et al. 2021b, arXiv:2101.09258)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
@@ -39,7 +39,7 @@ class LikelihoodWeighting:
 
 
 @dataclasses.dataclass(frozen=True)
-class EDMWeighting:
+class EDM:
     """Unit weight on EDM's network output F (Karras et al. 2022): factor 1 + sigma^2 / (alpha sigma_data)^2.
 
     Raises:

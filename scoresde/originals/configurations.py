@@ -6,11 +6,10 @@ import dataclasses
 
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.nets.ncsnpp import NCSNppConfig
+from scoresde.sampling import correctors, predictors
 from scoresde.sampling.choices import AnySampler
-from scoresde.sampling.correctors import LangevinCorrector, NoiseLevel
 from scoresde.sampling.euler_maruyama import EulerMaruyama
 from scoresde.sampling.predictor_corrector import PredictorCorrector
-from scoresde.sampling.predictors import ReverseDiffusionPredictor
 from scoresde.score.labels import Scaled, Sigma
 from scoresde.score.parameterization import Noise, Score
 from scoresde.sde.ve import VE
@@ -50,8 +49,8 @@ def _ve(
     side: int = 32,
 ):
     """Data in [0, 1], the network sees sigma and gives the score."""
-    corrector = LangevinCorrector(1, NoiseLevel(snr=snr))
-    sampler = PredictorCorrector(ReverseDiffusionPredictor(), corrector, num_steps, t_min=1e-5)
+    corrector = correctors.Langevin(1, correctors.NoiseLevelStep(snr=snr))
+    sampler = PredictorCorrector(predictors.ReverseDiffusion(), corrector, num_steps, t_min=1e-5)
     net = dataclasses.replace(net, centered=False)
     return Original(VE(0.01, sigma_max), net, Score(label=Sigma()), sampler, side)
 

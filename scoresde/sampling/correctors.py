@@ -19,7 +19,7 @@ from scoresde.types import Cond, Key, Scalar, ScoreFn, Time, call_score, sum_dat
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseLevel:
+class NoiseLevelStep:
     """eps = 2 a snr^2 (sigma(t)^2 + alpha(t)^2 data_std^2): a function of t alone, so examples stay independent.
 
     On N(0, v I), v the bracket, the drift's expected norm is snr times the noise's, and the stationary variance is
@@ -44,7 +44,7 @@ class NoiseLevel:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchNorms:
+class BatchMeanStep:
     """eps = 2 a (snr mean|z| / mean|score|)^2, means over the batch: the rule of Song et al. 2021 (App. G, and code).
 
     For parity: examples depend on their neighbours in a chunk through it. Dividing by an example's own |score| would
@@ -77,7 +77,7 @@ def _mean_norm(value: Float[Array, " batch *data"]) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class LangevinCorrector:
+class Langevin:
     """num_steps Langevin steps at a fixed t (Song et al. 2021, arXiv:2011.13456, Alg. 4 and 5), under any SDE.
 
         x ← x + eps score(x, t) + sqrt(2 eps) z,   eps by `rule`, with a = (alpha_t / alpha_s)^2 over the step s → t
@@ -90,13 +90,15 @@ class LangevinCorrector:
 
     num_steps: int = 1
     """Langevin steps, an evaluation each."""
-    rule: NoiseLevel | BatchNorms = NoiseLevel()
+    rule: NoiseLevelStep | BatchMeanStep = NoiseLevelStep()
     """How long a step is."""
 
     def __post_init__(self):
         check_count("num_steps", self.num_steps)
         if not callable(self.rule) or isinstance(self.rule, type):
-            raise TypeError(f"rule is {self.rule!r}: wanted one such as sd.NoiseLevel(snr=0.16).")
+            raise TypeError(
+                f"rule is {self.rule!r}: wanted one such as sd.correctors.NoiseLevelStep(snr=0.16)."
+            )
 
     @property
     def evaluations(self) -> int:
@@ -128,7 +130,7 @@ class LangevinCorrector:
 
 
 @dataclasses.dataclass(frozen=True)
-class NoCorrector:
+class Identity:
     """Leaves x as it is."""
 
     evaluations = 0

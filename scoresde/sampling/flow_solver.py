@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,36 +13,10 @@ from jax import Array
 from jaxtyping import Bool, Int, PyTree
 
 from scoresde.checks import check_count, check_setting, is_concrete
-from scoresde.sde.base import SDE, derivative
+from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.sde.base import SDE
 
 MAX_STEPS = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class InTime:
-    """Integrate in t itself."""
-
-    def at(self, sde: SDE, t: Array) -> Array:
-        """The variable at time t."""
-        return t
-
-    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
-        """t and dt/du at the variable u."""
-        return u, jnp.ones_like(u)
-
-
-@dataclasses.dataclass(frozen=True)
-class InLogSNR:
-    """Integrate in -log SNR, in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
-
-    def at(self, sde: SDE, t: Array) -> Array:
-        """The variable at time t."""
-        return -sde.log_snr(t)
-
-    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
-        """t and dt/du at the variable u."""
-        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends to rounding
-        return t, -1.0 / derivative(sde.log_snr, t)
 
 
 class Solution(NamedTuple):
@@ -103,13 +76,15 @@ def check_variable(variable: Any, sde: SDE, t_min: float) -> None:
         ValueError: if log SNR is infinite there.
     """
     if not isinstance(variable, (InTime, InLogSNR)):
-        raise TypeError(f"variable is {variable!r}: wanted sd.InTime() or sd.InLogSNR().")
+        raise TypeError(
+            f"variable is {variable!r}: wanted sd.variables.InTime() or sd.variables.InLogSNR()."
+        )
     if is_concrete(*jax.tree.leaves(sde)):
         with jax.ensure_compile_time_eval():
             finite = bool(jnp.isfinite(variable.at(sde, jnp.asarray(t_min))))
         if not finite:
             raise ValueError(
-                f"t_min = {t_min} has infinite log SNR under {sde}: write t_min=1e-5, or variable=sd.InTime()."
+                f"t_min = {t_min} has infinite log SNR under {sde}: write t_min=1e-5, or variable=sd.variables.InTime()."
             )
 
 

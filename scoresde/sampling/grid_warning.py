@@ -38,7 +38,7 @@ def warn_of_grid(
         frame, level = frame.f_back, level + 1
     warnings.warn(
         f"order {order} with eta > 0 on the steps of {settings.grid}: on data N(0, 1/4) their variance is {own:+.0%} "
-        f"off, and {even:+.0%} on as many equal steps of log SNR. Write grid=sd.UniformLogSNR().",
+        f"off, and {even:+.0%} on as many equal steps of log SNR. Write grid=sd.grids.UniformLogSNR().",
         stacklevel=level,
     )
 

@@ -9,15 +9,10 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde.keys import fold_in_examples, normal_like
+from scoresde.sampling import correctors, predictors
 from scoresde.sampling.base import Sample
-from scoresde.sampling.correctors import LangevinCorrector, NoCorrector
 from scoresde.sampling.grid_sampler import GridSettings, integrate
-from scoresde.sampling.predictors import (
-    AnyPredictor,
-    NoPredictor,
-    Predictor,
-    ReverseDiffusionPredictor,
-)
+from scoresde.sampling.predictors import AnyPredictor, Predictor
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn, call_score
 
@@ -35,9 +30,9 @@ class PredictorCorrector(GridSettings):
         TypeError: if predictor or corrector is none.
     """
 
-    predictor: AnyPredictor = ReverseDiffusionPredictor()
+    predictor: AnyPredictor = predictors.ReverseDiffusion()
     """The solver's step."""
-    corrector: LangevinCorrector | NoCorrector = LangevinCorrector()
+    corrector: correctors.Langevin | correctors.Identity = correctors.Langevin()
     """What pulls x back to p_t."""
     num_steps: int = 1000
     """Steps from start to t_min."""
@@ -48,13 +43,15 @@ class PredictorCorrector(GridSettings):
         super().__post_init__()
         if isinstance(self.predictor, type) or not isinstance(self.predictor, Predictor):
             raise TypeError(
-                f"predictor is {self.predictor!r}: wanted one such as sd.ReverseDiffusionPredictor()."
+                f"predictor is {self.predictor!r}: wanted one such as sd.predictors.ReverseDiffusion()."
             )
         if isinstance(self.corrector, type) or not hasattr(self.corrector, "evaluations"):
             raise TypeError(
-                f"corrector is {self.corrector!r}: wanted one such as sd.LangevinCorrector()."
+                f"corrector is {self.corrector!r}: wanted one such as sd.correctors.Langevin()."
             )
-        if isinstance(self.predictor, NoPredictor) and isinstance(self.corrector, NoCorrector):
+        if isinstance(self.predictor, predictors.Identity) and isinstance(
+            self.corrector, correctors.Identity
+        ):
             raise ValueError(
                 "neither predictor nor corrector: nothing would move x. Give one of them."
             )
@@ -89,7 +86,7 @@ class PredictorCorrector(GridSettings):
                 x = self.corrector(key_correct, sde, score, x, t_next, cond, signal)
             return x
 
-        predicts = not isinstance(self.predictor, NoPredictor)
+        predicts = not isinstance(self.predictor, predictors.Identity)
         first = (
             self.corrector_first and predicts
         )  # without a predictor, only t_{i+1} leads to t_min

@@ -22,7 +22,7 @@ class Predictor(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyamaPredictor:
+class EulerMaruyama:
     """x + [f x - g^2 score] dt + g sqrt(-dt) z."""
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
@@ -30,7 +30,7 @@ class EulerMaruyamaPredictor:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReverseDiffusionPredictor:
+class ReverseDiffusion:
     """x - f_i + G_i^2 score + G_i z (Song et al. 2021, arXiv:2011.13456, App. E).
 
     The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s - 1) x and G_i
@@ -43,7 +43,7 @@ class ReverseDiffusionPredictor:
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbabilityFlowPredictor:
+class ProbabilityFlow:
     """x - f_i + 1/2 G_i^2 score: the reverse diffusion step of the probability flow (Song et al. 2021, App. D.3)."""
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
@@ -52,13 +52,11 @@ class ProbabilityFlowPredictor:
 
 
 @dataclasses.dataclass(frozen=True)
-class NoPredictor:
+class Identity:
     """Leaves x as it is: the corrector alone, at each t_{i+1}, follows p_t down (annealed Langevin dynamics)."""
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
         return None, None, None
 
 
-AnyPredictor = (
-    ReverseDiffusionPredictor | EulerMaruyamaPredictor | ProbabilityFlowPredictor | NoPredictor
-)
+AnyPredictor = ReverseDiffusion | EulerMaruyama | ProbabilityFlow | Identity

@@ -51,7 +51,7 @@ class _Plain:
     def __post_init__(self):
         if not callable(self.label) or isinstance(self.label, type):
             raise TypeError(
-                f"label is {self.label!r}: wanted one such as sd.Index(num_steps=1000), or (sde, t) → label."
+                f"label is {self.label!r}: wanted one such as sd.labels.Index(num_steps=1000), or (sde, t) → label."
             )
 
     def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:

@@ -8,8 +8,9 @@ import warnings
 import optax
 
 from scoresde.checks import check_count, check_setting
-from scoresde.loss.times import AnyTimes, LogSNRTime, LowDiscrepancyTime
-from scoresde.loss.weighting import EDMWeighting, LikelihoodWeighting, VarianceWeighting
+from scoresde.loss import times as time_distributions
+from scoresde.loss import weighting as weightings
+from scoresde.loss.times import AnyTimes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Training:
     """Adam's, added to the root of its second moment."""
     ema: float = 0.999
     """Decay of the parameters' moving average, after its warm-up."""
-    weighting: VarianceWeighting | LikelihoodWeighting | EDMWeighting = VarianceWeighting()
+    weighting: weightings.Variance | weightings.Likelihood | weightings.EDM = weightings.Variance()
     """Weight of the loss over time."""
-    times: AnyTimes = LowDiscrepancyTime()
+    times: AnyTimes = time_distributions.LowDiscrepancy()
     """Where training times are drawn."""
     log_every: int = 25
     """Steps between rows of metrics."""
@@ -73,15 +74,17 @@ class Training:
             check_setting(name, getattr(self, name), 0.0, inclusive=False)
         if not callable(self.weighting) or isinstance(self.weighting, type):
             raise ValueError(
-                f"weighting is {self.weighting!r}: wanted one such as sd.VarianceWeighting()."
+                f"weighting is {self.weighting!r}: wanted one such as sd.weightings.Variance()."
             )
         if not hasattr(self.times, "sample") or isinstance(self.times, type):
             raise ValueError(
-                f"times is {self.times!r}: wanted a distribution such as sd.LowDiscrepancyTime()."
+                f"times is {self.times!r}: wanted a distribution such as sd.times.LowDiscrepancy()."
             )
-        if isinstance(self.weighting, LikelihoodWeighting) and isinstance(self.times, LogSNRTime):
+        if isinstance(self.weighting, weightings.Likelihood) and isinstance(
+            self.times, time_distributions.LogSNR
+        ):
             warnings.warn(
-                "times=LogSNRTime() draws times by the likelihood weighting: weighting=LikelihoodWeighting() counts it "
+                "times=time_distributions.LogSNR() draws times by the likelihood weighting: weighting=weightings.Likelihood() counts it "
                 "twice. Leave one of them as it is.",
                 stacklevel=3,
             )

@@ -110,7 +110,7 @@ def untrained(path, settings, shape, prepare=None):
     """A run's folder with one checkpoint of fresh weights."""
     model = settings.build(jax.random.key(0), shape)
     _, params, constants = Skeleton.split(model)
-    with sd.Checkpoints(path / "checkpoints") as checkpoints:
+    with sd.runs.Checkpoints(path / "checkpoints") as checkpoints:
         state = init_state(params, constants, sd.Training().optimizer())
         checkpoints.save(1, state, describe(model, shape, prepare) | {"examples": 5})
     return path
@@ -189,13 +189,13 @@ def test_a_sampler_is_chosen_anywhere_among_the_flags(trained, tmp_path, call):
         out,
         "--sampler.t-min",
         "1e-2",
-        "sampler.corrector:no-corrector",
+        "sampler.corrector:identity",
     )
     assert code == 0
     assert "sampler          PredictorCorrector(" in said
-    assert "predictor=ReverseDiffusionPredictor(), corrector=NoCorrector()" in said
+    assert "predictor=predictors.ReverseDiffusion(), corrector=correctors.Identity()" in said
     model = sd.load(trained)
-    sampler = sd.PredictorCorrector(corrector=sd.NoCorrector(), num_steps=9, t_min=1e-2)
+    sampler = sd.PredictorCorrector(corrector=sd.correctors.Identity(), num_steps=9, t_min=1e-2)
     with np.load(out) as stored:
         expected = sd.sample(jax.random.key(3), sampler, model.sde, model, (6, 2))
         np.testing.assert_allclose(stored["x"], expected.x, rtol=1e-5, atol=1e-6)
@@ -213,7 +213,7 @@ def test_the_run_s_own_sampler_takes_flags(trained, monkeypatch, json_of):
             ["--sampler.num-steps", "30"],
             ["sampler.grid:uniform-log-snr"],
             ["sampler:predictor-corrector"],
-            ["sampler:predictor-corrector", "sampler.predictor:no-predictor"],
+            ["sampler:predictor-corrector", "sampler.predictor:identity"],
             ["--seed", "4"],
             ["--no-ema"],
         )
@@ -672,7 +672,7 @@ def test_an_unreadable_sampler_is_said_unless_one_is_chosen(copy, call, monkeypa
 
 def test_an_own_model_and_an_own_prepare_need_python(tmp_path, trained, monkeypatch, call, json_of):
     own = {"sde": "Mine()", "net": "MyNet", "parameterization": "EDM()"}
-    with sd.Checkpoints(tmp_path / "own" / "checkpoints") as checkpoints:
+    with sd.runs.Checkpoints(tmp_path / "own" / "checkpoints") as checkpoints:
         checkpoints.save(
             3, {"ema": {"w": jnp.zeros((2, 3))}}, {"model": None, "own": own, "shape": [2]}
         )

@@ -402,7 +402,7 @@ def test_a_level_that_the_sde_lacks_is_refused():
 def test_level_times_are_drawn_evenly():
     """Every level as often as any other, within 5 standard errors; nothing in between."""
     for sde, levels in ((sd.VP(), np.arange(1, 11) / 10), (sd.VE(), np.arange(10) / 9)):
-        t = np.asarray(sd.LevelTimes(10).sample(KEY, sde, 20_000))
+        t = np.asarray(sd.times.Levels(10).sample(KEY, sde, 20_000))
         values, counts = np.unique(t, return_counts=True)
         np.testing.assert_allclose(values, levels, atol=1e-6)
         assert np.all(np.abs(counts - 2000) < 5 * np.sqrt(2000 * 0.9))
@@ -412,17 +412,17 @@ def test_level_times_are_drawn_evenly():
 def test_labels_say_which_level_it_is(sde):
     """0 … N - 1 on the levels, in between elsewhere; sigma and its logarithm; t scaled."""
     t = jnp.asarray(sde.level_times(50))
-    np.testing.assert_allclose(sd.Index(50)(sde, t), np.arange(50), atol=1e-4)
-    half = sd.Index(50)(sde, 0.5 * (t[3:4] + t[4:5]))
+    np.testing.assert_allclose(sd.labels.Index(50)(sde, t), np.arange(50), atol=1e-4)
+    half = sd.labels.Index(50)(sde, 0.5 * (t[3:4] + t[4:5]))
     np.testing.assert_allclose(half, 3.5, atol=1e-4)
-    np.testing.assert_allclose(sd.Sigma()(sde, t), sde.sigma(t), rtol=1e-6)
+    np.testing.assert_allclose(sd.labels.Sigma()(sde, t), sde.sigma(t), rtol=1e-6)
     np.testing.assert_allclose(
-        sd.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4
+        sd.labels.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4
     )
-    np.testing.assert_allclose(sd.Scaled(999.0)(sde, t), 999 * t, rtol=1e-6)
+    np.testing.assert_allclose(sd.labels.Scaled(999.0)(sde, t), 999 * t, rtol=1e-6)
     seen = []
     net = lambda x, label: (seen.append(label), x)[1]  # noqa: E731
-    sd.ScoreModel(sde, net, sd.Velocity(label=sd.Index(50)))(jnp.ones((2, 3)), t[4:6])
+    sd.ScoreModel(sde, net, sd.Velocity(label=sd.labels.Index(50)))(jnp.ones((2, 3)), t[4:6])
     np.testing.assert_allclose(seen[0], [4, 5], atol=1e-4)
 
 
@@ -482,10 +482,10 @@ def ancestral_steps(chain, variance):
 
 
 def reverse_diffusion_steps(chain, sde):
-    """Those of `ReverseDiffusionPredictor` from level i to i - 1, i > 0, under the SDE of these levels."""
+    """Those of `predictors.ReverseDiffusion` from level i to i - 1, i > 0, under the SDE of these levels."""
     t = jnp.asarray(sde.level_times(chain.num_steps))
     keep, pull, spread = (
-        np.asarray(a) for a in sd.ReverseDiffusionPredictor().coefficients(sde, t[1:], t[:-1])
+        np.asarray(a) for a in sd.predictors.ReverseDiffusion().coefficients(sde, t[1:], t[:-1])
     )
     score = -gaussian_noise(chain)[1:] / np.sqrt(chain.marginal_variances)[1:, None, None]
     return keep[:, None, None] * np.eye(2) + pull[:, None, None] * score, spread**2

@@ -40,9 +40,9 @@ def draws(divergence, matrix, n=4000):
     "divergence",
     [
         sd.Hutchinson(3),
-        sd.Hutchinson(3, sd.Gaussian()),
-        sd.HutchPlusPlus(1, 3),
-        sd.HutchPlusPlus(3, 2),
+        sd.Hutchinson(3, sd.divergences.Gaussian()),
+        sd.divergences.HutchPlusPlus(1, 3),
+        sd.divergences.HutchPlusPlus(3, 2),
     ],
     ids=repr,
 )
@@ -58,10 +58,10 @@ def test_estimates_are_unbiased_and_know_their_error(divergence, kind, x64):
 def test_what_the_basis_captures_is_exact(x64):
     """Rank 3 holds a Jacobian of rank 2 whole: no error is left, where Hutchinson's is large; so does a full basis."""
     low = matrix_of("of rank 2")
-    value, _ = draws(sd.HutchPlusPlus(3, 1), low, n=50)
+    value, _ = draws(sd.divergences.HutchPlusPlus(3, 1), low, n=50)
     np.testing.assert_allclose(value, jnp.trace(low), rtol=1e-9)
     assert draws(sd.Hutchinson(4), low, n=50).__next__().std() > 1.0
-    value, _ = draws(sd.HutchPlusPlus(D, 1), matrix_of("general"), n=20)
+    value, _ = draws(sd.divergences.HutchPlusPlus(D, 1), matrix_of("general"), n=20)
     np.testing.assert_allclose(value, jnp.trace(matrix_of("general")), rtol=1e-9)
 
 
@@ -77,8 +77,8 @@ def test_signs_beat_normals_and_have_their_closed_form_variance(x64):
     a = np.asarray(matrix_of("general"))
     s = 0.5 * (a + a.T)
     for distribution, want in (
-        (sd.Gaussian(), 2 * np.sum(s**2)),
-        (sd.Rademacher(), 2 * (np.sum(s**2) - np.sum(np.diag(s) ** 2))),
+        (sd.divergences.Gaussian(), 2 * np.sum(s**2)),
+        (sd.divergences.Rademacher(), 2 * (np.sum(s**2) - np.sum(np.diag(s) ** 2))),
     ):
         value, _ = draws(sd.Hutchinson(1, distribution), jnp.asarray(a))
         assert value.var(ddof=1) == pytest.approx(want, rel=0.1)
@@ -86,10 +86,10 @@ def test_signs_beat_normals_and_have_their_closed_form_variance(x64):
 
 def test_bad_settings_are_refused(unchecked):
     for call in (
-        lambda: sd.HutchPlusPlus(0),
-        lambda: sd.HutchPlusPlus(1, 0),
+        lambda: sd.divergences.HutchPlusPlus(0),
+        lambda: sd.divergences.HutchPlusPlus(1, 0),
         lambda: sd.ExactDivergence(0),
-        lambda: sd.HutchPlusPlus(D + 1).probes(KEY, jnp.ones(D)),
+        lambda: sd.divergences.HutchPlusPlus(D + 1).probes(KEY, jnp.ones(D)),
     ):
         with pytest.raises(ValueError, match=r"rank|num_probes|block_size"):
             call()

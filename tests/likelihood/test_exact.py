@@ -37,12 +37,12 @@ def end_marginal(mixture, sde):
 @pytest.mark.parametrize(
     ("sde", "variable", "dim"),
     [
-        (sd.VP(), sd.InTime(), 2),
-        (sd.VP(), sd.InLogSNR(), 16),
-        (sd.SubVP(), sd.InLogSNR(), 2),
-        (sd.SubVP(), sd.InLogSNR(), 16),
-        (sd.VE(), sd.InLogSNR(), 2),
-        (sd.VE(), sd.InLogSNR(), 16),
+        (sd.VP(), sd.variables.InTime(), 2),
+        (sd.VP(), sd.variables.InLogSNR(), 16),
+        (sd.SubVP(), sd.variables.InLogSNR(), 2),
+        (sd.SubVP(), sd.variables.InLogSNR(), 16),
+        (sd.VE(), sd.variables.InLogSNR(), 2),
+        (sd.VE(), sd.variables.InLogSNR(), 16),
     ],
     ids=[
         "vp-t-2",
@@ -130,8 +130,8 @@ def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim,
     ("sde", "divergence", "dof"),
     [
         (sd.VP(), sd.Hutchinson(16), 15),
-        (sd.VE(), sd.Hutchinson(16, sd.Gaussian()), 15),
-        (sd.SubVP(), sd.HutchPlusPlus(4, 8), 7),
+        (sd.VE(), sd.Hutchinson(16, sd.divergences.Gaussian()), 15),
+        (sd.SubVP(), sd.divergences.HutchPlusPlus(4, 8), 7),
     ],
     ids=["vp-Rademacher", "ve-Gaussian", "subvp-Hutch++"],
 )

@@ -23,11 +23,11 @@ def exact_loss(sde, t, v):
 @pytest.mark.parametrize(
     ("weighting", "factor"),
     [
-        (sd.VarianceWeighting(), lambda sde, t: 1.0),
-        (sd.LikelihoodWeighting(), lambda sde, t: sde.diffusion(t) ** 2 / sde.variance(t)),
+        (sd.weightings.Variance(), lambda sde, t: 1.0),
+        (sd.weightings.Likelihood(), lambda sde, t: sde.diffusion(t) ** 2 / sde.variance(t)),
         # Karras et al. 2022: (n^2 + sigma_d^2) / (n sigma_d)^2 on the denoiser's error, n = sigma/alpha.
         (
-            sd.EDMWeighting(0.6),
+            sd.weightings.EDM(0.6),
             lambda sde, t: (lambda n: (n**2 + 0.36) / 0.36)(sde.sigma(t) / sde.alpha(t)),
         ),
     ],
@@ -65,7 +65,7 @@ def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):
     with jax.enable_x64(True):
         t_min = 1e-3
         plain = lambda t: float(exact_loss(sde, t, V))  # noqa: E731
-        weight = lambda t: float(sd.LikelihoodWeighting()(sde, jnp.asarray([t]))[0])  # noqa: E731
+        weight = lambda t: float(sd.weightings.Likelihood()(sde, jnp.asarray([t]))[0])  # noqa: E731
         in_time = integrate.quad(lambda t: weight(t) * plain(t), t_min, 1.0, limit=200)[0]
         ends = [-float(sde.log_snr(t)) for t in (t_min, 1.0)]
         in_log_snr = integrate.quad(
@@ -92,7 +92,7 @@ def test_conditions_reach_the_score():
 # --- Times ---
 
 
-@pytest.mark.parametrize("times", [sd.UniformTime(1e-3), sd.LowDiscrepancyTime(1e-3)], ids=repr)
+@pytest.mark.parametrize("times", [sd.times.Uniform(1e-3), sd.times.LowDiscrepancy(1e-3)], ids=repr)
 def test_uniform_times_are_uniform(times):
     draws = np.concatenate([times.sample(jax.random.key(i), sd.VP(), 64) for i in range(100)])
     assert draws.min() >= 1e-3
@@ -101,7 +101,7 @@ def test_uniform_times_are_uniform(times):
 
 
 def test_low_discrepancy_puts_one_time_in_each_nth():
-    t = np.asarray(sd.LowDiscrepancyTime(1e-5).sample(KEY, sd.VP(), 50))
+    t = np.asarray(sd.times.LowDiscrepancy(1e-5).sample(KEY, sd.VP(), 50))
     np.testing.assert_array_equal(
         np.sort(((t - 1e-5) / (1 - 1e-5) * 50 - 1e-4).astype(int)), np.arange(50)
     )
@@ -112,20 +112,20 @@ def test_low_discrepancy_lowers_the_variance_of_the_mean_loss():
     x0 = np.sqrt(V) * jax.random.normal(KEY, (64, D))
     score = gaussian_score(sde, 0.0, V)
     spread = []
-    for times in (sd.UniformTime(), sd.LowDiscrepancyTime()):
+    for times in (sd.times.Uniform(), sd.times.LowDiscrepancy()):
         mean = jax.jit(lambda k, times=times: exact_loss(sde, times.sample(k, sde, 64), V).mean())
         spread.append(np.std([mean(jax.random.key(i)) for i in range(100)]))
     assert spread[1] < 0.2 * spread[0]
     assert bool(
         jnp.isfinite(
-            sd.dsm_loss(KEY, sde, score, x0, sd.LowDiscrepancyTime().sample(KEY, sde, 64)).mean()
+            sd.dsm_loss(KEY, sde, score, x0, sd.times.LowDiscrepancy().sample(KEY, sde, 64)).mean()
         )
     )
 
 
 def test_log_normal_times_have_log_normal_noise_levels(any_sde):
     """log(sigma / alpha) against SciPy's truncated normal between what the SDE spans."""
-    times = sd.LogNormalSigma(mean=-1.2, std=1.2, t_min=1e-3)
+    times = sd.times.LogNormalSigma(mean=-1.2, std=1.2, t_min=1e-3)
     t = times.sample(KEY, any_sde, 5000)
     level = np.asarray(jnp.log(any_sde.sigma(t) / any_sde.alpha(t)), np.float64)
     low, high = (
@@ -148,8 +148,8 @@ def loss(x0, t, score=lambda x, t: x, **options):
         (lambda: loss(jnp.ones((4, 2)), jnp.zeros(4)), "t holds 0"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), cond=jnp.ones(3)), "cond"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), lambda x, t: x[0]), "score returned"),
-        (lambda: sd.UniformTime(t_min=0.0), "t_min"),
-        (lambda: sd.LogNormalSigma(std=0.0), "std"),
+        (lambda: sd.times.Uniform(t_min=0.0), "t_min"),
+        (lambda: sd.times.LogNormalSigma(std=0.0), "std"),
     ],
 )
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
@@ -160,8 +160,8 @@ def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
 def test_the_likelihood_weighting_is_not_counted_twice():
     """By the times and the weighting: 1e4 times the loss for VP, all of it next to t_min."""
     with pytest.warns(UserWarning, match="counts it twice"):
-        sd.Training(times=sd.LogSNRTime(), weighting=sd.LikelihoodWeighting())
+        sd.Training(times=sd.times.LogSNR(), weighting=sd.weightings.Likelihood())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sd.Training(times=sd.LogSNRTime())
-        sd.Training(weighting=sd.LikelihoodWeighting())
+        sd.Training(times=sd.times.LogSNR())
+        sd.Training(weighting=sd.weightings.Likelihood())

@@ -63,7 +63,7 @@ def test_a_network_under_its_sde_is_its_score():
     """NCSN++ sees sigma and its output is the score; DDPM++ sees 999 t and gives the noise; each t by itself."""
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.asarray([0.2, 0.7])
     net = perturbed(TINY.build(SHAPE, rngs=nnx.Rngs(0)))
-    model = sd.ScoreModel(sd.VE(), net, sd.Score(label=sd.Sigma()))
+    model = sd.ScoreModel(sd.VE(), net, sd.Score(label=sd.labels.Sigma()))
     call = jax.jit(lambda net, x, t: net(x, t))
     sigma = 0.01 * (50.0 / 0.01) ** t
     score = jax.jit(lambda model, x, t: model(x, t))(model, x, t)
@@ -83,7 +83,7 @@ def test_a_network_under_its_sde_is_its_score():
         TINY, fir=False, input_path="none", embedding="positional", scale_by_sigma=False
     )
     net = perturbed(plus.build(SHAPE, rngs=nnx.Rngs(0)))
-    model = sd.ScoreModel(sd.VP(), net, sd.Noise(label=sd.Scaled(999.0)))
+    model = sd.ScoreModel(sd.VP(), net, sd.Noise(label=sd.labels.Scaled(999.0)))
     expected = -call(net, x, 999.0 * t) / sd.VP().sigma(t)[:, None, None, None]
     np.testing.assert_allclose(
         jax.jit(lambda m, x, t: m(x, t))(model, x, t), expected, rtol=1e-4, atol=1e-4
@@ -121,7 +121,7 @@ def test_filters_are_convolutions_with_1_3_3_1(size, x64):
 def gradients(config):
     """Gradient of a sum over the output in training mode with one dropout key, and the jaxpr of it."""
     model = sd.ScoreModel(
-        sd.VE(), perturbed(config.build(SHAPE, rngs=nnx.Rngs(0))), sd.Score(label=sd.Sigma())
+        sd.VE(), perturbed(config.build(SHAPE, rngs=nnx.Rngs(0))), sd.Score(label=sd.labels.Sigma())
     )
     skeleton, own, constants = Skeleton.split(model)
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.asarray([0.2, 3.0])
@@ -207,7 +207,7 @@ def test_weights_start_uniform_by_the_mean_of_the_fans(shape):
 
 
 def test_settings_go_through_files_and_the_command_line():
-    settings = ModelSettings(sd.VE(), TINY, sd.Score(label=sd.Sigma()))
+    settings = ModelSettings(sd.VE(), TINY, sd.Score(label=sd.labels.Sigma()))
     assert from_dict(to_dict(settings), ModelSettings) == settings
 
     @dataclasses.dataclass(frozen=True)

@@ -275,8 +275,12 @@ SHAPE = (8, 8, 3)
 
 def original(net):
     if net.embedding == "fourier":
-        return Original(sd.VE(), net, sd.Score(label=sd.Sigma()), sd.EulerMaruyama(2), side=8)
-    return Original(sd.VP(), net, sd.Noise(label=sd.Scaled(999.0)), sd.EulerMaruyama(2), side=8)
+        return Original(
+            sd.VE(), net, sd.Score(label=sd.labels.Sigma()), sd.EulerMaruyama(2), side=8
+        )
+    return Original(
+        sd.VP(), net, sd.Noise(label=sd.labels.Scaled(999.0)), sd.EulerMaruyama(2), side=8
+    )
 
 
 def linen(net):
@@ -395,7 +399,7 @@ def test_the_run_opens_from_the_command_line(tmp_path, monkeypatch, capsys):
     flags = ("--data", tmp_path / "images.npy", "--tolerance", "0.5", "--t-min", "0.5")
     likelihood = call("likelihood", run, *flags)
     assert likelihood["failed"] == 0 and likelihood["dequantization"]["low"] == 0.0
-    with sd.Checkpoints(run / "checkpoints") as checkpoints:
+    with sd.runs.Checkpoints(run / "checkpoints") as checkpoints:
         found = checkpoints.restore_subtree({}).about
     assert found["imported"]["file"] == "checkpoint_1"
 
@@ -406,10 +410,12 @@ def restored(run, net):
 
     from scoresde.train.state import Skeleton, init_state
 
-    model = sd.ScoreModel(sd.VE(), net.build(SHAPE, rngs=nnx.Rngs(0)), sd.Score(label=sd.Sigma()))
+    model = sd.ScoreModel(
+        sd.VE(), net.build(SHAPE, rngs=nnx.Rngs(0)), sd.Score(label=sd.labels.Sigma())
+    )
     _, params, constants = Skeleton.split(model)
     like = jax.eval_shape(lambda: init_state(params, constants, sd.Training().optimizer()))
-    with sd.Checkpoints(run / "checkpoints") as checkpoints:
+    with sd.runs.Checkpoints(run / "checkpoints") as checkpoints:
         state = checkpoints.restore(like).state
     return state, *state["opt_state"][1]
 

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from scoresde.loss import times as time_distributions
 import scoresde as sd
 from scoresde.cli.exit import UsageError
 from scoresde.cli.flags import parse, run
@@ -53,7 +54,7 @@ nets = st.one_of(
     ),
 )
 labels = st.one_of(
-    st.builds(sd.Scaled, positive), st.builds(sd.Index, st.integers(2, 999)), st.builds(sd.Sigma)
+    st.builds(sd.labels.Scaled, positive), st.builds(sd.labels.Index, st.integers(2, 999)), st.builds(sd.labels.Sigma)
 )
 parameterizations = st.one_of(
     st.builds(sd.EDM, positive),
@@ -61,21 +62,21 @@ parameterizations = st.one_of(
 )
 grids = st.one_of(
     st.sampled_from(
-        [sd.Uniform(), sd.UniformLogSNR(), sd.Quadratic(), sd.GivenTimes((1.0, 0.3, 0.01))]
+        [sd.grids.Uniform(), sd.grids.UniformLogSNR(), sd.grids.Quadratic(), sd.grids.GivenTimes((1.0, 0.3, 0.01))]
     ),
-    st.builds(sd.Karras, positive),
+    st.builds(sd.grids.Karras, positive),
 )
 samplers = st.one_of(
     st.builds(sd.EulerMaruyama, st.integers(1, 999), t_min=st.floats(0, 0.5), grid=grids),
     st.builds(
         sd.ProbabilityFlow,
         rtol=st.floats(1e-9, 1e-2),
-        variable=st.sampled_from([sd.InTime(), sd.InLogSNR()]),
+        variable=st.sampled_from([sd.variables.InTime(), sd.variables.InLogSNR()]),
     ),
     st.builds(
         sd.PredictorCorrector,
         st.sampled_from(
-            [sd.ReverseDiffusionPredictor(), sd.EulerMaruyamaPredictor(), sd.NoPredictor()]
+            [sd.predictors.ReverseDiffusion(), sd.predictors.EulerMaruyama(), sd.predictors.Identity()]
         ),
         num_steps=st.integers(1, 999),
         grid=grids,
@@ -119,16 +120,16 @@ training = st.builds(
     steps=st.integers(1, 10**6),
     learning_rate=st.floats(1e-8, 1.0),
     weighting=st.sampled_from(
-        [sd.VarianceWeighting(), sd.LikelihoodWeighting(), sd.EDMWeighting(0.3)]
+        [sd.weightings.Variance(), sd.weightings.Likelihood(), sd.weightings.EDM(0.3)]
     ),
     times=st.sampled_from(
         [
-            sd.UniformTime(1e-4),
-            sd.LowDiscrepancyTime(),
-            sd.LogNormalSigma(mean=-2.0),
-            sd.LevelTimes(30),
-            sd.TimeMixture(),
-            sd.LogSNRTime(),
+            sd.times.Uniform(1e-4),
+            sd.times.LowDiscrepancy(),
+            sd.times.LogNormalSigma(mean=-2.0),
+            sd.times.Levels(30),
+            sd.times.Mixture(),
+            sd.times.LogSNR(),
         ]
     ),
 )
@@ -178,7 +179,7 @@ def test_the_file_is_plain_yaml(tmp_path):
         ("training: {steps: 1.5}", "1.5 is not a whole number @ config.yaml.training.steps"),
         ("training: {steps: 0}", "at least 1"),
         (
-            "training: {times: {kind: LogNormalSigma, mean: .nan}}",
+            "training: {times: {kind: time_distributions.LogNormalSigma, mean: .nan}}",
             "not a number @ config.yaml.training.times.mean",
         ),
         ("sampler: {kind: EulerMaruyama, denoise: 1}", "1 is not true or false"),
@@ -319,15 +320,15 @@ def test_differences_name_their_places():
         ("parameterization:noise", Experiment(parameterization=sd.Noise())),
         (
             "sampler.grid:uniform-log-snr",
-            Experiment(sampler=sd.EulerMaruyama(grid=sd.UniformLogSNR())),
+            Experiment(sampler=sd.EulerMaruyama(grid=sd.grids.UniformLogSNR())),
         ),
         (
-            "training.times:uniform-time --training.times.t-min 1e-4 --training.steps 5",
-            Experiment(training=sd.Training(steps=5, times=sd.UniformTime(1e-4))),
+            "training.times:uniform --training.times.t-min 1e-4 --training.steps 5",
+            Experiment(training=sd.Training(steps=5, times=sd.times.Uniform(1e-4))),
         ),
         (
-            "sampler.predictor:euler-maruyama-predictor sampler:predictor-corrector --sampler.num-steps 7",
-            Experiment(sampler=sd.PredictorCorrector(sd.EulerMaruyamaPredictor(), num_steps=7)),
+            "sampler.predictor:euler-maruyama sampler:predictor-corrector --sampler.num-steps 7",
+            Experiment(sampler=sd.PredictorCorrector(sd.predictors.EulerMaruyama(), num_steps=7)),
         ),
         (
             "sampler:ancestral --sampler.num-steps 300 --sampler.variance beta",
@@ -339,11 +340,11 @@ def test_differences_name_their_places():
         ),
         (
             "parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
-            Experiment(parameterization=sd.Noise(sd.Index(300))),
+            Experiment(parameterization=sd.Noise(sd.labels.Index(300))),
         ),
         (
             "sampler:dpm-solver-pp --sampler.order 3 sampler.grid:karras --sampler.grid.rho 5",
-            Experiment(sampler=sd.DPMSolverPP(3, grid=sd.Karras(5.0))),
+            Experiment(sampler=sd.DPMSolverPP(3, grid=sd.grids.Karras(5.0))),
         ),
         (
             "sampler:heun --sampler.churn 6 --sampler.num-steps 30",
@@ -352,13 +353,13 @@ def test_differences_name_their_places():
         ("sampler:ddim --sampler.eta 0.5", Experiment(sampler=sd.DDIM(0.5))),
         (
             "sampler:uni-pc sampler.grid:given-times --sampler.grid.times 1 0.5 0.001",
-            Experiment(sampler=sd.UniPC(grid=sd.GivenTimes((1.0, 0.5, 0.001)))),
+            Experiment(sampler=sd.UniPC(grid=sd.grids.GivenTimes((1.0, 0.5, 0.001)))),
         ),
         ("sampler:adaptive-sde --sampler.rtol 0.1", Experiment(sampler=sd.AdaptiveSDE(0.1))),
         ("sampler:restart", Experiment(sampler=sd.Restart())),
         (
-            "training.times:level-times --training.times.num-steps 300",
-            Experiment(training=sd.Training(times=sd.LevelTimes(300))),
+            "training.times:levels --training.times.num-steps 300",
+            Experiment(training=sd.Training(times=sd.times.Levels(300))),
         ),
         ("--name=sde:ve", Experiment(name="sde:ve")),
     ],
@@ -396,7 +397,7 @@ def test_the_order_of_flags_and_choices_does_not_matter():
     ]
     expected = Experiment(
         sd.VE(sigma_max=10.0),
-        sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.InLogSNR()),
+        sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.variables.InLogSNR()),
         name="x",
     )
     for order in list(itertools.permutations(groups))[::37]:
@@ -420,7 +421,7 @@ def test_the_order_of_flags_and_choices_does_not_matter():
         ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, "),
         ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
         (
-            "sampler:predictor-corrector sampler.predictor:no-predictor sampler.corrector:no-corrector",
+            "sampler:predictor-corrector sampler.predictor:identity sampler.corrector:identity",
             "nothing would",
         ),
     ],

@@ -112,7 +112,7 @@ def test_few_and_wrong_settings():
     with pytest.raises(ValueError, match="x1 would be the sample"):
         sd.Ancestral(1, denoise=False)
     with pytest.raises(ValueError, match="write num_steps=2"):
-        sd.Ancestral(1, grid=sd.GivenTimes((1.0, 0.5)))(KEY, sde, score, jnp.ones((3, 2)))
+        sd.Ancestral(1, grid=sd.grids.GivenTimes((1.0, 0.5)))(KEY, sde, score, jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="steps_per_level"):
         sd.AnnealedLangevin(steps_per_level=0)
     with pytest.raises(ValueError, match="step_size"):
@@ -121,7 +121,7 @@ def test_few_and_wrong_settings():
 
 SETTINGS = [
     sd.Ancestral(6),
-    sd.Ancestral(6, denoise=False, t_min=0.01, grid=sd.UniformLogSNR()),
+    sd.Ancestral(6, denoise=False, t_min=0.01, grid=sd.grids.UniformLogSNR()),
     sd.AnnealedLangevin(3, 4, 1e-3),
     sd.AnnealedLangevin(3, 4, 1e-3, denoise=False),
 ]

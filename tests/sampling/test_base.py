@@ -61,7 +61,9 @@ def test_probability_flow_is_the_exact_map_on_gaussian_data(long_sde, x64):
     )
     total = alpha**2 * v + sigma2
     want = alpha[0] * m + (x1 - alpha[1] * m) * jnp.sqrt(total[0] / total[1])
-    variable = sd.InTime() if isinstance(long_sde, (sd.VP, sd.VE)) else sd.InLogSNR()
+    variable = (
+        sd.variables.InTime() if isinstance(long_sde, (sd.VP, sd.VE)) else sd.variables.InLogSNR()
+    )
     sampler = sd.ProbabilityFlow(
         rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable
     )
@@ -94,7 +96,7 @@ SETTINGS = [
     sd.EulerMaruyama(num_steps=7),
     sd.EulerMaruyama(num_steps=7, denoise=False),
     sd.ProbabilityFlow(),
-    sd.ProbabilityFlow(denoise=False, variable=sd.InLogSNR(), rtol=1e-7, atol=1e-7),
+    sd.ProbabilityFlow(denoise=False, variable=sd.variables.InLogSNR(), rtol=1e-7, atol=1e-7),
 ]
 
 
@@ -464,7 +466,7 @@ def test_infinite_log_snr_is_refused(mixture):
     with pytest.raises(ValueError, match="infinite log SNR"):
         sd.sample(
             KEY,
-            sd.ProbabilityFlow(t_min=0.0, variable=sd.InLogSNR()),
+            sd.ProbabilityFlow(t_min=0.0, variable=sd.variables.InLogSNR()),
             sd.VP(),
             mixture.score(sd.VP()),
             (3, 2),

@@ -32,8 +32,8 @@ ORDERS = {
     "UniPC-2": (sd.UniPC(2), 3.0),
     "UniPC-3": (sd.UniPC(3), 4.0),
     "Heun": (sd.Heun(), 2.0),
-    "Heun, uniform log SNR": (sd.Heun(grid=sd.UniformLogSNR()), 2.0),
-    "DPM-Solver++2M, Karras": (sd.DPMSolverPP(2, grid=sd.Karras()), 2.0),
+    "Heun, uniform log SNR": (sd.Heun(grid=sd.grids.UniformLogSNR()), 2.0),
+    "DPM-Solver++2M, Karras": (sd.DPMSolverPP(2, grid=sd.grids.Karras()), 2.0),
 }
 PAIR = sd.GaussianMixture([[-1.0], [0.7]], [0.15, 0.25], [0.4, 0.6])
 STEPS = (100, 200, 400)
@@ -47,7 +47,7 @@ def flows():
         for name, sde in {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE()}.items():
             start = sde.prior_std() * jnp.linspace(-1.5, 1.5, 7)[:, None]
             exact = sd.ProbabilityFlow(
-                rtol=1e-12, atol=1e-12, t_min=0.01, denoise=False, variable=sd.InLogSNR()
+                rtol=1e-12, atol=1e-12, t_min=0.01, denoise=False, variable=sd.variables.InLogSNR()
             )
             found[name] = (
                 sde,
@@ -157,7 +157,7 @@ def test_every_step_is_the_formulas(i, x64):
 
     Each solver under one SDE, each SDE under several solvers.
     """
-    check_steps([*PROCESSES.values()][i % len(PROCESSES)], SOLVERS[i], sd.UniformLogSNR())
+    check_steps([*PROCESSES.values()][i % len(PROCESSES)], SOLVERS[i], sd.grids.UniformLogSNR())
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_every_step_is_the_formulas(i, x64):
 )
 @pytest.mark.filterwarnings("ignore:order")
 def test_every_step_is_the_formulas_on_unequal_steps(solver, x64):
-    check_steps(sd.VP(), solver, sd.Uniform())
+    check_steps(sd.VP(), solver, sd.grids.Uniform())
 
 
 def check_steps(any_sde, solver, grid):
@@ -195,7 +195,7 @@ def test_weak_order_with_noise(order, corrector, weak):
     """The variance after eta = 1 steps tends to the exact one at the method's order, in uniform log SNR."""
     sde, errors = sd.VP(), []
     for steps in (40, 80, 160):
-        times = np.asarray(sd.UniformLogSNR()(sde, steps, T_MIN), np.float64)
+        times = np.asarray(sd.grids.UniformLogSNR()(sde, steps, T_MIN), np.float64)
         law = recursion(sde, times, order, 1.0, corrector)[-1]
         with jax.enable_x64(True):
             end = jnp.asarray([T_MIN, 1.0])
@@ -211,7 +211,7 @@ def test_weak_order_with_noise(order, corrector, weak):
 def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
     """alpha_s D + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z, v = eta^2 (1 - e^{-2h}) sigma_s^2, step by step."""
     score, x = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
-    times = np.asarray(sd.UniformLogSNR()(any_sde, 10, 1e-2))
+    times = np.asarray(sd.grids.UniformLogSNR()(any_sde, 10, 1e-2))
     out = sd.DDIM(eta, 10, t_min=1e-2, save_path=True)(KEY, any_sde, score, x)
     keys = example_keys(KEY, 4)
     for i, (t, s) in enumerate(itertools.pairwise(times)):
@@ -236,7 +236,7 @@ def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
 def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(any_sde, mixture, x64):
     """eta = 1 is `Ancestral` to rounding, on its own grid; eta = 0 with many steps is the probability flow."""
     score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
-    grid = sd.Uniform()
+    grid = sd.grids.Uniform()
     ancestral = sd.Ancestral(21, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)
     ddim = sd.DDIM(1.0, 20, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)
     np.testing.assert_allclose(ddim.x, ancestral.x, atol=1e-9)
@@ -246,10 +246,10 @@ def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(any_s
 def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
     """2M as the paper writes it: D = (1 + 1/2r) D_i - 1/2r D_{i-1}, x = sigma ratio x - alpha (e^{-h} - 1) D."""
     sde, score = sd.VP(), mixture.score(sd.VP())
-    x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.UniformLogSNR()(sd.VP(), 8, 1e-2))
+    x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.grids.UniformLogSNR()(sd.VP(), 8, 1e-2))
     times = times + np.array([0, *np.linspace(0.003, 0.001, 7), 0])  # unequal steps
     settings = sd.DPMSolverPP(
-        2, 8, weights="midpoint", t_min=1e-2, grid=sd.GivenTimes(tuple(times)), denoise=False
+        2, 8, weights="midpoint", t_min=1e-2, grid=sd.grids.GivenTimes(tuple(times)), denoise=False
     )
     out, before, last = settings(KEY, sde, score, x).x, None, None
     lam = lambda_of(sde, times)
@@ -265,7 +265,10 @@ def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
 def test_sde_dpm_solver_pp_2m_is_its_formula(mixture, x64):
     """sigma_s/sigma_t e^{-h} x + C D + C (D - D_prev) / 2r + sigma_s sqrt(1 - e^{-2h}) z, C = alpha_s (1 - e^{-2h})."""
     sde, score = sd.SubVP(), mixture.score(sd.SubVP())
-    x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.UniformLogSNR()(sd.SubVP(), 8, 1e-2))
+    x, times = (
+        sde.prior_sample(KEY, (4, 2)),
+        np.asarray(sd.grids.UniformLogSNR()(sd.SubVP(), 8, 1e-2)),
+    )
     out = sd.DPMSolverPP(2, 8, eta=1.0, weights="midpoint", t_min=1e-2, denoise=False)(
         KEY, sde, score, x
     ).x
@@ -288,7 +291,7 @@ def test_unipc_3_is_its_algorithm(mixture, x64):
     """Zhao et al. 2023, data prediction: weights a = R^-1 g / B(h) with B = e^{-h} - 1, predictor and corrector."""
     sde, score = sd.VP(), mixture.score(sd.VP())
     steps, x = 9, sde.prior_sample(KEY, (4, 2))
-    times = np.asarray(sd.UniformLogSNR()(sde, steps, 1e-2))
+    times = np.asarray(sd.grids.UniformLogSNR()(sde, steps, 1e-2))
     out = sd.UniPC(3, steps, t_min=1e-2, denoise=False)(KEY, sde, score, x).x
     lam, known = lambda_of(sde, times), []
 
@@ -344,8 +347,8 @@ def test_unipc_3_is_its_algorithm(mixture, x64):
             lambda: sd.DDIM(t_min=0.0)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
             "infinite log SNR",
         ),
-        (lambda: sd.GivenTimes((1.0, 0.2, 0.5)), "falling"),
-        (lambda: sd.GivenTimes((1.5, 0.1)), r"times lie in \[0, 1\]"),
+        (lambda: sd.grids.GivenTimes((1.0, 0.2, 0.5)), "falling"),
+        (lambda: sd.grids.GivenTimes((1.5, 0.1)), r"times lie in \[0, 1\]"),
         (
             lambda: sd.Ancestral(5, start=0.1)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
             "t_min = None with num_steps = 5 .* t = 0.2, which is not below start = 0.1",
@@ -357,12 +360,12 @@ def test_unipc_3_is_its_algorithm(mixture, x64):
             "t_min = None with num_steps = 1 ",
         ),
         (
-            lambda: sd.DDIM(grid=sd.GivenTimes((1.0, 0.5, 1e-3)))(
+            lambda: sd.DDIM(grid=sd.grids.GivenTimes((1.0, 0.5, 1e-3)))(
                 KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))
             ),
             "num_steps=2",
         ),
-        (lambda: sd.Karras(rho=0.0), "rho"),
+        (lambda: sd.grids.Karras(rho=0.0), "rho"),
     ],
 )
 def test_bad_settings_are_refused_with_the_reason(call, message):
@@ -370,20 +373,22 @@ def test_bad_settings_are_refused_with_the_reason(call, message):
         call()
 
 
-VP, VE, UNIFORM = sd.VP(), sd.VE(), sd.Uniform()
+VP, VE, UNIFORM = sd.VP(), sd.VE(), sd.grids.Uniform()
 GRIDS = [
     (VP, sd.Exponential(50, order=2, eta=1.0, grid=UNIFORM), True),  # +78 %
     (VP, sd.Exponential(400, order=3, eta=1.0, grid=UNIFORM, t_min=1e-5), True),  # +183 %
     (VP, sd.Exponential(50, order=3, eta=1.0, corrector=True, grid=UNIFORM), True),
     (
         VP,
-        sd.Exponential(50, order=2, eta=1.0, grid=sd.GivenTimes(tuple(np.linspace(1.0, 1e-3, 51)))),
+        sd.Exponential(
+            50, order=2, eta=1.0, grid=sd.grids.GivenTimes(tuple(np.linspace(1.0, 1e-3, 51)))
+        ),
         True,
     ),
-    (VE, sd.Exponential(50, order=2, eta=1.0, grid=sd.Karras(rho=3.0)), True),
+    (VE, sd.Exponential(50, order=2, eta=1.0, grid=sd.grids.Karras(rho=3.0)), True),
     (VP, sd.Exponential(400, order=2, eta=1.0, grid=UNIFORM), False),
-    (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.Quadratic()), False),
-    (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.Karras()), False),
+    (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.grids.Quadratic()), False),
+    (VP, sd.Exponential(50, order=2, eta=1.0, grid=sd.grids.Karras()), False),
     (VE, sd.Exponential(50, order=2, eta=1.0, grid=UNIFORM), False),  # equal steps of log SNR
     (VE, sd.Exponential(50, order=3, eta=1.0, corrector=True), False),
 ]
@@ -412,7 +417,7 @@ def test_grids_that_bend_the_law_draw_a_warning(sde, solver, bad):
     assert len(caught) == bad
     if bad:
         assert f"variance is {excess:+.0%} off" in str(caught[0].message)
-        assert "sd.UniformLogSNR()" in str(caught[0].message)
+        assert "sd.grids.UniformLogSNR()" in str(caught[0].message)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -493,7 +498,7 @@ def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
     draw = lambda grid, **settings: (
         sd.sample(KEY, sd.DDIM(0.0, 4, grid=grid, **settings), sde, score, (2, 2)).x
     )  # noqa: E731
-    want = draw(sd.Uniform())
+    want = draw(sd.grids.Uniform())
     for grid in (
         lambda sde, n, t_min: jnp.linspace(1.0, t_min, n + 1),
         lambda sde, n, t_min, start: np.linspace(start, t_min, n + 1),
@@ -540,9 +545,9 @@ def test_settings_of_other_kinds_serve_or_are_refused(mixture):
         == sd.Restart(8, sd.Interval()).intervals
         == (sd.Interval(),)
     )
-    assert isinstance(sd.GivenTimes(np.linspace(1.0, 0.1, 4)).times, tuple)
+    assert isinstance(sd.grids.GivenTimes(np.linspace(1.0, 0.1, 4)).times, tuple)
     with pytest.raises(ValueError, match="num_steps=5"):
-        sd.Ancestral(4, t_min=1e-3, grid=sd.GivenTimes(np.geomspace(1.0, 1e-3, 5)))(
+        sd.Ancestral(4, t_min=1e-3, grid=sd.grids.GivenTimes(np.geomspace(1.0, 1e-3, 5)))(
             KEY, sde, score, jnp.ones((2, 2))
         )
     for sampler in (sd.ProbabilityFlow, sd.AdaptiveSDE):

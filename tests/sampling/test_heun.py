@@ -25,13 +25,13 @@ def edm_sigmas(n=18, low=0.002, high=80.0, rho=7.0):
 
 def test_the_grid_is_edms(x64):
     """Its published sigmas, .002 … 80 in 18 levels; under VP the same ratios sigma / alpha between its own ends."""
-    times = np.asarray(sd.Karras()(EDM_SDE, 17, 0.0))
+    times = np.asarray(sd.grids.Karras()(EDM_SDE, 17, 0.0))
     np.testing.assert_allclose(EDM_SDE.sigma(times), edm_sigmas(), rtol=1e-10)
     np.testing.assert_allclose(
         np.asarray(EDM_SDE.sigma(times))[[0, 1, -1]], [80.0, 57.586, 0.002], rtol=1e-4
     )
     sde = sd.VP()
-    times = np.asarray(sd.Karras(rho=3.0)(sde, 9, 1e-3, 0.8))
+    times = np.asarray(sd.grids.Karras(rho=3.0)(sde, 9, 1e-3, 0.8))
     ratio = np.asarray(sde.sigma(times) / sde.alpha(times))
     np.testing.assert_allclose(ratio, edm_sigmas(10, ratio[-1], ratio[0], 3.0), rtol=1e-10)
     assert times[0] == 0.8
@@ -117,7 +117,7 @@ INTERVALS = (sd.Interval(0.3, 1.0, 2, 2), sd.Interval(0.1, 0.5, 3, 1))
 def settings_and_law(name, sde):
     if name == "restart":
         sampler = sd.Restart(12, INTERVALS, t_min=T_MIN, denoise=False)
-        main = np.asarray(sd.Karras()(sde, 12, T_MIN), np.float64)
+        main = np.asarray(sd.grids.Karras()(sde, 12, T_MIN), np.float64)
         with jax.enable_x64(True):
             levels = np.asarray(jnp.exp(-0.5 * sde.log_snr(jnp.asarray(main))))
             times, jumps = [main[0]], []
@@ -130,7 +130,7 @@ def settings_and_law(name, sde):
                             sde.time_from_log_snr(-2.0 * jnp.log(jnp.asarray(interval.high)))
                         )
                         down = np.asarray(
-                            sd.Karras()(sde, interval.num_steps, float(main[i + 1]), high)
+                            sd.grids.Karras()(sde, interval.num_steps, float(main[i + 1]), high)
                         )
                         for _ in range(interval.repeats):
                             times += [*down[1:]]
@@ -139,7 +139,7 @@ def settings_and_law(name, sde):
         return sampler, recursion(sde, times, jumps)
     churn = 4.0 if name == "churn" else 0.0
     sampler = sd.Heun(12, churn=churn, noise_scale=1.01, t_min=T_MIN, denoise=False)
-    times = np.asarray(sd.Karras()(sde, 12, T_MIN), np.float64)
+    times = np.asarray(sd.grids.Karras()(sde, 12, T_MIN), np.float64)
     jumps = times[:-1].copy()
     if churn:
         with jax.enable_x64(True):
@@ -181,14 +181,14 @@ def test_the_law_is_unchanged_as_steps_shrink(name):
         end = jnp.asarray([T_MIN, 1.0])
         exact, first = np.asarray(sde.alpha(end) ** 2 * V + sde.variance(end))
     for steps in (40, 80, 160):
-        times = np.asarray(sd.Karras()(sde, steps, T_MIN), np.float64)
+        times = np.asarray(sd.grids.Karras()(sde, steps, T_MIN), np.float64)
         jumps = times[:-1].copy()
         if name == "churn":  # a fixed amount of noise in all
             jumps[1:] = 0.5 * (times[1:-1] + times[:-2])
         else:
             low = steps // 2
             down = np.asarray(
-                sd.Karras()(sde, steps // 4, float(times[low]), float(times[low // 2]))
+                sd.grids.Karras()(sde, steps // 4, float(times[low]), float(times[low // 2]))
             )
             times = np.concatenate([times[: low + 1], down[1:], times[low + 1 :]])
             jumps = np.concatenate([jumps[:low], down[:-1], jumps[low:]])

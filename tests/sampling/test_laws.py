@@ -234,12 +234,12 @@ def annealed_langevin(p):
 GRID = {
     "num_steps": 12,
     "t_min": float(TIMES[-1]),
-    "grid": sd.GivenTimes(tuple(TIMES)),
+    "grid": sd.grids.GivenTimes(tuple(TIMES)),
     "denoise": False,
 }
 DOWN = {"num_steps": 12, "t_min": float(TIMES[-1])}
-LEVELS = {"num_steps": 13, "t_min": float(TIMES[-1]), "grid": sd.GivenTimes(tuple(TIMES))}
-CORRECTOR = sd.LangevinCorrector(1, sd.NoiseLevel(SNR))
+LEVELS = {"num_steps": 13, "t_min": float(TIMES[-1]), "grid": sd.grids.GivenTimes(tuple(TIMES))}
+CORRECTOR = sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(SNR))
 
 
 def pair(predictor, corrector=CORRECTOR):
@@ -255,7 +255,11 @@ DETERMINISTIC = {
     "UniPC-2": ("subvp", sd.UniPC(2, **GRID), exponential(2, corrector=True)),
     "UniPC-3": ("ve", sd.UniPC(3, **GRID), exponential(3, corrector=True)),
     "Heun": ("subvp", sd.Heun(**DOWN), heun()),
-    "flow": ("ve", pair(sd.ProbabilityFlowPredictor(), sd.NoCorrector()), steps(flow_step)),
+    "flow": (
+        "ve",
+        pair(sd.predictors.ProbabilityFlow(), sd.correctors.Identity()),
+        steps(flow_step),
+    ),
 }
 INTERVALS = ((0.3, 1.0, 2, 2), (0.1, 0.5, 3, 1))
 STOCHASTIC = {
@@ -269,21 +273,21 @@ STOCHASTIC = {
     "ancestral, beta": ("vp", sd.Ancestral(variance="beta", **LEVELS), ancestral("beta")),
     "reverse diffusion": (
         "ve",
-        pair(sd.ReverseDiffusionPredictor(), sd.NoCorrector()),
+        pair(sd.predictors.ReverseDiffusion(), sd.correctors.Identity()),
         steps(reverse_diffusion),
     ),
     "reverse diffusion, corrected": (
         "vp",
-        pair(sd.ReverseDiffusionPredictor()),
+        pair(sd.predictors.ReverseDiffusion()),
         steps(reverse_diffusion, True),
     ),
     "Euler-Maruyama, corrected": (
         "vp",
-        pair(sd.EulerMaruyamaPredictor()),
+        pair(sd.predictors.EulerMaruyama()),
         steps(euler_maruyama, True),
     ),
-    "flow, corrected": ("subvp", pair(sd.ProbabilityFlowPredictor()), steps(flow_step, True)),
-    "corrector alone": ("ve", pair(sd.NoPredictor()), corrector_alone),
+    "flow, corrected": ("subvp", pair(sd.predictors.ProbabilityFlow()), steps(flow_step, True)),
+    "corrector alone": ("ve", pair(sd.predictors.Identity()), corrector_alone),
     "DDIM(.5)": ("vp", sd.DDIM(0.5, **GRID), ddim(0.5)),
     "exponential, 1, .5": ("ve", sd.Exponential(order=1, eta=0.5, **GRID), exponential(1, 0.5)),
     "exponential, 1, 1": ("vp", sd.Exponential(order=1, eta=1.0, **GRID), exponential(1, 1.0)),

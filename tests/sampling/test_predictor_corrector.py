@@ -17,12 +17,12 @@ from scoresde.types import right_pad
 
 KEY, DRAWS = jax.random.key(0), 2000
 PREDICTORS = {
-    "reverse_diffusion": sd.ReverseDiffusionPredictor(),
-    "euler_maruyama": sd.EulerMaruyamaPredictor(),
-    "probability_flow": sd.ProbabilityFlowPredictor(),
-    "none": sd.NoPredictor(),
+    "reverse_diffusion": sd.predictors.ReverseDiffusion(),
+    "euler_maruyama": sd.predictors.EulerMaruyama(),
+    "probability_flow": sd.predictors.ProbabilityFlow(),
+    "none": sd.predictors.Identity(),
 }
-RULES = {"noise_level": sd.NoiseLevel(), "batch_norms": sd.BatchNorms()}
+RULES = {"noise_level": sd.correctors.NoiseLevelStep(), "batch_norms": sd.BatchMeanStep()}
 
 
 # --- Langevin dynamics and the corrector alone ---
@@ -32,7 +32,9 @@ def gaussian(variance):
     return lambda x, t: -x / variance
 
 
-@pytest.mark.parametrize("rule", [sd.NoiseLevel, sd.BatchNorms], ids=["noise_level", "batch_norms"])
+@pytest.mark.parametrize(
+    "rule", [sd.correctors.NoiseLevelStep, sd.BatchMeanStep], ids=["noise_level", "batch_norms"]
+)
 def test_stationary_variance_of_each_rule(rule, snr=0.6):
     """On N(0, sigma^2): sigma^2 / (1 - r^2) for a step fixed by sigma, sigma^2 (1 + r^2) for batch-mean norms.
 
@@ -41,8 +43,12 @@ def test_stationary_variance_of_each_rule(rule, snr=0.6):
     """
     sde, t, shape = sd.SubVP(), 0.3, (4000, 8)
     variance = float(sde.variance(t))
-    laws = {sd.NoiseLevel: 1 / (1 - snr**2), sd.BatchNorms: 1 + snr**2, "start": 1.0}
-    corrector = sd.LangevinCorrector(200, rule(snr))
+    laws = {
+        sd.correctors.NoiseLevelStep: 1 / (1 - snr**2),
+        sd.BatchMeanStep: 1 + snr**2,
+        "start": 1.0,
+    }
+    corrector = sd.correctors.Langevin(200, rule(snr))
     x = np.sqrt(variance) * jax.random.normal(jax.random.key(1), shape)
     x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(x)
     near = [
@@ -59,8 +65,10 @@ def test_the_last_chunk_keeps_its_neighbours():
     VE, 8 dimensions, r = .4, pooled over the rows of the last chunk: the law of batch means, not the 2.07 of own norms.
     """
     sde, snr = sd.VE(), 0.4
-    corrector = sd.LangevinCorrector(1, sd.BatchNorms(snr))
-    sampler = sd.PredictorCorrector(sd.NoPredictor(), corrector, 60, t_min=0.5, denoise=False)
+    corrector = sd.correctors.Langevin(1, sd.BatchMeanStep(snr))
+    sampler = sd.PredictorCorrector(
+        sd.predictors.Identity(), corrector, 60, t_min=0.5, denoise=False
+    )
     score = lambda x, t: -x / right_pad(sde.variance(t), x)  # noqa: E731
     last = [
         sd.sample(jax.random.key(i), sampler, sde, score, (65, 8), batch_size=64).x[-1]
@@ -75,7 +83,7 @@ def test_known_data_scale_lengthens_the_step_by_its_variance():
     """With data of std d, p_t = N(0, alpha^2 d^2 + sigma^2) and the stationary variance is that over 1 - r^2."""
     sde, t, data_std, snr = sd.VP(), 0.1, 0.7, 0.4
     variance = float(sde.variance(t) + (sde.alpha(t) * data_std) ** 2)
-    corrector = sd.LangevinCorrector(200, sd.NoiseLevel(snr, data_std))
+    corrector = sd.correctors.Langevin(200, sd.correctors.NoiseLevelStep(snr, data_std))
     x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(jnp.zeros((4000, 8)))
     assert abs(float(jnp.mean(x**2)) * (1 - snr**2) / variance - 1) < 5 * np.sqrt(2 / x.size)
 
@@ -102,7 +110,10 @@ def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
 
     Bias r^2 = 1 % of the variance, below the floor of as many draws.
     """
-    rule = {"level": sd.NoiseLevel(0.1, data_std=0.2), "batch": sd.BatchNorms(0.1)}[name]
+    rule = {
+        "level": sd.correctors.NoiseLevelStep(0.1, data_std=0.2),
+        "batch": sd.BatchMeanStep(0.1),
+    }[name]
     mixture, n = ring(), DRAWS
     t = float(any_sde.time_from_log_snr(0.0))
     scale = float(any_sde.sigma(t))
@@ -113,7 +124,7 @@ def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
         return any_sde.alpha(t) * x0 + scale * jax.random.normal(key_noise, x0.shape)
 
     score = mixture.score(any_sde)
-    corrector = sd.LangevinCorrector(1000, rule)
+    corrector = sd.correctors.Langevin(1000, rule)
     x = jax.jit(lambda x: corrector(KEY, any_sde, score, x, t))(jnp.full((n, 2), 4.0 * scale))
     floor = np.array([sliced_wasserstein(exact(2 * i), exact(2 * i + 1)) for i in range(1, 7)])
     assert sliced_wasserstein(x, exact(1)) < floor.mean() + 5 * floor.std(ddof=1)
@@ -123,8 +134,8 @@ def test_examples_of_the_noise_level_rule_are_independent():
     """The same example among others, or alone: the same draw. With batch norms it moves: that is what parity costs."""
     sde, mixture = sd.VP(), ring()
     score, x1 = mixture.score(sde), sde.prior_sample(KEY, (8, 2))
-    for rule, same in ((sd.NoiseLevel(), True), (sd.BatchNorms(), False)):
-        sampler = sd.PredictorCorrector(corrector=sd.LangevinCorrector(rule=rule), num_steps=20)
+    for rule, same in ((sd.correctors.NoiseLevelStep(), True), (sd.BatchMeanStep(), False)):
+        sampler = sd.PredictorCorrector(corrector=sd.correctors.Langevin(rule=rule), num_steps=20)
         whole, one = (sampler(KEY, sde, score, x1[:n]).x[0] for n in (8, 1))
         assert np.allclose(whole, one, atol=1e-5) == same
 
@@ -159,15 +170,19 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     """
     any_sde, r = PROCESSES[process], 0.3
     levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]].tolist()
-    rule = (sd.BatchNorms if (process in ("vp", "subvp")) == corrector_first else sd.NoiseLevel)(r)
+    rule = (
+        sd.BatchMeanStep
+        if (process in ("vp", "subvp")) == corrector_first
+        else sd.correctors.NoiseLevelStep
+    )(r)
     score, x1 = ring().score(any_sde), any_sde.prior_sample(KEY, (6, 2))
     sampler = sd.PredictorCorrector(
         PREDICTORS[predictor],
-        sd.LangevinCorrector(1, rule),
+        sd.correctors.Langevin(1, rule),
         num_steps=5,
         corrector_first=corrector_first,
         t_min=levels[-1],
-        grid=sd.GivenTimes(tuple(levels)),
+        grid=sd.grids.GivenTimes(tuple(levels)),
         save_path=True,
     )
     path = sampler(KEY, any_sde, score, x1).path.x
@@ -191,7 +206,7 @@ def written_out(any_sde, score, predictor, corrector_first, rule, x1, t, k):
 
     def correct(x, k):
         s = score(x, t[k])
-        size = (norm(z_correct) / norm(s)) ** 2 if isinstance(rule, sd.BatchNorms) else sigma2[k]
+        size = (norm(z_correct) / norm(s)) ** 2 if isinstance(rule, sd.BatchMeanStep) else sigma2[k]
         eps = 2 * c**2 * rule.snr**2 * size
         return x + eps * s + np.sqrt(2 * eps) * z_correct
 
@@ -220,7 +235,7 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
     """Gaussian data, 30 coarse steps: every step is linear, so mean and variance are known, bias included."""
     any_sde = PROCESSES[process]
     m, v, steps, t_min, r, n = 0.7, 0.25, 30, 1e-2, 0.3, 20_000
-    t = np.asarray(sd.UniformLogSNR()(any_sde, steps, t_min), np.float64)
+    t = np.asarray(sd.grids.UniformLogSNR()(any_sde, steps, t_min), np.float64)
     with jax.enable_x64(True):
         f, g2, alpha, sigma2 = (
             np.asarray(fn(t))
@@ -257,14 +272,14 @@ def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, pr
                 move(1 + f[i] * dt, -g2[i] * dt, -g2[i] * dt, i)
         if not first:
             move(1.0, eps, 2 * eps, i + 1)
-    corrector = sd.LangevinCorrector(1, sd.NoiseLevel(r))
+    corrector = sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(r))
     sampler = sd.PredictorCorrector(
         PREDICTORS[predictor],
         corrector,
         steps,
         corrector_first,
         t_min=t_min,
-        grid=sd.UniformLogSNR(),
+        grid=sd.grids.UniformLogSNR(),
         denoise=False,
     )
     x = sd.sample(KEY, sampler, any_sde, gaussian_score(any_sde, m, v), (n, 1)).x
@@ -282,8 +297,8 @@ def exact_distances():
     )
 
 
-CORRECTORS = {"none": sd.NoCorrector()} | {
-    name: sd.LangevinCorrector(rule=rule) for name, rule in RULES.items()
+CORRECTORS = {"none": sd.correctors.Identity()} | {
+    name: sd.correctors.Langevin(rule=rule) for name, rule in RULES.items()
 }
 PAIRS = [(p, c) for p in PREDICTORS for c in CORRECTORS if (p, c) != ("none", "none")]
 
@@ -297,9 +312,15 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
         1000 if (predictor, corrector) == ("probability_flow", "none") else 200
     )  # Euler's error, first order
     if predictor == "none":  # the corrector must do all the way
-        rule = sd.NoiseLevel(0.3, data_std=0.2) if corrector == "noise_level" else sd.BatchNorms()
-        settings = sd.LangevinCorrector(5, rule)
-    sampler = sd.PredictorCorrector(PREDICTORS[predictor], settings, steps, grid=sd.UniformLogSNR())
+        rule = (
+            sd.correctors.NoiseLevelStep(0.3, data_std=0.2)
+            if corrector == "noise_level"
+            else sd.BatchMeanStep()
+        )
+        settings = sd.correctors.Langevin(5, rule)
+    sampler = sd.PredictorCorrector(
+        PREDICTORS[predictor], settings, steps, grid=sd.grids.UniformLogSNR()
+    )
     draw, floor = exact_distances
     score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
     x = jax.jit(lambda x: sampler(KEY, any_sde, score, x).x)(start)
@@ -310,9 +331,9 @@ def test_a_corrector_repairs_a_coarse_predictor(mixture):
     """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring it closer."""
     sde, draw = sd.VP(), mixture.sample(jax.random.key(5), 6000)
     plain = sd.PredictorCorrector(
-        sd.ProbabilityFlowPredictor(), sd.NoCorrector(), 40, grid=sd.UniformLogSNR()
+        sd.predictors.ProbabilityFlow(), sd.correctors.Identity(), 40, grid=sd.grids.UniformLogSNR()
     )
-    corrected = dataclasses.replace(plain, corrector=sd.LangevinCorrector(2))
+    corrected = dataclasses.replace(plain, corrector=sd.correctors.Langevin(2))
     far, near = (
         sliced_wasserstein(sd.sample(KEY, s, sde, mixture.score(sde), draw.shape).x, draw)
         for s in (plain, corrected)
@@ -324,18 +345,18 @@ def test_a_corrector_repairs_a_coarse_predictor(mixture):
     ("call", "error", "message"),
     [
         (
-            lambda: sd.PredictorCorrector(sd.NoPredictor(), sd.NoCorrector()),
+            lambda: sd.PredictorCorrector(sd.predictors.Identity(), sd.correctors.Identity()),
             ValueError,
             "nothing would move",
         ),
         (lambda: sd.PredictorCorrector(sd.EulerMaruyama), TypeError, "predictor is"),
         (lambda: sd.PredictorCorrector(corrector="langevin"), TypeError, "corrector is"),
         (lambda: sd.PredictorCorrector(num_steps=0), ValueError, "num_steps"),
-        (lambda: sd.LangevinCorrector(0), ValueError, "num_steps"),
-        (lambda: sd.LangevinCorrector(rule=sd.NoiseLevel), TypeError, "rule is"),
-        (lambda: sd.NoiseLevel(snr=1.0), ValueError, "snr"),
-        (lambda: sd.BatchNorms(snr=0.0), ValueError, "snr"),
-        (lambda: sd.NoiseLevel(data_std=-1.0), ValueError, "data_std"),
+        (lambda: sd.correctors.Langevin(0), ValueError, "num_steps"),
+        (lambda: sd.correctors.Langevin(rule=sd.correctors.NoiseLevelStep), TypeError, "rule is"),
+        (lambda: sd.correctors.NoiseLevelStep(snr=1.0), ValueError, "snr"),
+        (lambda: sd.BatchMeanStep(snr=0.0), ValueError, "snr"),
+        (lambda: sd.correctors.NoiseLevelStep(data_std=-1.0), ValueError, "data_std"),
         (lambda: sd.Langevin(step_size=0.0), ValueError, "step_size"),
         (
             lambda: sd.Langevin()(KEY, lambda x: x[:, 0], jnp.ones((3, 2))),

@@ -74,14 +74,16 @@ def test_a_network_with_an_integer_table_reads_every_level(sde):
     for n in (100, 232, 300, 1000):
         table = jnp.asarray(np.random.default_rng(n).permutation(n), jnp.float32)
         net = lambda x, label, table=table: table[label.astype(int)][:, None] + 0.0 * x  # noqa: E731
-        model = sd.ScoreModel(sde, net, sd.Noise(label=sd.Index(n)))
+        model = sd.ScoreModel(sde, net, sd.Noise(label=sd.labels.Index(n)))
         t = jnp.asarray(sde.level_times(n), jnp.float32)
         _, noise = jax.jit(model.data_and_noise)(jnp.zeros((n, 1)), t)
         np.testing.assert_array_equal(noise[:, 0], table)
-    down = jax.jit(lambda t: sd.Index(1000, descending=True)(sde, t))
+    down = jax.jit(lambda t: sd.labels.Index(1000, descending=True)(sde, t))
     np.testing.assert_array_equal(down(t), np.arange(1000)[::-1])
     np.testing.assert_allclose(down(t[:3] + 2.5e-4), [998.75, 997.75, 996.75], atol=1e-3)
-    slope = jax.jit(jax.vmap(jax.grad(lambda t: sd.Index(1000)(sde, t))))(t[jnp.asarray([10, 500])])
+    slope = jax.jit(jax.vmap(jax.grad(lambda t: sd.labels.Index(1000)(sde, t))))(
+        t[jnp.asarray([10, 500])]
+    )
     np.testing.assert_allclose(slope, 1000 if sde == sd.VP() else 999, rtol=1e-6)
 
 
@@ -206,7 +208,7 @@ def test_wrong_shapes_are_refused(unchecked):
     with pytest.raises(ValueError, match="value has shape"):
         sd.convert(jnp.ones((3, 1)), jnp.ones((3, 2)), 0.5, sd.VP(), sd.Noise(), sd.Data())
     with pytest.raises(ValueError, match="two levels at least"):
-        sd.Index(1)
+        sd.labels.Index(1)
     with pytest.raises(ValueError, match="sigma_data"):
         sd.EDM(sigma_data=0.0)
 

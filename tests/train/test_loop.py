@@ -93,7 +93,7 @@ def _final_state(model, run):
 
     _, params, constants = Skeleton.split(model)
     like = jax.eval_shape(lambda: init_state(params, constants, SMALL.optimizer()))
-    with sd.Checkpoints(run / "checkpoints") as checkpoints:
+    with sd.runs.Checkpoints(run / "checkpoints") as checkpoints:
         return checkpoints.restore(like, 40).state
 
 
@@ -306,7 +306,7 @@ def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
     )
     stopped = call([interrupt])
     assert (stopped.step, stopped.interrupted) == (step, True)
-    assert sd.Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == step
+    assert sd.runs.Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == step
     whole = call([])
     assert (whole.step, whole.interrupted) == (4, False)
 
@@ -402,7 +402,7 @@ def test_own_networks_load_with_their_model(mixture, tmp_path):
 
     build = lambda: sd.ScoreModel(sd.VP(), Own(nnx.Rngs(0)), sd.Noise())  # noqa: E731
     fit = sd.fit(KEY, build(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
-    with pytest.raises(sd.ConfigError, match="model=model"):
+    with pytest.raises(sd.runs.ConfigError, match="model=model"):
         sd.load(tmp_path / "run")
     loaded = sd.load(tmp_path / "run", model=build())
     np.testing.assert_array_equal(weights(loaded)[0], weights(fit.model)[0])
@@ -483,7 +483,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(mixture, tmp_pa
 
 
 def test_a_subclass_of_a_library_network_is_not_taken_for_its_parent(mixture, tmp_path):
-    class Mine(sd.MLP):
+    class Mine(sd.nets.MLP):
         def __call__(self, x, t, cond=None):
             return super().__call__(x, t, cond) + 5.0
 
@@ -491,7 +491,7 @@ def test_a_subclass_of_a_library_network_is_not_taken_for_its_parent(mixture, tm
         sd.VP(), Mine(sd.MLPConfig(width=8), (2,), rngs=nnx.Rngs(0)), sd.EDM()
     )  # noqa: E731
     fit = sd.fit(KEY, build(), data(mixture), training=SMALL, run=tmp_path / "run", progress=False)
-    with pytest.raises(sd.ConfigError, match="not the library's"):
+    with pytest.raises(sd.runs.ConfigError, match="not the library's"):
         sd.load(tmp_path / "run")
     x = jnp.ones((2, 2))
     np.testing.assert_allclose(

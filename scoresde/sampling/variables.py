@@ -1,0 +1,37 @@
+"""The variable in which a solver integrates the probability flow: t itself, or the log SNR."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+from scoresde.sde.base import SDE, derivative
+
+
+@dataclasses.dataclass(frozen=True)
+class InTime:
+    """Integrate in t itself."""
+
+    def at(self, sde: SDE, t: Array) -> Array:
+        """The variable at time t."""
+        return t
+
+    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """t and dt/du at the variable u."""
+        return u, jnp.ones_like(u)
+
+
+@dataclasses.dataclass(frozen=True)
+class InLogSNR:
+    """Integrate in -log SNR, in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
+
+    def at(self, sde: SDE, t: Array) -> Array:
+        """The variable at time t."""
+        return -sde.log_snr(t)
+
+    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """t and dt/du at the variable u."""
+        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends to rounding
+        return t, -1.0 / derivative(sde.log_snr, t)
