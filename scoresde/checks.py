@@ -1,8 +1,11 @@
-"""Checks at the public edge: what arrived, what was wanted, and the line to write."""
+"""Checks of what a caller passes: an error says what arrived, what was wanted, and the line to write.
+
+They stand at the edge, in public functions and in the constructors of settings, and never inside a formula. They
+read concrete values only, so they run once, while JAX traces, and cost nothing afterwards.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -13,69 +16,78 @@ from jax import Array
 
 from scoresde.types import Cond, Time
 
-# --- Checks at the public edge: they run while tracing and cost nothing afterwards ---
-
 
 def is_concrete(*values: Any) -> bool:
-    """Whether every value can be read now: none is a tracer, or one of JAX's structural stand-ins."""
-    return all(
-        isinstance(value, (int, float, np.generic, np.ndarray, jax.Array))
-        and not isinstance(value, jax.core.Tracer)
-        for value in values
-    )
+    """Whether every value can be read now: none is a tracer, or one of JAX's structural placeholders."""
+    readable = (int, float, np.generic, np.ndarray, jax.Array)
+    return all(isinstance(v, readable) and not isinstance(v, jax.core.Tracer) for v in values)
 
 
-def check_setting(
-    name: str, value: Any, low: float, high: float = math.inf, inclusive: bool = True
-) -> None:
-    """A number in [low, high) (or (low, high)); tracers and traced structures pass."""
+# --- Settings ---
+
+
+def setting(name: str, value: Any, interval: str) -> None:
+    """A number, or an array of numbers, in an interval such as "[0, 1]" or "(0, inf)". Tracers pass.
+
+    Raises:
+        TypeError: if the value is not a number.
+        ValueError: if it is not finite, or lies outside the interval.
+    """
     if isinstance(value, (str, bytes, bool)) or value is None:
         raise TypeError(f"{name} is {value!r}: wanted a number.")
     if not is_concrete(value):
         return
-    value = np.asarray(value)
-    if not np.all(
-        np.isfinite(value) & ((value >= low) if inclusive else (value > low)) & (value < high)
-    ):
-        bound = f"finite and {'≥' if inclusive else '>'} {low:g}" + (
-            "" if high == math.inf else f" and < {high:g}"
-        )
-        raise ValueError(f"{name} = {value} is out of range: it must be {bound}.")
+
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    numbers = np.asarray(value)
+    above = numbers >= low if interval[0] == "[" else numbers > low
+    below = numbers <= high if interval[-1] == "]" else numbers < high
+    if not np.all(np.isfinite(numbers) & above & below):
+        raise ValueError(f"{name} = {value} is out of range: it must be finite and in {interval}.")
 
 
-def check_count(name: str, value: Any, low: int = 1) -> None:
-    """A whole number, at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name} = {value!r}: wanted a whole number, at least {low}.")
+def count(name: str, value: Any, at_least: int = 1) -> None:
+    """A whole number, at least `at_least`.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < at_least:
+        raise ValueError(f"{name} = {value!r}: wanted a whole number, at least {at_least}.")
 
 
-def check_time(t: Any, name: str = "t") -> None:
-    """Times lie in [0, 1], 0 = data and 1 = prior; read only where the value is known now."""
-    if is_concrete(t):
-        value = np.asarray(t)
-        if not np.all((value >= 0.0) & (value <= 1.0)):
-            raise ValueError(
-                f"{name} holds {value.min():g} … {value.max():g}: times lie in [0, 1], 0 = data and 1 = prior. "
-                f"For a table's index i of N write (i + 1) / N."
-            )
+# --- Arrays ---
 
 
-def check_x_t(x: Array, t: Time, name: str = "x") -> None:
-    """x: (batch, *data) of floats, t: a scalar or one time per example."""
-    check_batch(x, name)
-    if jnp.ndim(t) != 0 and jnp.shape(t) != x.shape[:1]:
+def times(t: Any, name: str = "t") -> None:
+    """Times in [0, 1], where 0 is the data and 1 the prior.
+
+    Raises:
+        ValueError: if a time that is known now lies outside.
+    """
+    if not is_concrete(t):
+        return
+
+    values = np.asarray(t)
+    if not np.all((values >= 0.0) & (values <= 1.0)):
         raise ValueError(
-            f"t has shape {jnp.shape(t)}, {name} has {x.shape}: wanted one time, or one per example. "
-            f"For a single time use jnp.full({x.shape[:1]}, t)."
+            f"{name} holds {values.min():g} … {values.max():g}: times lie in [0, 1], 0 is the data "
+            f"and 1 the prior. For index i of a table of N levels write (i + 1) / N."
         )
-    check_time(t)
 
 
-def check_batch(x: Array, name: str = "x") -> None:
-    """x has a batch axis and holds floating-point numbers."""
+def batch(x: Any, name: str = "x") -> None:
+    """An array of floating-point numbers with a batch axis, (batch, *data).
+
+    Raises:
+        TypeError: if it is not an array, or not of floating-point numbers.
+        ValueError: if it has no axis.
+    """
     if not hasattr(x, "shape"):
         raise TypeError(
-            f"{name} is a {type(x).__name__}: wanted an array (batch, *data). Write jnp.asarray({name})."
+            f"{name} is a {type(x).__name__}: wanted an array (batch, *data). "
+            f"Write jnp.asarray({name})."
         )
     if len(x.shape) < 1:
         raise ValueError(
@@ -83,13 +95,58 @@ def check_batch(x: Array, name: str = "x") -> None:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"{name} has dtype {x.dtype}: wanted floating-point numbers. Write {name}.astype(jnp.float32); "
-            f"integer images go through sd.UniformDequantization(levels=256) first."
+            f"{name} has dtype {x.dtype}: wanted floating-point numbers. "
+            f"Write {name}.astype(jnp.float32); integer images go through "
+            f"sd.UniformDequantization(levels=256) first."
         )
 
 
-def check_numbers(array: np.ndarray, name: str) -> None:
-    """Finite whole or real numbers, one example a row.
+def batch_at_times(x: Any, t: Time, name: str = "x") -> None:
+    """A batch (batch, *data), and one time for all of it or one per example.
+
+    Raises:
+        TypeError, ValueError: as `batch` and `times`; if the shapes do not fit.
+    """
+    batch(x, name)
+    if jnp.ndim(t) != 0 and jnp.shape(t) != x.shape[:1]:
+        raise ValueError(
+            f"t has shape {jnp.shape(t)}, {name} has {x.shape}: wanted one time, or one per "
+            f"example. For a single time use jnp.full({x.shape[:1]}, t)."
+        )
+    times(t)
+
+
+def same_shape(value: Any, x: Array, name: str) -> None:
+    """What a score or a denoiser returned has the shape of its state x.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    if jnp.shape(value) != x.shape:
+        raise ValueError(
+            f"{name} returned shape {jnp.shape(value)} for x of shape {x.shape}: a score is a "
+            f"gradient with respect to x, and E[x_0 | x] is data, so both have the shape of x. "
+            f"Return one value per entry of x, e.g. out.reshape(x.shape)."
+        )
+
+
+def condition(cond: Cond, batch: int) -> None:
+    """Every leaf of a condition has the leading batch axis.
+
+    Raises:
+        ValueError: if one does not.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+        if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != batch:
+            raise ValueError(
+                f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)} for {batch} "
+                f"examples: conditions are per example. For one condition on all write "
+                f"jnp.broadcast_to(c, ({batch},) + c.shape)."
+            )
+
+
+def numbers(array: np.ndarray, name: str) -> None:
+    """Whole or real numbers, all finite, one example a row.
 
     Raises:
         ValueError: if they are of another type, or one is NaN or infinite.
@@ -98,18 +155,9 @@ def check_numbers(array: np.ndarray, name: str) -> None:
         raise ValueError(
             f"{name} has dtype {array.dtype}: wanted numbers. Write {name}.astype(np.float32)."
         )
-    if not np.all(np.isfinite(array)):
-        bad = int(np.sum(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
+    finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    if not np.all(finite):
         raise ValueError(
-            f"{name} holds NaN or infinity in {bad} of {len(array)} examples: drop or mend them first."
+            f"{name} holds NaN or infinity in {np.sum(~finite)} of {len(array)} examples: "
+            f"drop or mend them first."
         )
-
-
-def check_cond(cond: Cond, batch: int) -> None:
-    """Every leaf of a condition has the leading batch axis."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != batch:
-            raise ValueError(
-                f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)} for {batch} examples: conditions are "
-                f"per example. For one condition on all write jnp.broadcast_to(c, ({batch},) + c.shape)."
-            )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoresde.checks import check_cond
+from scoresde import checks
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.parallel.per_example import in_chunks
 from scoresde.types import pytree_dataclass, right_pad
@@ -84,4 +84,4 @@ def test_chunks_cut_pad_and_join(size):
 
 def test_conditions_without_a_batch_axis_are_named():
     with pytest.raises(ValueError, match=r"cond\['label'\] has shape \(\)"):
-        check_cond({"label": jnp.asarray(1)}, 4)
+        checks.condition({"label": jnp.asarray(1)}, 4)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from scoresde.checks import check_count, check_numbers, check_setting
+from scoresde import checks
 from scoresde.cli.with_model import OfModel
 from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, likelihood_of_set
@@ -55,10 +55,10 @@ class Likelihood(OfModel):
 
     def __post_init__(self):
         super().__post_init__()
-        check_count("probes", self.probes)
-        check_count("repeats", self.repeats)
-        check_setting("tolerance", self.tolerance, 0.0, 1.0, inclusive=False)
-        check_setting("t_min", self.t_min, 0.0, 1.0)
+        checks.count("probes", self.probes)
+        checks.count("repeats", self.repeats)
+        checks.setting("tolerance", self.tolerance, "(0, 1)")
+        checks.setting("t_min", self.t_min, "[0, 1)")
         if self.exact and self.probes != 1:
             raise ValueError("--exact uses no probes: leave out --exact or --probes.")
 
@@ -168,7 +168,7 @@ class Likelihood(OfModel):
                 f"{path} holds {getattr(x, 'shape', 'several arrays')}: wanted one array of shape "
                 f"(n, {', '.join(map(str, trained.shape))}), n > 0."
             )
-        check_numbers(x, str(path))
+        checks.numbers(x, str(path))
         if (classes := trained.model.num_classes) and (cond is None) == (self.label is None):
             have = (
                 "no labels: name their class" if cond is None else "labels of their own: leave out"

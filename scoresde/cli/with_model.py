@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.parallel.cpu import use_cpu_cores
 from scoresde.train.load import Trained, open_run
 
@@ -30,8 +30,8 @@ class OfModel:
     """Examples at a time."""
 
     def __post_init__(self):
-        check_count("batch_size", self.batch_size)
-        check_count("num", 1 if self.num is None else self.num)
+        checks.count("batch_size", self.batch_size)
+        checks.count("num", 1 if self.num is None else self.num)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed}: wanted 0 … {2**32 - 1}.")
 

@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.checks import check_count, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
 from scoresde.types import Key, data_dim
 
@@ -36,7 +37,7 @@ class UniformDequantization:
     """What one above the highest value maps to."""
 
     def __post_init__(self):
-        check_count("levels", self.levels, 2)
+        checks.count("levels", self.levels, 2)
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}.")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.data.cache import LOCK, cache_folder, decode_once, whole_or_not_at_all
 from scoresde.data.idx import find_idx
 from scoresde.data.source import digest
@@ -107,7 +107,7 @@ class Geometry:
     def __post_init__(self):
         for name in ("size", "crop"):
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+                checks.count(name, getattr(self, name))
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels = {self.channels}: wanted 1, 3 or None.")
 

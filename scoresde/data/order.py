@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scoresde.checks import check_count
+from scoresde import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Order:
 
     def __post_init__(self):
         for name in ("n", "batch_size", "processes"):
-            check_count(name, getattr(self, name))
-        check_count("process", self.process, 0)
+            checks.count(name, getattr(self, name))
+        checks.count("process", self.process, 0)
         if self.process >= self.processes or self.batch_size % self.processes:
             raise ValueError(
                 f"process {self.process} of {self.processes} and a batch of {self.batch_size}: wanted a process below "

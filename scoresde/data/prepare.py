@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.keys import example_keys
 from scoresde.types import Key, right_pad
 
@@ -55,7 +55,7 @@ class RandomShift:
     """What else is done, e.g. `UniformDequantization()`."""
 
     def __post_init__(self):
-        check_count("pixels", self.pixels)
+        checks.count("pixels", self.pixels)
 
     def __call__(
         self, key: Key, x: Real[Array, " batch *space c"]
@@ -87,7 +87,7 @@ class Scale:
     """What the highest value maps to."""
 
     def __post_init__(self):
-        check_count("levels", self.levels, 2)
+        checks.count("levels", self.levels, 2)
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}.")
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from scoresde.checks import check_batch, check_cond, check_count, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.score.labels import Index
 from scoresde.score.model import ScoreModel
@@ -151,7 +152,7 @@ class Chain:
             raise ValueError(f"weighting is {weighting!r}: wanted 'simple' or 'bound'.")
         _check_predicts(predicts)
         i, x0 = self._inputs(i, x0)
-        check_cond(cond, x0.shape[0])
+        checks.condition(cond, x0.shape[0])
         noise = normal_like(example_keys(key, x0.shape[0]), x0)
         mean, std = self.marginal(x0, i)
         std = right_pad(std, x0)
@@ -223,7 +224,7 @@ class Chain:
 
     def _inputs(self, i: Indices, x: State, **others: State) -> tuple[Array, ...]:
         """(i, x, *others): integers of the table, one per example, and arrays of one shape."""
-        check_batch(x)
+        checks.batch(x)
         for name, other in others.items():
             if jnp.shape(other) != x.shape:
                 raise ValueError(
@@ -262,7 +263,7 @@ def _check_predicts(predicts: str) -> None:
 
 def check_from_sde(sde: SDE, num_steps: int) -> None:
     """A chain can be made of the SDE: its settings are known."""
-    check_count("num_steps", num_steps)
+    checks.count("num_steps", num_steps)
     _check_known(sde)
 
 

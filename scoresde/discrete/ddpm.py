@@ -8,7 +8,7 @@ import math
 import jax
 import numpy as np
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.discrete.base import Chain, check_from_sde, table_of
 from scoresde.sde.base import SDE
 from scoresde.sde.vp import VP, TabulatedVP
@@ -84,7 +84,7 @@ class DDPM(Chain):
     @classmethod
     def linear(cls, num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> DDPM:
         """beta_i from first to last in equal steps (Ho et al. 2020)."""
-        check_count("num_steps", num_steps)
+        checks.count("num_steps", num_steps)
         return cls(np.linspace(first, last, num_steps))
 
     @classmethod
@@ -93,8 +93,8 @@ class DDPM(Chain):
 
         Each beta_i is at most max_beta (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17).
         """
-        check_count("num_steps", num_steps)
-        check_setting("offset", offset, 0.0)
+        checks.count("num_steps", num_steps)
+        checks.setting("offset", offset, "[0, inf)")
         times = np.arange(num_steps + 1) / num_steps
         alphas_bar = np.cos((times + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
         return cls(np.minimum(1.0 - alphas_bar[1:] / alphas_bar[:-1], max_beta))

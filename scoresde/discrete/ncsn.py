@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.discrete.base import Chain, check_from_sde, shifted, table_of
 from scoresde.sde.base import SDE
 from scoresde.sde.ve import VE
@@ -61,13 +61,13 @@ class NCSN(Chain):
         cls, num_steps: int = 10, sigma_min: float = 0.01, sigma_max: float = 1.0
     ) -> NCSN:
         """Geometric from sigma_min to sigma_max: NCSN's 10 from 0.01 to 1, NCSNv2's 232 to 50 (data in [0, 1])."""
-        check_count("num_steps", num_steps)
+        checks.count("num_steps", num_steps)
         if num_steps < 2:
             raise ValueError(
                 "num_steps is 1: the scales run from sigma_min to sigma_max, two at least."
             )
-        check_setting("sigma_min", sigma_min, 0.0, inclusive=False)
-        check_setting("sigma_max", sigma_max, 0.0, inclusive=False)
+        checks.setting("sigma_min", sigma_min, "(0, inf)")
+        checks.setting("sigma_max", sigma_max, "(0, inf)")
         return cls(np.geomspace(sigma_min, sigma_max, num_steps))
 
     @property

@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.precision import precision_of
 
 
@@ -29,13 +30,13 @@ def bits_per_dim(
     Raises:
         ValueError: if dim or levels is not a whole number large enough, or low >= high.
     """
-    check_count("dim", dim)
+    checks.count("dim", dim)
     if low >= high:
         raise ValueError(
             f"low = {low} is not below high = {high}: they are the ends of the data's range."
         )
     if levels is not None:
-        check_count("levels", levels, 2)
+        checks.count("levels", levels, 2)
     offset = 0.0 if levels is None else math.log2(levels / (high - low))
     with precision_of(log_prob):
         return -jnp.asarray(log_prob) / (dim * math.log(2.0)) + offset
@@ -59,7 +60,7 @@ def discrete_bits_per_dim(
         ValueError: if dim is not a whole number, the shapes differ, or K > 1 and stderr is missing or says that there
             were probes.
     """
-    check_count("dim", dim)
+    checks.count("dim", dim)
     if jnp.shape(log_prob) != jnp.shape(log_q) or jnp.ndim(log_prob) != 2:
         raise ValueError(
             f"log_prob has shape {jnp.shape(log_prob)}, log_q {jnp.shape(log_q)}: wanted (draws, batch) both; for one "

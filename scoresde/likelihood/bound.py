@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_batch, check_cond, check_count, check_setting
+from scoresde import checks
 from scoresde.data.real_valued import check_real_valued
 from scoresde.keys import example_keys, normal_like
 from scoresde.parallel.arguments import as_argument
@@ -71,12 +71,12 @@ def variational_bound(
         TypeError: if x0 does not hold floating-point numbers.
     """
     check_sde(sde)
-    check_batch(x0, "x0")
-    check_cond(cond, x0.shape[0])
+    checks.batch(x0, "x0")
+    checks.condition(cond, x0.shape[0])
     check_score(sde, score, cond)
-    check_count("num_times", num_times, 2)
+    checks.count("num_times", num_times, 2)
     check_real_valued(x0, "x0")
-    check_setting("t_min", t_min, 0.0, 1.0, inclusive=sde.noisy_at_zero)
+    checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")
     prior, diffusion, reconstruction, stderr = in_chunks(
         lambda shared, rows: _bound_chunk(shared, rows, num_times, t_min),
         (sde, as_argument(score)),

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_batch, check_cond, check_count, check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.parallel.arguments import as_argument
 from scoresde.parallel.per_example import check_score, in_chunks, warn_of_failures
 from scoresde.precision import at_least_float32, check_float64, full_precision, in_float64
@@ -78,7 +79,7 @@ def decode(
     temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018): draws of the prior scaled
     below 1 lead to likelier, less various data. Raises as `log_likelihood`, and ValueError if temperature < 0.
     """
-    check_setting("temperature", temperature, 0.0)
+    checks.setting("temperature", temperature, "[0, inf)")
     settings = Flow((1.0, t_min), rtol, atol, solver, controller, variable, max_steps)
     return _flow(sde, score, x1, "x1", cond, settings, float64, batch_size, temperature)
 
@@ -95,8 +96,8 @@ def interpolate(
     Raises:
         ValueError: if a and b differ in shape, num < 2, or a is -c b, c > 0: every great circle through both is a way.
     """
-    check_batch(a, "a")
-    check_count("num", num, 2)
+    checks.batch(a, "a")
+    checks.count("num", num, 2)
     if a.shape != b.shape:
         raise ValueError(
             f"a has shape {a.shape}, b has {b.shape}: wanted codes of the same shape, one pair a row."
@@ -150,8 +151,8 @@ def _flow(
             sde, score, x, cond = in_float64((sde, score, x, cond))
             return _flow(sde, score, x, name, cond, settings, False, batch_size, scale)
     check_sde(sde)
-    check_batch(x, name)
-    check_cond(cond, x.shape[0])
+    checks.batch(x, name)
+    checks.condition(cond, x.shape[0])
     check_score(sde, score, cond)
     check_times(min(settings.ends))
     check_variable(settings.variable, sde, min(settings.ends))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.keys import as_typed_key, example_keys
 from scoresde.likelihood.divergence import AnyDivergence
@@ -79,7 +79,7 @@ def likelihood_of_set(
     Raises:
         ValueError: if the file holds something else, or the examples do not fit the dequantisation.
     """
-    check_count("repeats", repeats)
+    checks.count("repeats", repeats)
     about = about | {"key": np.asarray(jax.random.key_data(as_typed_key(key))).tolist()}
     n, shape = len(x), (len(x), repeats)
     found = {name: np.full(shape, np.nan) for name in ("nats", "stderr", "nfe")}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count
+from scoresde import checks
 
 Products = Callable[[Float[Array, " probes *data"]], tuple[Array, Array]]
 """Vectors v_k (probes, *data) → the score (*data) and every J v_k (probes, *data), in forward mode."""
@@ -67,7 +67,7 @@ class Hutchinson:
     distribution: Rademacher | Gaussian = Rademacher()
 
     def __post_init__(self):
-        check_count("num_probes", self.num_probes)
+        checks.count("num_probes", self.num_probes)
 
     def probes(self, key: Array, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]:
         """(num_probes, *data)."""
@@ -104,8 +104,8 @@ class HutchPlusPlus:
     """Probes of what remains."""
 
     def __post_init__(self):
-        check_count("rank", self.rank)
-        check_count("num_probes", self.num_probes)
+        checks.count("rank", self.rank)
+        checks.count("num_probes", self.num_probes)
 
     def probes(self, key: Array, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]:
         """S and the v, (rank + num_probes, *data)."""
@@ -148,7 +148,7 @@ class ExactDivergence:
     """Products at a time: memory grows with it, and each block evaluates the score anew."""
 
     def __post_init__(self):
-        check_count("block_size", self.block_size)
+        checks.count("block_size", self.block_size)
 
     def probes(self, key: Array, x: Float[Array, " *data"]) -> Float[Array, " probes *data"]:
         """The D unit vectors, (D, *data)."""

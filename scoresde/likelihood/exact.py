@@ -14,7 +14,7 @@ import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.checks import check_batch, check_cond, check_setting
+from scoresde import checks
 from scoresde.data.real_valued import check_real_valued
 from scoresde.keys import example_keys
 from scoresde.likelihood.divergence import Divergence, Hutchinson, check_divergence
@@ -150,14 +150,14 @@ def log_likelihood(
             )
     check_sde(sde)
     check_divergence(divergence)
-    check_batch(x0, "x0")
-    check_cond(cond, x0.shape[0])
+    checks.batch(x0, "x0")
+    checks.condition(cond, x0.shape[0])
     check_score(sde, score, cond)
     if 0.0 < atol < 1e-8 * rtol:
         raise ValueError(
             f"atol = {atol:g} is tiny beside rtol = {rtol:g}: write at least {1e-8 * rtol:g}."
         )
-    check_setting("t_min", t_min, 0.0, 1.0)
+    checks.setting("t_min", t_min, "[0, 1)")
     check_real_valued(x0, "x0")
     x0 = at_least_float32(x0)
     check_variable(variable, sde, t_min)

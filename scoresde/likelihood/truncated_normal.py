@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Real
 
-from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.data.dequantization import check_levels
 from scoresde.keys import example_keys
 from scoresde.sde.base import SDE
@@ -47,8 +48,8 @@ class TruncatedNormalDequantization:
     """Upper end of the highest value's."""
 
     def __post_init__(self):
-        check_count("levels", self.levels, 2)
-        check_setting("t_min", self.t_min, 0.0, 1.0, inclusive=self.sde.noisy_at_zero)
+        checks.count("levels", self.levels, 2)
+        checks.setting("t_min", self.t_min, "[0, 1)" if self.sde.noisy_at_zero else "(0, 1)")
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}.")
         if (

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_batch, check_cond, check_time, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.loss import weighting as weightings
 from scoresde.loss.weighting import Weighting
@@ -36,18 +37,18 @@ def dsm_loss(
         ValueError: if t does not hold exactly one time per example in (0, 1], or cond one row.
     """
     check_sde(sde)
-    check_batch(x0, "x0")
+    checks.batch(x0, "x0")
     if jnp.shape(t) != x0.shape[:1]:
         raise ValueError(
             f"t has shape {jnp.shape(t)}, x0 has {x0.shape}: dsm_loss wants one time per example. "
             f"For a single time use jnp.full({x0.shape[:1]}, t)."
         )
-    check_time(t)
+    checks.times(t)
     if not sde.noisy_at_zero and is_concrete(t) and not bool(jnp.all(t > 0)):
         raise ValueError(
             "t holds 0, the data themselves, where the conditional score is infinite: draw t in [1e-5, 1]."
         )
-    check_cond(cond, x0.shape[0])
+    checks.condition(cond, x0.shape[0])
     noise = normal_like(example_keys(key, x0.shape[0]), x0)
     mean, std = sde.marginal_prob(x0, t)
     std = right_pad(std, x0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.keys import as_typed_key
 from scoresde.sde.base import SDE
 from scoresde.types import Key
@@ -28,7 +27,7 @@ class TimeDistribution(Protocol):
 
 def check_training_t_min(t_min: float) -> None:
     """0 < t_min < 1: at t = 0 the score of a single example is infinite."""
-    check_setting("t_min", t_min, 0.0, 1.0, inclusive=False)
+    checks.setting("t_min", t_min, "(0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +72,8 @@ class LogNormalSigma:
     t_min: float = 1e-5
 
     def __post_init__(self):
-        check_setting("mean", self.mean, -math.inf)
-        check_setting("std", self.std, 0.0, inclusive=False)
+        checks.setting("mean", self.mean, "(-inf, inf)")
+        checks.setting("std", self.std, "(0, inf)")
         check_training_t_min(self.t_min)
 
     def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
@@ -130,9 +129,7 @@ class Mixture:
     """The probability of `first`."""
 
     def __post_init__(self):
-        check_setting("share", self.share, 0.0)
-        if self.share > 1.0:
-            raise ValueError(f"share = {self.share}: a probability lies in [0, 1].")
+        checks.setting("share", self.share, "[0, 1]")
 
     def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
         """n times; which part each comes from is drawn independently."""
@@ -157,7 +154,7 @@ class Levels:
     """N."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps, 2)
+        checks.count("num_steps", self.num_steps, 2)
 
     def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
         """n independent levels' times."""

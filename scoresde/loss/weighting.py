@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_setting
+from scoresde import checks
 from scoresde.sde.base import SDE
 
 # --- Weightings: lambda(t) of lambda |s + noise / sigma|^2, given as the factor of |sigma s + noise|^2 ---
@@ -50,7 +50,7 @@ class EDM:
     """Standard deviation of the data."""
 
     def __post_init__(self):
-        check_setting("sigma_data", self.sigma_data, 0.0, inclusive=False)
+        checks.setting("sigma_data", self.sigma_data, "(0, inf)")
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return 1.0 + jnp.exp(-sde.log_snr(t)) / self.sigma_data**2

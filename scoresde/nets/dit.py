@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.nets.layers import (
     Keys,
     Precision,
@@ -54,11 +54,11 @@ class DiTConfig:
 
     def __post_init__(self):
         for name in ("patch", "width", "depth", "num_heads", "expansion"):
-            check_count(name, getattr(self, name))
-        check_setting("dropout", self.dropout, 0.0, 1.0)
+            checks.count(name, getattr(self, name))
+        checks.setting("dropout", self.dropout, "[0, 1)")
         check_choice("dtype", self.dtype, Precision)
         if self.num_classes is not None:
-            check_count("num_classes", self.num_classes)
+            checks.count("num_classes", self.num_classes)
         if self.width % 4 or self.width < 8 or self.width % self.num_heads:
             raise ValueError(
                 f"width = {self.width}: wanted a multiple of 4, at least 8, that divides into num_heads = "

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.nets.layers import TimeEmbedding, check_shape, linear, zeros
 
 
@@ -30,11 +30,11 @@ class MLPConfig:
     """Classes of a conditional network."""
 
     def __post_init__(self):
-        check_count("width", self.width, 4)
-        check_count("depth", self.depth)
-        check_setting("dropout", self.dropout, 0.0, 1.0)
+        checks.count("width", self.width, 4)
+        checks.count("depth", self.depth)
+        checks.setting("dropout", self.dropout, "[0, 1)")
         if self.num_classes is not None:
-            check_count("num_classes", self.num_classes)
+            checks.count("num_classes", self.num_classes)
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
         """The network for examples of this shape."""

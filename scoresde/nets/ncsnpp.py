@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.nets.layers import (
     Keys,
     Precision,
@@ -90,22 +90,22 @@ class NCSNppConfig:
     """Keep nothing inside a block for the gradient, but compute it a second time: less memory, a third more time."""
 
     def __post_init__(self):
-        check_count("channels", self.channels, 4)
-        check_count("num_blocks", self.num_blocks)
-        check_count("group_size", self.group_size)
-        check_setting("dropout", self.dropout, 0.0, 1.0)
-        check_setting("fourier_scale", self.fourier_scale, 0.0, inclusive=False)
+        checks.count("channels", self.channels, 4)
+        checks.count("num_blocks", self.num_blocks)
+        checks.count("group_size", self.group_size)
+        checks.setting("dropout", self.dropout, "[0, 1)")
+        checks.setting("fourier_scale", self.fourier_scale, "(0, inf)")
         check_choice("block", self.block, Literal["biggan", "plain"])
         check_choice("embedding", self.embedding, Literal["fourier", "positional"])
         check_choice("input_path", self.input_path, Path)
         check_choice("output_path", self.output_path, Path)
         check_choice("dtype", self.dtype, Precision)
         if self.num_classes is not None:
-            check_count("num_classes", self.num_classes)
+            checks.count("num_classes", self.num_classes)
         if not self.multipliers or self.channels % 2:
             raise ValueError(f"channels = {self.channels} is odd, or multipliers are empty.")
         for level, multiplier in enumerate(self.multipliers):
-            check_count(f"multipliers[{level}]", multiplier)
+            checks.count(f"multipliers[{level}]", multiplier)
         if self.scale_by_sigma and self.embedding != "fourier":
             raise ValueError(
                 "scale_by_sigma divides by the label, which is sigma for the Fourier embedding alone: write "

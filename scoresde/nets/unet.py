@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.nets.convolution import channel_last_conv
 from scoresde.nets.layers import Keys, TimeEmbedding, check_shape, lecun_normal, linear, zeros
 
@@ -39,18 +39,18 @@ class UNetConfig:
     """Classes of a conditional network; its condition is one integer label per example."""
 
     def __post_init__(self):
-        check_count("channels", self.channels, 4)
-        check_count("num_blocks", self.num_blocks)
-        check_count("num_heads", self.num_heads)
-        check_setting("dropout", self.dropout, 0.0, 1.0)
+        checks.count("channels", self.channels, 4)
+        checks.count("num_blocks", self.num_blocks)
+        checks.count("num_heads", self.num_heads)
+        checks.setting("dropout", self.dropout, "[0, 1)")
         if self.num_classes is not None:
-            check_count("num_classes", self.num_classes)
+            checks.count("num_classes", self.num_classes)
         if not self.multipliers or self.channels % 4:
             raise ValueError(
                 f"channels = {self.channels} is not a multiple of 4, or multipliers are empty."
             )
         for level, multiplier in enumerate(self.multipliers):
-            check_count(f"multipliers[{level}]", multiplier)
+            checks.count(f"multipliers[{level}]", multiplier)
             if (self.channels * multiplier) % self.num_heads:
                 raise ValueError(
                     f"{self.channels * multiplier} channels do not divide into {self.num_heads} heads."

@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import PyTree
 from tqdm import tqdm
 
-from scoresde.checks import check_count, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.parallel.mesh import gather, spread
 from scoresde.sde.base import SDE
 from scoresde.types import Cond
@@ -86,7 +87,7 @@ def in_chunks(
     is cut and joined along it; others are the last chunk's. progress: the bar's label, or None for no bar.
     """
     if batch_size is not None:
-        check_count("batch_size", batch_size)
+        checks.count("batch_size", batch_size)
     if batch == 0:
         raise ValueError("there is no example: the batch axis has length 0.")
     chunk = batch if batch_size is None else min(batch_size, batch)

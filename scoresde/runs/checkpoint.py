@@ -8,6 +8,7 @@ leaves a folder without one, or with the previous one, which still names the pre
 """
 
 from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -20,12 +21,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import jax
 import numpy as np
 from jaxtyping import PyTree
-from scoresde.runs.files import write_atomically
+
+from scoresde import checks
 from scoresde.parallel.processes import any_process, meet
-from scoresde.checks import check_count
+from scoresde.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
 SHOWN = 5  # differing leaves that an error names; beyond, it counts them
@@ -53,11 +56,13 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 3):
-        check_count("keep", keep)
+        checks.count("keep", keep)
         self.directory = Path(directory).expanduser().absolute()  # Orbax refuses relative paths
         self.keep = keep
         self._pending: Future[None] | None = None
-        self._sound: dict[int, dict] = {}  # step → its files' sizes and times when they were last verified
+        self._sound: dict[
+            int, dict
+        ] = {}  # step → its files' sizes and times when they were last verified
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -66,7 +71,9 @@ class Checkpoints:
         if error is None:
             self.close()
         elif (failure := self._finished()) is not None:
-            warnings.warn(str(failure), stacklevel=2)  # raised here, it would hide the error that ended the run
+            warnings.warn(
+                str(failure), stacklevel=2
+            )  # raised here, it would hide the error that ended the run
 
     # --- Writing ---
 
@@ -80,13 +87,19 @@ class Checkpoints:
         """
         self._meet()
         step = operator.index(step)
-        check_count("step", step, low=0)
+        checks.count("step", step, 0)
         if not isinstance(state, dict):
-            raise CheckpointError(f'state is a {type(state).__name__}: wanted a dict. Write {{"params": state}}.')
+            raise CheckpointError(
+                f'state is a {type(state).__name__}: wanted a dict. Write {{"params": state}}.'
+            )
         try:
-            about = json.loads(json.dumps(about))  # a copy as it will be read: later changes do not reach the file
+            about = json.loads(
+                json.dumps(about)
+            )  # a copy as it will be read: later changes do not reach the file
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"about is not JSON ({error}): write plain dicts, lists, str and numbers.") from error
+            raise CheckpointError(
+                f"about is not JSON ({error}): write plain dicts, lists, str and numbers."
+            ) from error
         failure = self._settle()
         folder = self._folder(step)
         try:
@@ -94,7 +107,9 @@ class Checkpoints:
 
             self._tidy(step)  # of an earlier save that was killed
             folder.mkdir(parents=True, exist_ok=True)
-            arrays = "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"  # not the ones in use
+            arrays = (
+                "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
+            )  # not the ones in use
             state = jax.tree.map(_storable, state)
             response = ocp.save_async(str(folder / arrays), state, overwrite=True)
         except Exception as error:
@@ -136,7 +151,9 @@ class Checkpoints:
         """Wait for the save under way, in all processes, so that its failure is reported once, and in all."""
         if self._pending is None:
             return None
-        failure = self._finished()  # the others wait for it: they would look for a manifest still to be written
+        failure = (
+            self._finished()
+        )  # the others wait for it: they would look for a manifest still to be written
         if any_process(failure is not None) and failure is None:
             failure = CheckpointError("another process could not save: its own message says why.")
         return failure
@@ -152,8 +169,12 @@ class Checkpoints:
         try:
             response.result()
             if jax.process_index() == 0:
-                files = sorted(file for file in (folder / manifest["arrays"]).rglob("*") if file.is_file())
-                manifest["files"] = {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files}
+                files = sorted(
+                    file for file in (folder / manifest["arrays"]).rglob("*") if file.is_file()
+                )
+                manifest["files"] = {
+                    file.relative_to(folder).as_posix(): _fingerprint(file) for file in files
+                }
                 _write_manifest(folder / MANIFEST, manifest)
                 self._tidy(step)
                 self._drop_old(step)
@@ -172,7 +193,9 @@ class Checkpoints:
         folder, current = self._folder(step), self._current(step)
         if jax.process_index() != 0:
             return
-        with contextlib.suppress(OSError):  # what cannot be removed shows where the save itself fails
+        with contextlib.suppress(
+            OSError
+        ):  # what cannot be removed shows where the save itself fails
             for entry in folder.iterdir():
                 if current is None or entry.name not in (current, MANIFEST):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -186,7 +209,9 @@ class Checkpoints:
             if sound < self.keep:
                 sound += self._is_sound(step)
             elif step != written:
-                (self._folder(step) / MANIFEST).unlink(missing_ok=True)  # first: half removed is no checkpoint
+                (self._folder(step) / MANIFEST).unlink(
+                    missing_ok=True
+                )  # first: half removed is no checkpoint
                 shutil.rmtree(self._folder(step), ignore_errors=True)
 
     # --- Reading ---
@@ -227,7 +252,9 @@ class Checkpoints:
             found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in like}
         advice = "Build `like` with the settings in its `about`: restore_subtree({}).about."
         if differences := _differences(found, _describe(like)):
-            raise CheckpointError(f"step {step} in {self.directory} holds other leaves:{differences}\n{advice}")
+            raise CheckpointError(
+                f"step {step} in {self.directory} holds other leaves:{differences}\n{advice}"
+            )
         if not jax.tree.leaves(like):
             return Restored(step, like, about)
 
@@ -238,9 +265,13 @@ class Checkpoints:
         try:
             with context:
                 state = ocp.load(str(self._folder(step) / manifest["arrays"]), like)
-        except Exception as error:  # sound files, the same leaves: the trees differ in containers without leaves
+        except (
+            Exception
+        ) as error:  # sound files, the same leaves: the trees differ in containers without leaves
             reason = error.__cause__ or error
-            raise CheckpointError(f"step {step} in {self.directory} does not load: {reason}\n{advice}") from error
+            raise CheckpointError(
+                f"step {step} in {self.directory} does not load: {reason}\n{advice}"
+            ) from error
         return Restored(step, state, about)
 
     def _newest_sound(self) -> dict:
@@ -299,8 +330,14 @@ class Checkpoints:
 
     def _folders(self) -> list[int]:
         """The steps that have a folder, committed or not, ascending."""
-        folders = [entry for entry in self.directory.iterdir() if entry.is_dir()] if self.directory.is_dir() else []
-        return sorted(int(entry.name) for entry in folders if re.fullmatch("0|[1-9][0-9]*", entry.name))
+        folders = (
+            [entry for entry in self.directory.iterdir() if entry.is_dir()]
+            if self.directory.is_dir()
+            else []
+        )
+        return sorted(
+            int(entry.name) for entry in folders if re.fullmatch("0|[1-9][0-9]*", entry.name)
+        )
 
     def _current(self, step: int) -> str | None:
         """The arrays that the step's manifest commits to; None without a readable one."""
@@ -330,11 +367,15 @@ def _differences(found: dict[str, str], wanted: dict[str, str]) -> str:
         for name in {**wanted, **found}
         if found.get(name) != wanted.get(name)
     ]
-    return "".join(lines[:SHOWN]) + (f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
+    return "".join(lines[:SHOWN]) + (
+        f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    )
 
 
 def _storable(leaf: Any) -> Any:
-    return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf  # Orbax takes no NumPy scalars
+    return (
+        np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+    )  # Orbax takes no NumPy scalars
 
 
 def _wanted(leaf: Any) -> Any:
@@ -359,7 +400,9 @@ def _checksum(content: dict) -> str:
 
 
 def _write_manifest(path: Path, content: dict) -> None:
-    write_atomically(path, json.dumps({"content": content, "sha256": _checksum(content)}, indent=1).encode())
+    write_atomically(
+        path, json.dumps({"content": content, "sha256": _checksum(content)}, indent=1).encode()
+    )
 
 
 def _read_manifest(path: Path) -> dict:

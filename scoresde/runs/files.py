@@ -1,13 +1,13 @@
 """Files that a killed run never leaves half-written, rows of metrics that survive it, results that can be read."""
 
 from __future__ import annotations
+
 import json
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -55,18 +55,26 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str
         return {}, [f"{path.name} is not JSON: left out ({error})."]
     if not isinstance(results, dict):
         return {}, [f"{path.name} holds no object: left out."]
-    rows = lambda value: isinstance(value, list) and all(isinstance(row, list) and row for row in value)  # noqa: E731
+    rows = lambda value: (
+        isinstance(value, list) and all(isinstance(row, list) and row for row in value)
+    )  # noqa: E731
     right: dict[str, Callable[[Any], bool]] = {
         "headline": lambda value: rows(value) and all(len(row) > 1 for row in value),
         "tables": lambda value: (
             isinstance(value, list)
             and all(isinstance(table, dict) and rows(table.get("rows") or []) for table in value)
         ),
-        "timings": lambda value: isinstance(value, dict) and all(isinstance(s, (int, float)) for s in value.values()),
+        "timings": lambda value: (
+            isinstance(value, dict) and all(isinstance(s, (int, float)) for s in value.values())
+        ),
         "versions": lambda value: isinstance(value, dict),
         "step": lambda value: isinstance(value, int),
         "total_steps": lambda value: isinstance(value, int),
     }
-    wrong = [name for name, fits in right.items() if results.get(name) is not None and not fits(results[name])]
+    wrong = [
+        name
+        for name, fits in right.items()
+        if results.get(name) is not None and not fits(results[name])
+    ]
     kept = {name: value for name, value in results.items() if name not in wrong}
     return kept, [f"{path.name}: {name} is not what a run writes: left out." for name in wrong]

@@ -1,23 +1,19 @@
 """The folder of a run: metrics, held-out data and checkpoints."""
 
 from __future__ import annotations
-import dataclasses
+
 import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
 import jax
 import numpy as np
+
 from scoresde.runs.checkpoint import Checkpoints
-from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
-from scoresde.data.prepare import Scale, without_augmentation
-from scoresde.data.dequantization import UniformDequantization
 from scoresde.runs.files import read_rows, write_atomically
-from scoresde.train.model_settings import ModelSettings
-from scoresde.score.model import ScoreModel
-from scoresde.train.state import Skeleton
 from scoresde.types import Cond
 
 HELD_OUT = "held_out.npz"
@@ -52,7 +48,9 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics."""
-        finite = {name: value if np.isfinite(value) else None for name, value in row.items()}  # NaN is not JSON
+        finite = {
+            name: value if np.isfinite(value) else None for name, value in row.items()
+        }  # NaN is not JSON
         line = json.dumps(finite, default=float) + "\n"
         if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
             line = "\n" + line  # a run killed in the middle of a line
@@ -65,8 +63,10 @@ class RunFolder:
 
     def keep(self, x: np.ndarray, cond: Cond) -> None:
         """Write the held-out examples, so that the folder alone suffices to evaluate; large sets are left out."""
-        leaves = {"x": x} | {f"cond{jax.tree_util.keystr(path)}": leaf
-                             for path, leaf in jax.tree_util.tree_leaves_with_path(cond)}
+        leaves = {"x": x} | {
+            f"cond{jax.tree_util.keystr(path)}": leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(cond)
+        }
         if sum(leaf.nbytes for leaf in leaves.values()) > LARGEST_HELD_OUT:
             return
         buffer = io.BytesIO()

@@ -1,13 +1,17 @@
 """Pictures of a run: image grids, training curves, clouds of points. No global state, so they work in any thread."""
 
 from __future__ import annotations
+
 import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
 from scoresde.runs.files import write_atomically
+
 if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -18,7 +22,9 @@ CURVES = ("loss", "valid_loss", "grad_norm", "learning_rate")  # what training_c
 BLUE, ORANGE, GREY = "#2f6db3", "#d2691e", "#6b7078"
 
 
-def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, scale: int | None = None) -> Image:
+def image_grid(
+    x, path=None, columns: int | None = None, low=-1.0, high=1.0, scale: int | None = None
+) -> Image:
     """Draw images x, (n, h, w, 1 or 3) with values in [low, high], row by row, and save the PNG if a path is given.
 
     A pixel becomes scale × scale pixels without smoothing; by default an image is at least 48 wide and high. Values
@@ -37,12 +43,16 @@ def image_grid(x, path=None, columns: int | None = None, low=-1.0, high=1.0, sca
     unit = (x.astype(np.float64) - low) / (high - low)
     failed = ~np.isfinite(unit).all(axis=(1, 2, 3))
     unit[failed] = 0.0
-    pixels = np.broadcast_to(np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), (n, h, w, 3)).copy()
+    pixels = np.broadcast_to(
+        np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8), (n, h, w, 3)
+    ).copy()
     pixels[failed] = FAILED
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 
     h, w = h * scale, w * scale
-    canvas = np.full((math.ceil(n / columns) * (h + gap) + gap, columns * (w + gap) + gap, 3), GAP, np.uint8)
+    canvas = np.full(
+        (math.ceil(n / columns) * (h + gap) + gap, columns * (w + gap) + gap, 3), GAP, np.uint8
+    )
     for i, image in enumerate(pixels):
         top, left = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
         canvas[top : top + h, left : left + w] = image
@@ -64,18 +74,35 @@ def training_curve(rows: Sequence[Mapping[str, Any]], path: str | Path | None = 
 
     data = curves(rows)
     if not data:
-        raise ValueError(f'no row has a step and one of {CURVES}: wanted rows such as {{"step": 0, "loss": 1.5}}.')
-    panels = [names for pair in (CURVES[:2], CURVES[2:]) if (names := [name for name in pair if name in data])]
+        raise ValueError(
+            f'no row has a step and one of {CURVES}: wanted rows such as {{"step": 0, "loss": 1.5}}.'
+        )
+    panels = [
+        names
+        for pair in (CURVES[:2], CURVES[2:])
+        if (names := [name for name in pair if name in data])
+    ]
     fig = Figure(figsize=(7.4, 3.4 if len(panels) == 1 else 5.0), dpi=160, layout="constrained")
-    axes = fig.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=(1.8, 1)[: len(panels)])[:, 0]
+    axes = fig.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=(1.8, 1)[: len(panels)]
+    )[:, 0]
     for ax, names in zip(axes, panels, strict=True):
         ax.spines["right"].set_visible(False)
         lines = []
         for name in names:
             second = name == "learning_rate" and len(names) == 2  # its own scale, on the right
             lines += _draw_curve(ax.twinx() if second else ax, name, *data[name])
-        ax.legend(handles=lines, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-        values = np.concatenate([data[name][1] for name in names if "loss" in name] or [data[names[0]][1]])
+        ax.legend(
+            handles=lines,
+            frameon=False,
+            ncols=2,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            borderaxespad=0,
+        )
+        values = np.concatenate(
+            [data[name][1] for name in names if "loss" in name] or [data[names[0]][1]]
+        )
         values = values[np.isfinite(values)]
         if values.size and 0 < 4 * values.min() < values.max():  # wide, and a logarithm exists
             ax.set_yscale("log")
@@ -83,7 +110,9 @@ def training_curve(rows: Sequence[Mapping[str, Any]], path: str | Path | None = 
             ax.yaxis.set_major_formatter("{x:g}")
             ax.minorticks_off()
     axes[-1].set_xlabel("step")
-    axes[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}" if step == round(step) else "")
+    axes[-1].xaxis.set_major_formatter(
+        lambda step, _: f"{step:,.0f}" if step == round(step) else ""
+    )
     _save(fig.savefig, path)
     return fig
 
@@ -102,7 +131,9 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
     clouds = {name: np.asarray(cloud, np.float64) for name, cloud in points.items()}
     shapes = {name: cloud.shape for name, cloud in clouds.items()}
     if not shapes or any(len(shape) != 2 or shape[1] != 2 for shape in shapes.values()):
-        raise ValueError(f'clouds of shape {shapes}: wanted (n, 2) each, e.g. scatter_2d({{"data": x0[:, :2]}}).')
+        raise ValueError(
+            f'clouds of shape {shapes}: wanted (n, 2) each, e.g. scatter_2d({{"data": x0[:, :2]}}).'
+        )
     every = np.concatenate(list(clouds.values()))
     every = every[np.isfinite(every).all(axis=1)]
     every = every if len(every) else np.zeros((1, 2))
@@ -112,14 +143,25 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
     pad = 0.05 * (high - low).max() or 1.0
     low, high = low - pad, high + pad
     height = np.clip((high - low)[1] / (high - low)[0], 0.4, 2.5)
-    fig = Figure(figsize=(2.9 * len(clouds) + 0.4, 2.7 * height + 1.1), dpi=160, layout="constrained")
+    fig = Figure(
+        figsize=(2.9 * len(clouds) + 0.4, 2.7 * height + 1.1), dpi=160, layout="constrained"
+    )
     axes = fig.subplots(1, len(clouds), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (name, cloud) in zip(axes, clouds.items(), strict=True):
-        inside, lost = ((cloud >= low) & (cloud <= high)).all(axis=1), ~np.isfinite(cloud).all(axis=1)
-        counts = {"points": len(cloud), "outside": np.sum(~inside & ~lost), "not finite": np.sum(lost)}
+        inside, lost = (
+            ((cloud >= low) & (cloud <= high)).all(axis=1),
+            ~np.isfinite(cloud).all(axis=1),
+        )
+        counts = {
+            "points": len(cloud),
+            "outside": np.sum(~inside & ~lost),
+            "not finite": np.sum(lost),
+        }
         counts = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
         ax.set_title(f"{name}\n{counts}", fontsize=9.5, loc="left")
-        ax.scatter(*cloud[inside].T, s=np.clip(8000 / (len(cloud) + 1), 1.5, 12), c=BLUE, alpha=0.5, lw=0)
+        ax.scatter(
+            *cloud[inside].T, s=np.clip(8000 / (len(cloud) + 1), 1.5, 12), c=BLUE, alpha=0.5, lw=0
+        )
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="x₁")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("x₂")
@@ -127,7 +169,9 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
     return fig
 
 
-def densities_2d(densities: Mapping[str, Any], extent: tuple[float, float, float, float], path=None) -> Figure:
+def densities_2d(
+    densities: Mapping[str, Any], extent: tuple[float, float, float, float], path=None
+) -> Figure:
     """Draw densities on a grid of the plane, name → (ny, nx), side by side on one colour scale, and their differences
     from the first, each on a scale around zero.
 
@@ -150,9 +194,20 @@ def densities_2d(densities: Mapping[str, Any], extent: tuple[float, float, float
     axes = fig.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (name, grid, is_difference) in zip(axes, panels, strict=True):
         limit = np.nanmax(np.abs(grid)) or 1.0
-        scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if is_difference else {"vmin": 0.0, "vmax": top}
-        image = ax.imshow(grid, origin="lower", extent=extent, aspect="equal", interpolation="nearest", **scale)
-        fig.colorbar(image, ax=ax, shrink=0.8, label="difference of densities" if is_difference else "density")
+        scale = (
+            {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+            if is_difference
+            else {"vmin": 0.0, "vmax": top}
+        )
+        image = ax.imshow(
+            grid, origin="lower", extent=extent, aspect="equal", interpolation="nearest", **scale
+        )
+        fig.colorbar(
+            image,
+            ax=ax,
+            shrink=0.8,
+            label="difference of densities" if is_difference else "density",
+        )
         ax.set_title(name, fontsize=9.5, loc="left")
         ax.set_xlabel("x₁")
     axes[0].set_ylabel("x₂")
@@ -175,7 +230,9 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
     t, x, denoised = (np.asarray(a, np.float64) for a in (t, x, denoised))
     planar = x.shape[2:] == (2,)
     if not planar and (x.ndim != 5 or x.shape[-1] not in (1, 3)):
-        raise ValueError(f"examples of shape {x.shape[2:]}: a GIF is drawn of images (h, w, 1 or 3) or points (2,).")
+        raise ValueError(
+            f"examples of shape {x.shape[2:]}: a GIF is drawn of images (h, w, 1 or 3) or points (2,)."
+        )
     pictures = []
     for i in np.unique(np.linspace(0, len(t) - 1, min(frames, len(t))).astype(int)):
         if planar:
@@ -191,34 +248,56 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
             pictures.append(Image.open(buffer).convert("RGB"))
         else:
             scale = max(1.0, np.sqrt(np.nanmean(x[:, i] ** 2)) / max(abs(low), abs(high)))
-            both = [image_grid(images, low=low, high=high) for images in (x[:, i] / scale, denoised[:, i])]
+            both = [
+                image_grid(images, low=low, high=high)
+                for images in (x[:, i] / scale, denoised[:, i])
+            ]
             width, height = both[0].size
             frame = Image.new("RGB", (2 * width + 8, height + 18), (255, 255, 255))
             frame.paste(both[0], (0, 18))
             frame.paste(both[1], (width + 8, 18))
             draw = ImageDraw.Draw(frame)
-            draw.text((4, 3), f"x at t = {t[i]:.3f}" + (f", / {scale:.1f}" if scale > 1.05 else ""), fill=(0, 0, 0))
+            draw.text(
+                (4, 3),
+                f"x at t = {t[i]:.3f}" + (f", / {scale:.1f}" if scale > 1.05 else ""),
+                fill=(0, 0, 0),
+            )
             draw.text((width + 12, 3), "E[x0 | x]", fill=(0, 0, 0))
             pictures.append(frame)
     each = max(20, 5000 // len(pictures))
     durations = [each] * (len(pictures) - 1) + [2000]
-    _save(lambda file, format: pictures[0].save(file, format, save_all=True, append_images=pictures[1:], loop=0,
-                                                duration=durations), path)
+    _save(
+        lambda file, format: pictures[0].save(
+            file, format, save_all=True, append_images=pictures[1:], loop=0, duration=durations
+        ),
+        path,
+    )
     return pictures
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Name → array (2, n) of steps, in order, and values, for each of `CURVES` that the rows have."""
-    pairs = {name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()] for name in CURVES}
-    arrays = {name: np.array(found, np.float64).T for name, found in pairs.items() if found}  # None → NaN
+    pairs = {
+        name: [(row["step"], row[name]) for row in rows if {"step", name} <= row.keys()]
+        for name in CURVES
+    }
+    arrays = {
+        name: np.array(found, np.float64).T for name, found in pairs.items() if found
+    }  # None → NaN
     return {name: array[:, np.argsort(array[0], kind="stable")] for name, array in arrays.items()}
 
 
 def _check_images(x, low, high):
     if x.ndim != 4 or x.shape[3] not in (1, 3) or not x.size:
         fixes = {2: "x[None, ..., None]", 3: "x[..., None]", 4: "x.transpose(0, 2, 3, 1)"}
-        fix = "x[None]" if x.ndim == 3 and x.shape[2] in (1, 3) else fixes.get(x.ndim, "x.reshape(-1, h, w, 3)")
-        raise ValueError(f"x has shape {x.shape}: wanted (n, h, w, 1 or 3) with n > 0, e.g. image_grid({fix}).")
+        fix = (
+            "x[None]"
+            if x.ndim == 3 and x.shape[2] in (1, 3)
+            else fixes.get(x.ndim, "x.reshape(-1, h, w, 3)")
+        )
+        raise ValueError(
+            f"x has shape {x.shape}: wanted (n, h, w, 1 or 3) with n > 0, e.g. image_grid({fix})."
+        )
     if x.dtype.kind in "iu" and (x.min() < low or x.max() > high):
         raise ValueError(
             f"integers {x.min()} to {x.max()} leave [{low}, {high}]: write image_grid(x, low=0, high=255)."
@@ -236,8 +315,16 @@ def _draw_curve(ax, name, steps, values):
         ax.plot(steps, values, color=BLUE, alpha=0.3, lw=0.8)
         window, ones = np.ones(max(1, np.sum(finite) // 40)), np.ones(np.sum(finite))
         steps, values = steps[finite], values[finite]
-        values = np.convolve(values, window, "same") / np.convolve(ones, window, "same") if finite.any() else values
-    style = {"loss": (BLUE, 1.8, "-"), "valid_loss": (ORANGE, 1.4, ".-"), "grad_norm": (GREY, 1.0, "-")}
+        values = (
+            np.convolve(values, window, "same") / np.convolve(ones, window, "same")
+            if finite.any()
+            else values
+        )
+    style = {
+        "loss": (BLUE, 1.8, "-"),
+        "valid_loss": (ORANGE, 1.4, ".-"),
+        "grad_norm": (GREY, 1.0, "-"),
+    }
     color, width, line = style.get(name, (ORANGE, 1.4, "-"))
     return ax.plot(steps, values, line, color=color, lw=width, label=label)
 

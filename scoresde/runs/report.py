@@ -1,6 +1,7 @@
 """The page of a run, `report.html`: one file without scripts or links, made of what the run's folder holds so far."""
 
 from __future__ import annotations
+
 import base64
 import datetime
 import io
@@ -10,6 +11,7 @@ from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
 from scoresde.runs.files import read_results, read_rows, write_atomically
 from scoresde.runs.plots import curves, training_curve
 
@@ -32,7 +34,9 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
         )
     notes: list[str] = []
     rows, faults = read_rows(run / "metrics.jsonl")
-    notes += [f"Line {number} of metrics.jsonl is not a row with a step: left out." for number in faults]
+    notes += [
+        f"Line {number} of metrics.jsonl is not a row with a step: left out." for number in faults
+    ]
     results, wrong = read_results(run / "results.json")
     notes += wrong
     sections = (
@@ -44,8 +48,14 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
         ("Made with", _made_with(results)),
         ("Settings", _config(run / "config.yaml")),
     )
-    body = _status(results, rows) + "".join(f'<p class="warn">{escape(note)}</p>\n' for note in notes)
-    body += "".join(f"<section>\n<h2>{_text(name)}</h2>\n{part}\n</section>\n" for name, part in sections if part)
+    body = _status(results, rows) + "".join(
+        f'<p class="warn">{escape(note)}</p>\n' for note in notes
+    )
+    body += "".join(
+        f"<section>\n<h2>{_text(name)}</h2>\n{part}\n</section>\n"
+        for name, part in sections
+        if part
+    )
     path = run / "report.html"
     page = PAGE.format(title=_text(title or run.absolute().name), style=STYLE, body=body)
     write_atomically(path, page.encode())
@@ -59,21 +69,32 @@ def _status(results: dict, rows: list[dict]) -> str:
     if step is not None:
         parts.append(f"step {_text(step)}" + (f" of {_text(total)}" if total else ""))
     parts.append(f"page of {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC")
-    bar = f"<div>{_bar(step / total)}</div>\n" if total and step is not None and status != "finished" else ""
+    bar = (
+        f"<div>{_bar(step / total)}</div>\n"
+        if total and step is not None and status != "finished"
+        else ""
+    )
     return f"<p>{' · '.join(parts)}</p>\n" + bar
 
 
 def _headline(entries: Sequence[Sequence[Any]]) -> str:
     rows = [[_text(cell) for cell in (*entry, "", "")[:3]] for entry in entries]
-    rows = [f'<tr><th>{label}</th><td class="big">{value}</td><td>{note}</td></tr>' for label, value, note in rows]
+    rows = [
+        f'<tr><th>{label}</th><td class="big">{value}</td><td>{note}</td></tr>'
+        for label, value, note in rows
+    ]
     return f'<table class="headline">{"".join(rows)}</table>' if rows else ""
 
 
 def _samples(folder: Path) -> str:
     """The newest by the step in its name large, then pictures with other names, then earlier ones in a row."""
     pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
-    pictures = {stem: png for stem, png in pictures.items() if b"IEND" in png[-12:]}  # the whole file is there
-    steps = {stem: int(match[1]) for stem in pictures if (match := re.fullmatch(r"step_(\d+)", stem))}
+    pictures = {
+        stem: png for stem, png in pictures.items() if b"IEND" in png[-12:]
+    }  # the whole file is there
+    steps = {
+        stem: int(match[1]) for stem in pictures if (match := re.fullmatch(r"step_(\d+)", stem))
+    }
     *earlier, newest = sorted(steps, key=steps.__getitem__) or [None]
     large = [stem for stem in pictures if stem == newest or stem not in steps]
     large.sort(key=lambda stem: stem != newest)
@@ -81,8 +102,12 @@ def _samples(folder: Path) -> str:
     shown = [earlier[i * len(earlier) // count] for i in range(count)]
 
     def figures(stems):
-        names = {stem: f"step {_text(steps[stem])}" if stem in steps else _text(stem) for stem in stems}
-        return "".join(_picture(pictures[stem], f"samples, {name}", name) for stem, name in names.items())
+        names = {
+            stem: f"step {_text(steps[stem])}" if stem in steps else _text(stem) for stem in stems
+        }
+        return "".join(
+            _picture(pictures[stem], f"samples, {name}", name) for stem, name in names.items()
+        )
 
     some = f" ({count} of {len(earlier)})" if count < len(earlier) else ""
     row = f'<h3>Earlier{some}</h3>\n<div class="row">{figures(shown)}</div>' if shown else ""
@@ -100,7 +125,10 @@ def _training(rows: list[dict]) -> str:
 def _table(table: dict) -> str:
     """A column of numbers (None: no number) stands to the right."""
     rows = table.get("rows") or []
-    right = [all(re.match(r"[-+]?(\d|nan|inf)|None$", str(v)) for v in column) for column in zip_longest(*rows)]
+    right = [
+        all(re.match(r"[-+]?(\d|nan|inf)|None$", str(v)) for v in column)
+        for column in zip_longest(*rows)
+    ]
     body = ""
     for tag, row in [("th", table.get("columns") or []), *(("td", row) for row in rows)]:
         sides = zip(row, right, strict=False)
@@ -112,7 +140,9 @@ def _table(table: dict) -> str:
 def _timings(timings: dict[str, float]) -> str:
     """Longest first, with the share of the entry "total" where there is one, else of the sum."""
     total = timings.get("total") or sum(timings.values())
-    rows = sorted(((seconds, name) for name, seconds in timings.items() if name != "total"), reverse=True)
+    rows = sorted(
+        ((seconds, name) for name, seconds in timings.items() if name != "total"), reverse=True
+    )
     body = ""
     for seconds, name in [*rows, (total, "total")] if total else []:
         share = seconds / total
@@ -124,13 +154,21 @@ def _timings(timings: dict[str, float]) -> str:
 def _made_with(results: dict) -> str:
     command, device, versions = (results.get(name) for name in ("command", "device", "versions"))
     pairs = [*([("device", device)] if device else []), *sorted((versions or {}).items())]
-    lines = "".join(f"<tr><th>{_text(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in pairs)
-    return (f"<pre>{_text(command)}</pre>\n" if command else "") + (f"<table>{lines}</table>" if lines else "")
+    lines = "".join(
+        f"<tr><th>{_text(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in pairs
+    )
+    return (f"<pre>{_text(command)}</pre>\n" if command else "") + (
+        f"<table>{lines}</table>" if lines else ""
+    )
 
 
 def _config(path: Path) -> str:
     text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-    return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>" if text.strip() else ""
+    return (
+        f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
+        if text.strip()
+        else ""
+    )
 
 
 def _picture(png: bytes, alt: str, caption: str = "") -> str:
@@ -140,7 +178,9 @@ def _picture(png: bytes, alt: str, caption: str = "") -> str:
 
 
 def _bar(share: float) -> str:
-    return f'<div class="bar"><div style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></div></div>'
+    return (
+        f'<div class="bar"><div style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></div></div>'
+    )
 
 
 def _text(value: Any) -> str:
@@ -156,7 +196,11 @@ def _duration(seconds: float) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 PAGE = """<!doctype html>

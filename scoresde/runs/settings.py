@@ -1,6 +1,7 @@
 """Settings objects to and from YAML."""
 
 from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -12,11 +13,13 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
 import cattrs
 import jax
 import numpy as np
 import yaml
 from cattrs.v import format_exception
+
 from scoresde.runs.files import write_atomically
 from scoresde.types import Scalar
 
@@ -32,7 +35,11 @@ class ConfigError(ValueError):
 def union_members(kind: Any) -> tuple[type, ...]:
     """The classes of a closed union of settings, such as VP | SubVP | VE; none of any other type."""
     members = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
-    return members if len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members) else ()
+    return (
+        members
+        if len(members) > 1 and all(dataclasses.is_dataclass(member) for member in members)
+        else ()
+    )
 
 
 # --- Objects to plain data and back ---
@@ -68,7 +75,9 @@ def _converter() -> cattrs.Converter:
 
     def check_mapping(data: Any) -> None:
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-            raise ValueError(f"{_short(data)} stands where settings are wanted, one `name: value` a line")
+            raise ValueError(
+                f"{_short(data)} stands where settings are wanted, one `name: value` a line"
+            )
 
     def read_object(kind: Any) -> Callable[[Any, Any], Any]:
         structure = converter.gen_structure_attrs_fromdict(kind)
@@ -87,20 +96,28 @@ def _converter() -> cattrs.Converter:
             name = data.get("kind")
             if not isinstance(name, str) or name not in members:
                 raise ValueError(f"kind is {_short(name)}: wanted one of {', '.join(members)}")
-            return converter.structure({key: value for key, value in data.items() if key != "kind"}, members[name])
+            return converter.structure(
+                {key: value for key, value in data.items() if key != "kind"}, members[name]
+            )
 
         return read
 
     def write_member(kind: Any) -> Callable[[Any], dict]:
         def write(value: Any) -> dict:
-            fields = converter.unstructure(value) if dataclasses.is_dataclass(value) else {"value": stable_repr(value)}
+            fields = (
+                converter.unstructure(value)
+                if dataclasses.is_dataclass(value)
+                else {"value": stable_repr(value)}
+            )
             return {"kind": type(value).__name__} | fields
 
         return write
 
     converter.register_structure_hook_factory(dataclasses.is_dataclass, read_object)
     converter.register_structure_hook_factory(lambda kind: bool(union_members(kind)), read_member)
-    converter.register_unstructure_hook_factory(lambda kind: bool(union_members(kind)), write_member)
+    converter.register_unstructure_hook_factory(
+        lambda kind: bool(union_members(kind)), write_member
+    )
     return converter
 
 
@@ -134,14 +151,20 @@ def from_dict(data: Any, kind: type[T] | types.UnionType, place: str = "") -> T:
     try:
         return _converter().structure(data, typing.cast(Any, kind))
     except Exception as error:
-        lines = cattrs.transform_error(error, place or getattr(kind, "__name__", "settings"), _reason)
+        lines = cattrs.transform_error(
+            error, place or getattr(kind, "__name__", "settings"), _reason
+        )
         raise ConfigError("; ".join(lines)) from error
 
 
 def _reason(error: BaseException, kind: Any) -> str:
     """Why a value was refused: the message of the check that refused it, or cattrs's own words."""
     said = str(error)
-    return said if isinstance(error, (ValueError, TypeError)) and said else format_exception(error, kind)
+    return (
+        said
+        if isinstance(error, (ValueError, TypeError)) and said
+        else format_exception(error, kind)
+    )
 
 
 # --- Files ---
@@ -153,8 +176,10 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if event.anchor is not None or getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem="anchors, aliases and tags (&, *, !) are not for settings",
-                                       problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem="anchors, aliases and tags (&, *, !) are not for settings",
+                problem_mark=event.start_mark,
+            )
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -162,10 +187,14 @@ class _Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem="merge keys (<<) are not for settings", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="merge keys (<<) are not for settings", problem_mark=key.start_mark
+                )
             if key.value in lines:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands in line {lines[key.value]} too: keep one",
-                                           problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} stands in line {lines[key.value]} too: keep one",
+                    problem_mark=key.start_mark,
+                )
             lines[key.value] = key.start_mark.line + 1
         return node
 
@@ -174,7 +203,9 @@ _Loader.yaml_implicit_resolvers = {  # numbers in base 10 only: YAML 1.1 reads 0
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 
 
 def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
@@ -195,11 +226,17 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path}: not readable as YAML: {place}{error.problem or error.context}") from error
+        raise ConfigError(
+            f"{path}: not readable as YAML: {place}{error.problem or error.context}"
+        ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{path}: not readable as YAML: {reason}") from error
     if not isinstance(data, dict):
-        found = f"more than {LARGEST} bytes" if len(content) > LARGEST else f"no settings but {type(data).__name__}"
+        found = (
+            f"more than {LARGEST} bytes"
+            if len(content) > LARGEST
+            else f"no settings but {type(data).__name__}"
+        )
         raise ConfigError(f"{path} holds {found}: wanted lines `name: value`.")
     return data

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde import checks
 from scoresde.keys import normal_like
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
@@ -72,14 +72,11 @@ class AdaptiveSDE:
     def __post_init__(self):
         check_times(self.t_min, self.start)
         for name in ("rtol", "atol", "first_step"):
-            check_setting(name, getattr(self, name), 0.0, inclusive=False)
-        for name, low, bounds in (("safety", 0.0, "(0, 1]"), ("power", 0.5, "[0.5, 1]")):
-            value = getattr(self, name)
-            check_setting(name, value, low, inclusive=low > 0.0)
-            if is_concrete(value) and value > 1.0:
-                raise ValueError(f"{name} = {value}: wanted it in {bounds}, e.g. {name}=0.9.")
-        check_count("max_steps", self.max_steps)
-        check_count("path_points", self.path_points, 2)
+            checks.setting(name, getattr(self, name), "(0, inf)")
+        checks.setting("safety", self.safety, "(0, 1]")
+        checks.setting("power", self.power, "[0.5, 1]")
+        checks.count("max_steps", self.max_steps)
+        checks.count("path_points", self.path_points, 2)
         if self.solver is not None:
             stages(self.solver)
 

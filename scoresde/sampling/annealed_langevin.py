@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.sampling.base import Sample
 from scoresde.sampling.grid_sampler import (
@@ -53,8 +53,8 @@ class AnnealedLangevin(GridSettings):
     def __post_init__(self):
         super().__post_init__()
         check_levels(self)
-        check_count("steps_per_level", self.steps_per_level)
-        check_setting("step_size", self.step_size, 0.0, inclusive=False)
+        checks.count("steps_per_level", self.steps_per_level)
+        checks.setting("step_size", self.step_size, "(0, inf)")
 
     def __call__(
         self,

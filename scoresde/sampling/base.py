@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from scoresde.checks import check_batch, check_cond, check_setting
+from scoresde import checks
 from scoresde.keys import example_keys
 from scoresde.sde.base import SDE, check_sde, denoise
 from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass
@@ -72,12 +72,8 @@ def check_times(t_min: float, start: float = 1.0) -> None:
             raise TypeError(
                 f"{name} is traced: the grid is laid before the trace. Wanted a number, e.g. {name}=0.5."
             )
-    check_setting("start", start, 0.0, inclusive=False)
-    if start > 1.0:
-        raise ValueError(
-            f"start = {start} lies beyond the prior, t = 1: write start=1.0, or a time below it."
-        )
-    check_setting("t_min", t_min, 0.0, 1.0)
+    checks.setting("start", start, "(0, 1]")
+    checks.setting("t_min", t_min, "[0, 1)")
     if not t_min < start:
         raise ValueError(
             f"t_min = {t_min} is not below start = {start}: sampling runs from start down to t_min."
@@ -87,8 +83,8 @@ def check_times(t_min: float, start: float = 1.0) -> None:
 def check_sampler_input(key: Key, sde: SDE, x1: Array, cond: Cond) -> tuple[Array, Array]:
     """The checks every sampler makes on its arguments; returns x1 as a JAX array and one key per example."""
     check_sde(sde)
-    check_batch(x1, "x1")
-    check_cond(cond, x1.shape[0])
+    checks.batch(x1, "x1")
+    checks.condition(cond, x1.shape[0])
     return jnp.asarray(x1), example_keys(key, x1.shape[0])
 
 

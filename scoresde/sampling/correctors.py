@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.sampling.langevin import langevin_step
 from scoresde.sde.base import SDE
@@ -35,8 +35,8 @@ class NoiseLevelStep:
     """Scale below which the data are known to be smooth: longer steps where sigma is smaller still."""
 
     def __post_init__(self):
-        check_setting("snr", self.snr, 0.0, 1.0, inclusive=False)
-        check_setting("data_std", self.data_std, 0.0)
+        checks.setting("snr", self.snr, "(0, 1)")
+        checks.setting("data_std", self.data_std, "[0, inf)")
 
     def __call__(self, sde: SDE, t: Array, score: Array, noise: Array) -> Array:
         """eps / a, one per example."""
@@ -59,7 +59,7 @@ class BatchMeanStep:
     """Ratio of the drift's to the noise's norm."""
 
     def __post_init__(self):
-        check_setting("snr", self.snr, 0.0, 1.0, inclusive=False)
+        checks.setting("snr", self.snr, "(0, 1)")
 
     def __call__(self, sde: SDE, t: Array, score: Array, noise: Array) -> Array:
         """eps / a, one per example."""
@@ -94,7 +94,7 @@ class Langevin:
     """How long a step is."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps)
         if not callable(self.rule) or isinstance(self.rule, type):
             raise TypeError(
                 f"rule is {self.rule!r}: wanted one such as sd.correctors.NoiseLevelStep(snr=0.16)."

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import normal_like
 from scoresde.sampling.adams import adams_weights, midpoint_weights
 from scoresde.sampling.base import Sample, traced
@@ -121,16 +122,12 @@ def is_noisy(eta: float) -> bool:
 
 def check_solver(order: int, eta: float, weights: str = "exact", corrector: bool = False) -> None:
     """Order 1, 2 or 3; eta in [0, 1]; midpoint weights for what has them."""
-    check_count("order", order)
+    checks.count("order", order)
     if order > 3:
         raise ValueError(
             f"order = {order}: wanted 1, 2 or 3. Higher orders of multistep methods are not stable here."
         )
-    check_setting("eta", eta, 0.0)
-    if is_concrete(eta) and eta > 1.0:
-        raise ValueError(
-            f"eta = {eta}: wanted it in [0, 1], 0 for the ODE and 1 for the reverse-time SDE."
-        )
+    checks.setting("eta", eta, "[0, 1]")
     if weights not in ("exact", "midpoint"):
         raise ValueError(f"weights is {weights!r}: wanted 'exact' or 'midpoint'.")
     if weights == "midpoint" and (order != 2 or corrector):

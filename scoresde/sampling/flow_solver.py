@@ -12,7 +12,8 @@ import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Int, PyTree
 
-from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.sampling.variables import InLogSNR, InTime
 from scoresde.sde.base import SDE
 
@@ -64,8 +65,8 @@ def check_solver(solver: Any, rtol: float, atol: float, controller: Any = None) 
         raise TypeError(
             f"{type(solver).__name__}() estimates no error: give steps, e.g. controller=diffrax.StepTo(ts)."
         )
-    check_setting("rtol", rtol, 0.0, 1.0, inclusive=False)
-    check_setting("atol", atol, 0.0, inclusive=False)
+    checks.setting("rtol", rtol, "(0, 1)")
+    checks.setting("atol", atol, "(0, inf)")
     return solver
 
 
@@ -110,7 +111,7 @@ def solve(
     norm: of the error estimate, each entry divided by atol + rtol |y|; a step is kept where it is below 1.
     save_at: times in the order of integration at which to keep y as well (interpolated).
     """
-    check_count("max_steps", max_steps)
+    checks.count("max_steps", max_steps)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     u0, u1 = (variable.at(sde, jnp.asarray(t, dtype)).astype(dtype) for t in (start, end))
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.keys import fold_in_examples
 from scoresde.precision import full_precision
 from scoresde.sampling.base import (
@@ -57,7 +57,7 @@ class GridSettings:
     """Keep every state and its E[x_0 | x]: memory grows with num_steps, and each state takes one more evaluation."""
 
     def __post_init__(self):
-        check_count("num_steps", getattr(self, "num_steps", None))
+        checks.count("num_steps", getattr(self, "num_steps", None))
         check_times(0.0 if self.t_min is None else self.t_min, self.start)
         check_grid(self.grid)
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import normal_like
 from scoresde.sampling.base import Sample
 from scoresde.sampling.grid_sampler import (
@@ -65,7 +66,7 @@ class Heun(KarrasSettings):
     def __post_init__(self):
         super().__post_init__()
         for name in ("churn", "churn_min", "noise_scale"):
-            check_setting(name, getattr(self, name), 0.0)
+            checks.setting(name, getattr(self, name), "[0, inf)")
         for name in ("churn", "churn_min", "churn_max"):
             if not is_concrete(getattr(self, name)):
                 raise TypeError(

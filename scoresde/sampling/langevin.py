@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_batch, check_cond, check_count, check_setting
+from scoresde import checks
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Path, Sample, finish, widen
@@ -43,8 +43,8 @@ class Langevin:
     """Keep every state; the path's t counts 0 … 1 from first to last."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps)
-        check_setting("step_size", self.step_size, 0.0, inclusive=False)
+        checks.count("num_steps", self.num_steps)
+        checks.setting("step_size", self.step_size, "(0, inf)")
 
     def __call__(
         self,
@@ -59,8 +59,8 @@ class Langevin:
         Raises:
             ValueError: if x has no batch axis, or a key or condition does not match it.
         """
-        check_batch(x)
-        check_cond(cond, x.shape[0])
+        checks.batch(x)
+        checks.condition(cond, x.shape[0])
         x, keys, given = jnp.asarray(x), example_keys(key, x.shape[0]), x.dtype
         x, fixed = widen(x, lambda x, t, *cond: score(x, *cond))
         start, t = x, jnp.zeros(x.shape[:1], x.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count
+from scoresde import checks
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_sampler_input, check_times, finish, path_of, widen
 from scoresde.sampling.flow_solver import (
@@ -62,8 +62,8 @@ class ProbabilityFlow:
     def __post_init__(self):
         check_solver(self.solver, self.rtol, self.atol, self.controller)
         check_times(self.t_min, self.start)
-        check_count("max_steps", self.max_steps)
-        check_count("path_points", self.path_points, 2)
+        checks.count("max_steps", self.max_steps)
+        checks.count("path_points", self.path_points, 2)
 
     def __call__(
         self,

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_count, check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.sampling.base import Sample
 from scoresde.sampling.grid_sampler import check_log_snr, step_times
 from scoresde.sampling.heun import KarrasSettings, heun, sigma_over_alpha
@@ -36,14 +37,14 @@ class Interval:
     """K."""
 
     def __post_init__(self):
-        check_setting("low", self.low, 0.0, inclusive=False)
-        check_setting("high", self.high, 0.0, inclusive=False)
+        checks.setting("low", self.low, "(0, inf)")
+        checks.setting("high", self.high, "(0, inf)")
         if not self.low < self.high:
             raise ValueError(
                 f"an interval from low = {self.low} up to high = {self.high}: wanted low < high."
             )
-        check_count("num_steps", self.num_steps)
-        check_count("repeats", self.repeats)
+        checks.count("num_steps", self.num_steps)
+        checks.count("repeats", self.repeats)
 
 
 @dataclasses.dataclass(frozen=True)

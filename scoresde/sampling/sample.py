@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scoresde.checks import check_batch, check_cond, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like, split_examples
 from scoresde.parallel.arguments import ByIdentity, as_argument
 from scoresde.parallel.per_example import check_score, in_chunks
@@ -54,7 +55,7 @@ def sample(
         raise ValueError(
             f"shape is {shape}: wanted (batch, *data), each at least 1, e.g. (64, 8, 8, 1)."
         )
-    check_cond(cond, shape[0])
+    checks.condition(cond, shape[0])
     check_score(sde, score, cond)
     sde, start, held = plain_settings(sde), getattr(sampler, "start", 1.0), traced(sampler)
     try:
@@ -86,7 +87,7 @@ def sample(
 def _check_begin(x1: Array | None, x0: Array | None, shape: tuple[int, ...], start: float) -> None:
     for name, x in (("x1", x1), ("x0", x0)):
         if x is not None:
-            check_batch(x, name)
+            checks.batch(x, name)
             if x.shape != shape:
                 raise ValueError(f"{name} has shape {x.shape}: wanted one row per sample, {shape}.")
     if x1 is not None and x0 is not None:

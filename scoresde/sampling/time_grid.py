@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scoresde.checks import check_setting, check_time, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE
 
 Times = np.ndarray | Array
@@ -74,7 +75,7 @@ class Karras:
     """1: equal steps of sigma / alpha; the larger, the finer near the data; infinity would be UniformLogSNR."""
 
     def __post_init__(self):
-        check_setting("rho", self.rho, 0.0, inclusive=False)
+        checks.setting("rho", self.rho, "(0, inf)")
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         def log_snr(first, last):
@@ -105,7 +106,7 @@ class GivenTimes:
             raise ValueError(
                 f"times are {self.times}: wanted at least two, falling, e.g. (1.0, 0.5, 0.1, 1e-3)."
             )
-        check_time(times, "a grid")
+        checks.times(times, "a grid")
         object.__setattr__(self, "times", tuple(times.tolist()))  # settings are hashable
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.sde.base import SDE
 
 # --- What a network sees as its time ---
@@ -30,7 +30,7 @@ class Scaled:
     """Multiplies t."""
 
     def __post_init__(self):
-        check_setting("scale", self.scale, 0.0, inclusive=False)
+        checks.setting("scale", self.scale, "(0, inf)")
 
     def __call__(self, sde: SDE, t: Array) -> Array:
         return self.scale * t
@@ -54,7 +54,7 @@ class Index:
     """Count from the noisiest level, N - 1 - i."""
 
     def __post_init__(self):
-        check_count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps)
         if self.num_steps < 2:
             raise ValueError(
                 "num_steps is 1: times between levels have no index there; two levels at least."

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.checks import check_x_t
+from scoresde import checks
 from scoresde.score.parameterization import Noise, State
 from scoresde.sde.base import SDE, as_time
 from scoresde.types import Cond, Time, call_score, pytree_dataclass, right_pad
@@ -43,7 +43,7 @@ class ScoreModel:
 
     def data_and_noise(self, x: State, t: Time, cond: Cond = None) -> tuple[State, State]:
         """E[x_0 | x_t] and E[noise | x_t] from one evaluation of the network."""
-        check_x_t(x, t)
+        checks.batch_at_times(x, t)
         t = jnp.broadcast_to(as_time(t), x.shape[:1])
         scaled, label = self.parameterization.inputs(self.sde, x, t)
         output = call_score(self.net, scaled, label, cond)

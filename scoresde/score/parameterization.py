@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_setting, check_x_t
+from scoresde import checks
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.sde.base import SDE, as_time
 from scoresde.types import Time, right_pad
@@ -127,7 +127,7 @@ class EDM:
     """Standard deviation of the data."""
 
     def __post_init__(self):
-        check_setting("sigma_data", self.sigma_data, 0.0, inclusive=False)
+        checks.setting("sigma_data", self.sigma_data, "(0, inf)")
 
     def inputs(self, sde: SDE, x: State, t: Array) -> tuple[Array, Array]:
         alpha, sigma = _scales(sde, x, t)
@@ -164,7 +164,7 @@ def convert(
     Raises:
         ValueError: if value and x differ in shape, or t does not fit them.
     """
-    check_x_t(x, t)
+    checks.batch_at_times(x, t)
     if value.shape != x.shape:
         raise ValueError(
             f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of its state."

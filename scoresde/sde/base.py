@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_batch, check_time, check_x_t, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.types import (
     Cond,
@@ -43,7 +44,7 @@ def as_float(value: Time) -> Array:
 
 def as_time(t: Time) -> Array:
     """t as a floating-point array, in [0, 1] where that can be read now."""
-    check_time(t)
+    checks.times(t)
     return as_float(t)
 
 
@@ -163,7 +164,7 @@ class SDE:
         Raises:
             ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
         """
-        check_x_t(x, t)
+        checks.batch_at_times(x, t)
         return right_pad(self.drift_rate(t), x) * x
 
     def diffusion(self, t: Time) -> Array:
@@ -178,7 +179,7 @@ class SDE:
         Raises:
             ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
         """
-        check_x_t(x0, t, "x0")
+        checks.batch_at_times(x0, t, "x0")
         return right_pad(self.alpha(t), x0) * x0, self.sigma(t)
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
@@ -222,7 +223,7 @@ class SDE:
 
     def prior_log_prob(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
         """log density of the prior N(0, std^2 I) in nats, one per example."""
-        check_batch(x)
+        checks.batch(x)
         std = self.prior_std()
         normalizer = data_dim(x) * (0.5 * math.log(2.0 * math.pi) + jnp.log(std))
         return -0.5 * sum_data((x / std) ** 2) - normalizer
@@ -280,7 +281,7 @@ class ProbabilityFlowField:
 
 def reverse_drift(sde: SDE, score: ScoreFn, x: Array, t: Time, cond: Cond, weight: float) -> Array:
     """f x - weight g^2 score: weight 1 for the reverse SDE, 1/2 for the probability flow."""
-    check_x_t(x, t)
+    checks.batch_at_times(x, t)
     t = jnp.broadcast_to(as_time(t), x.shape[:1])
     drift = right_pad(sde.drift_rate(t), x) * x
     return drift - weight * right_pad(sde.squared_diffusion(t), x) * call_score(score, x, t, cond)
@@ -294,7 +295,7 @@ def denoise(
     Raises:
         ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
     """
-    check_x_t(x, t)
+    checks.batch_at_times(x, t)
     t = jnp.broadcast_to(as_time(t), x.shape[:1])
     offered = getattr(score, "denoise", None)
     if offered is not None:

@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.checks import check_x_t, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, split_examples
 from scoresde.sde.base import SDE, as_time
 from scoresde.types import Cond, Key, Time, pytree_dataclass
@@ -243,7 +244,7 @@ def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> N
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:
-    check_x_t(x, t)
+    checks.batch_at_times(x, t)
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(
             f"x has shape {x.shape}, the mixture lives in {dim} dimensions: wanted (batch, {dim})."

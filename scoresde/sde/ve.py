@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.checks import check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
 from scoresde.types import Scalar, Time, pytree_dataclass
 
@@ -27,8 +28,8 @@ class VE(SDE):
     """Noise scale at t = 1, in units of the data: about the largest distance between two examples."""
 
     def __post_init__(self):
-        check_setting("sigma_min", self.sigma_min, 0.0, inclusive=False)
-        check_setting("sigma_max", self.sigma_max, 0.0, inclusive=False)
+        checks.setting("sigma_min", self.sigma_min, "(0, inf)")
+        checks.setting("sigma_max", self.sigma_max, "(0, inf)")
         if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
             raise ValueError(
                 f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the noise grows from data "

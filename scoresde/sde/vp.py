@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scoresde.checks import check_setting, is_concrete
+from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
 from scoresde.types import Scalar, Time, pytree_dataclass
 
 
 def check_betas(beta_min: Scalar, beta_max: Scalar) -> None:
     """0 <= beta_min <= beta_max, beta_max > 0: rates of the noise, per unit of time."""
-    check_setting("beta_min", beta_min, 0.0)
-    check_setting("beta_max", beta_max, 0.0, inclusive=False)
+    checks.setting("beta_min", beta_min, "[0, inf)")
+    checks.setting("beta_max", beta_max, "(0, inf)")
     if is_concrete(beta_min, beta_max) and beta_min > beta_max:
         raise ValueError(
             f"beta_min = {beta_min} is above beta_max = {beta_max}: the rate rises from data to prior. "

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from scoresde.checks import check_cond, check_numbers, check_setting
+from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization, check_levels
 from scoresde.data.prepare import Scale
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
@@ -25,7 +25,7 @@ def as_source(data: Any, cond: Cond, name: str) -> Source:
     if not hasattr(data, "batch"):
         array = _check_array(data, name)
         cond = np.asarray(cond) if isinstance(cond, (list, tuple)) else cond
-        check_cond(cond, len(array))
+        checks.condition(cond, len(array))
         return ArraySource(array, jax.tree.map(np.asarray, cond))
     source = cast(Source, data)
     if cond is not None:
@@ -52,7 +52,7 @@ def _check_array(data: Any, name: str) -> np.ndarray:
         )
     if np.issubdtype(array.dtype, np.integer):
         return array  # a memory map is not read through
-    check_numbers(array, name)
+    checks.numbers(array, name)
     return array
 
 
@@ -81,7 +81,7 @@ def hold_out(
                 "cond and validation_cond come together: the held-out examples need theirs too."
             )
         return data, held_out
-    check_setting("validation", validation, 0.0, 1.0)
+    checks.setting("validation", validation, "[0, 1)")
     if validation_cond is not None:
         raise ValueError(
             "validation_cond came without held-out examples: give them as validation=array."

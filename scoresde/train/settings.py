@@ -7,7 +7,7 @@ import warnings
 
 import optax
 
-from scoresde.checks import check_count, check_setting
+from scoresde import checks
 from scoresde.loss import times as time_distributions
 from scoresde.loss import weighting as weightings
 from scoresde.loss.times import AnyTimes
@@ -62,16 +62,16 @@ class Training:
             "validate_every",
             "max_skipped",
         ):
-            check_count(name, getattr(self, name))
-        check_count("warmup", self.warmup, 0)
+            checks.count(name, getattr(self, name))
+        checks.count("warmup", self.warmup, 0)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}."
             )
         if self.steps_per_dispatch is not None:
-            check_count("steps_per_dispatch", self.steps_per_dispatch)
+            checks.count("steps_per_dispatch", self.steps_per_dispatch)
         for name in ("learning_rate", "clip", "epsilon"):
-            check_setting(name, getattr(self, name), 0.0, inclusive=False)
+            checks.setting(name, getattr(self, name), "(0, inf)")
         if not callable(self.weighting) or isinstance(self.weighting, type):
             raise ValueError(
                 f"weighting is {self.weighting!r}: wanted one such as sd.weightings.Variance()."
@@ -88,8 +88,8 @@ class Training:
                 "twice. Leave one of them as it is.",
                 stacklevel=3,
             )
-        check_setting("final_rate", self.final_rate, 0.0, 1.0 + 1e-12)
-        check_setting("ema", self.ema, 0.0, 1.0)
+        checks.setting("final_rate", self.final_rate, "[0, 1]")
+        checks.setting("ema", self.ema, "[0, 1)")
 
     def schedule(self) -> optax.Schedule:
         """Linear warm-up to learning_rate, then a cosine to final_rate of it at the last step."""

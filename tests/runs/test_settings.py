@@ -14,7 +14,6 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scoresde.loss import times as time_distributions
 import scoresde as sd
 from scoresde.cli.exit import UsageError
 from scoresde.cli.flags import parse, run
@@ -54,7 +53,9 @@ nets = st.one_of(
     ),
 )
 labels = st.one_of(
-    st.builds(sd.labels.Scaled, positive), st.builds(sd.labels.Index, st.integers(2, 999)), st.builds(sd.labels.Sigma)
+    st.builds(sd.labels.Scaled, positive),
+    st.builds(sd.labels.Index, st.integers(2, 999)),
+    st.builds(sd.labels.Sigma),
 )
 parameterizations = st.one_of(
     st.builds(sd.EDM, positive),
@@ -62,7 +63,12 @@ parameterizations = st.one_of(
 )
 grids = st.one_of(
     st.sampled_from(
-        [sd.grids.Uniform(), sd.grids.UniformLogSNR(), sd.grids.Quadratic(), sd.grids.GivenTimes((1.0, 0.3, 0.01))]
+        [
+            sd.grids.Uniform(),
+            sd.grids.UniformLogSNR(),
+            sd.grids.Quadratic(),
+            sd.grids.GivenTimes((1.0, 0.3, 0.01)),
+        ]
     ),
     st.builds(sd.grids.Karras, positive),
 )
@@ -76,7 +82,11 @@ samplers = st.one_of(
     st.builds(
         sd.PredictorCorrector,
         st.sampled_from(
-            [sd.predictors.ReverseDiffusion(), sd.predictors.EulerMaruyama(), sd.predictors.Identity()]
+            [
+                sd.predictors.ReverseDiffusion(),
+                sd.predictors.EulerMaruyama(),
+                sd.predictors.Identity(),
+            ]
         ),
         num_steps=st.integers(1, 999),
         grid=grids,
