@@ -10,39 +10,45 @@ import jax
 
 
 def use_cpu_cores(count: int | None = None) -> int:
-    """Let XLA show one CPU device per core: training, sampling and likelihoods cut their batches over them; the count.
+    """Makes XLA show one CPU device per core, and returns their number.
 
-    Call it before the first use of JAX. Measured on 2 cores: a U-Net step takes 0.107 s instead of 0.164, with the same
-    loss; keeping freed memory (glibc) takes another quarter off. Without effect on the figures of a GPU or TPU.
+    Training, sampling and likelihoods then share each batch among the cores. Measured on 2 cores,
+    one step of a U-Net takes 0.107 s instead of 0.164 s, with the same loss, and keeping freed
+    memory (glibc) saves another quarter. Computations on a GPU or TPU are not affected.
+
+    count: the number of devices; None takes the cores that this process may use.
+
+    Warns if JAX has already been used with another number: call it before anything else of JAX.
     """
     _keep_freed_memory()
-    count = (
-        len(os.sched_getaffinity(0))
-        if count is None and hasattr(os, "sched_getaffinity")
-        else count
-    )
+    if count is None and hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
     count = count or os.cpu_count() or 1
+
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
-        if jax.local_device_count("cpu") != count:
+        running = jax.local_device_count("cpu")
+        if running != count:
             warnings.warn(
-                f"JAX already runs with {jax.local_device_count('cpu')} CPU devices: call use_cpu_cores() before any "
-                f"other use of JAX to train on {count}.",
+                f"JAX already runs with {running} CPU devices, not {count}: call use_cpu_cores() "
+                f"before any other use of JAX.",
                 stacklevel=2,
             )
     return jax.local_device_count("cpu")
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of handing each back to the kernel, which then clears it again.
+    """Makes glibc reuse large blocks instead of returning each to the kernel, which clears it.
 
-    Measured on a 0.7 M-parameter U-Net step: 0.090 s instead of 0.117, CPU time down as much. Elsewhere: nothing.
+    A step of a U-Net with 0.7 million parameters takes 0.090 s instead of 0.117 s, with as much
+    less CPU time. With other C libraries nothing happens.
     """
+    trim_threshold = -1  # M_TRIM_THRESHOLD of malloc.h
+    mmap_max = -4  # M_MMAP_MAX
     try:
         libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(mmap_max, 0)
     except (OSError, AttributeError):
-        pass  # another C library
+        pass

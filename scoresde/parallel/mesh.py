@@ -1,6 +1,8 @@
-"""One mesh axis over devices: batches are cut along it, what examples share stands on all of them.
+"""A mesh of devices with one axis, "data".
 
-Sampling and likelihoods use the devices of their own process, training those of all processes.
+Batches are sharded along that axis; parameters and whatever else examples share are replicated on
+every device. Sampling and likelihoods use the devices of their own process, and training uses those
+of all processes.
 """
 
 from __future__ import annotations
@@ -14,76 +16,101 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+# --- Meshes ---
+
 
 def data_mesh(batch_size: int) -> Mesh:
-    """A mesh ("data",) over the local devices: as many of them as divide the batch."""
+    """Returns a mesh of local devices: as many as divide the batch evenly."""
     return _mesh([jax.local_devices()], batch_size)
 
 
 def training_mesh(batch_size: int) -> Mesh:
-    """A mesh ("data",) over the devices of all processes, process by process: as many of each as divide its share."""
+    """Returns a mesh of the devices of all processes, ordered by process.
+
+    Each process contributes as many devices as divide its share of the batch evenly.
+    """
     processes = range(jax.process_count())
-    devices = [
-        [device for device in jax.devices() if device.process_index == process]
-        for process in processes
-    ]
+    devices = []
+    for process in processes:
+        devices.append([device for device in jax.devices() if device.process_index == process])
     return _mesh(devices, batch_size // len(processes))
 
 
 def _mesh(devices: list[list[Any]], share: int) -> Mesh:
-    """devices: of every process."""
-    count = max(n for n in range(1, min(map(len, devices)) + 1) if share % n == 0)
-    return Mesh(
-        np.asarray([some[:count] for some in devices]).reshape(-1),
-        ("data",),
-        axis_types=(AxisType.Auto,),
-    )
+    """Returns a mesh, given the devices of every process and the rows that each process holds."""
+    fewest = min(len(own) for own in devices)
+    count = max(n for n in range(1, fewest + 1) if share % n == 0)
+
+    chosen = np.asarray([own[:count] for own in devices]).reshape(-1)
+    return Mesh(chosen, ("data",), axis_types=(AxisType.Auto,))
 
 
-def whole(mesh: Mesh) -> NamedSharding:
-    """Every device holds all of an array."""
+# --- What examples share: replicated ---
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding under which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Every leaf whole on every device; over several processes, that of process 0."""
+    """Copies every leaf to every device; with several processes, the leaves of process 0."""
     if not mesh.is_multi_process:
-        return jax.device_put(tree, whole(mesh))
+        return jax.device_put(tree, replicated(mesh))
+
     from jax.experimental import multihost_utils
 
-    place = lambda a: jax.make_array_from_callback(a.shape, whole(mesh), lambda index: a[index])  # noqa: E731
+    def place(a):
+        return jax.make_array_from_callback(a.shape, replicated(mesh), lambda index: a[index])
+
     return jax.tree.map(place, multihost_utils.broadcast_one_to_all(tree))
 
 
 def local(tree: PyTree) -> PyTree:
-    """Replicated arrays as arrays of one device of this process; no copies."""
+    """Returns replicated arrays as arrays of one device of this process, without copying."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
 
 
+# --- Batches: sharded ---
+
+
 def shard_batch(tree: PyTree, mesh: Mesh, axis: int = 0) -> PyTree:
-    """Every leaf cut along its batch axis; over several processes, each of them has its share of the rows."""
-    cut = NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+    """Shards every leaf along its batch axis.
+
+    With several processes, each passes its own share of the rows, and no process waits for
+    another, so that threads may make this call.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
     if not mesh.is_multi_process:
-        return jax.device_put(tree, cut)
+        return jax.device_put(tree, sharding)
 
-    def joined(a):
-        shape = (*a.shape[:axis], a.shape[axis] * jax.process_count(), *a.shape[axis + 1 :])
-        return jax.make_array_from_process_local_data(
-            cut, a, shape
-        )  # waits for nobody: threads may call it
+    def join(a):
+        shape = list(a.shape)
+        shape[axis] *= jax.process_count()
+        return jax.make_array_from_process_local_data(sharding, a, tuple(shape))
 
-    return jax.tree.map(joined, tree)
+    return jax.tree.map(join, tree)
+
+
+# --- Both, for functions of a batch ---
 
 
 def spread(shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
-    """Arrays of `shared` on every local device, `rows` cut along their batch axis; other leaves as they are."""
+    """Replicates the arrays of `shared` on the local devices, and shards `rows` along the batch.
+
+    Leaves of `shared` that are not arrays pass unchanged.
+    """
+    batch_size = len(jax.tree.leaves(rows)[0])
+    mesh = data_mesh(batch_size)
+
     arrays, rest = eqx.partition(shared, eqx.is_array)
-    mesh = data_mesh(len(jax.tree.leaves(rows)[0]))
     return eqx.combine(replicate(arrays, mesh), rest), shard_batch(rows, mesh)
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Results as arrays of the default device again, so that they mix with any others."""
-    return jax.tree.map(
-        lambda a: jnp.asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, tree
-    )
+    """Returns sharded results as arrays of the default device, so that they mix with any others."""
+
+    def to_default_device(leaf):
+        return jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(to_default_device, tree)

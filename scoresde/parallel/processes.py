@@ -1,4 +1,4 @@
-"""What several processes of one training (`jax.distributed`) decide together; a single one decides alone."""
+"""What the processes of one training (`jax.distributed`) do together; a single one acts alone."""
 
 from __future__ import annotations
 
@@ -16,66 +16,83 @@ import jax
 import numpy as np
 
 Result = TypeVar("Result")
+
 WAIT = 24 * 3600
-"""Seconds for what takes as long as it takes: data prepared, callbacks. A process that died is noticed earlier."""
-_meetings = itertools.count()
+"""Seconds to wait for what may take long, such as preparing data, or callbacks. JAX notices much
+earlier if a process has died."""
+
+_barriers = itertools.count()
 _first_only: ContextVar[bool] = ContextVar("first_only", default=False)
 
+# --- Waiting for each other ---
 
-def meet(what: str, seconds: int = WAIT) -> None:
-    """Return once all processes are here; on the host, as a collective's first use waits for 30 seconds only (Gloo).
+
+def barrier(what: str, seconds: int = WAIT) -> None:
+    """Returns once all processes have made this call.
+
+    They wait on the host, since the first use of a collective waits only 30 seconds (Gloo). `what`
+    names the call in errors.
 
     Raises:
-        RuntimeError: if they are not within that time, or this runs in process 0 alone: in a callback, say.
+        RuntimeError: if not all arrive in time, or if this runs in process 0 alone, such as inside
+            a callback.
     """
     if jax.process_count() == 1:
         return
-    together = f"{what} under jax.distributed is for all processes together"
+
+    all_together = f"{what} under jax.distributed is for all processes together"
     if _first_only.get():
         raise RuntimeError(
-            f"{together}, and this is a callback, which process 0 runs alone: use the model that it is "
-            f"given, or do this after fit, in every process."
+            f"{all_together}, and this is a callback, which process 0 runs alone: use the model "
+            f"that it receives, or do this after fit, in every process."
         )
+    try:
+        _wait_for_all(f"scoresde {what} {next(_barriers)}", seconds)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{all_together}, and not all arrived within {seconds} seconds: let every process make "
+            f"this call, or make it in a script that runs as one process. ({error})"
+        ) from error
+
+
+def _wait_for_all(name: str, seconds: int) -> None:
     from orbax.checkpoint.multihost import get_barrier_sync_fn
 
-    barrier, name = get_barrier_sync_fn(), f"scoresde {what} {next(_meetings)}"
+    wait_at_barrier = get_barrier_sync_fn()
     arrived: Future[None] = Future()
 
     def wait() -> None:
         try:
-            barrier(key=name, timeout_ms=1000 * seconds)
+            wait_at_barrier(key=name, timeout_ms=1000 * seconds)
             arrived.set_result(None)
         except BaseException as error:
             arrived.set_exception(error)
 
-    threading.Thread(
-        target=wait, daemon=True
-    ).start()  # Ctrl-C ends the waiting for a thread, not that in C++
-    try:
-        arrived.result()
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"{together}, and not all came within {seconds} seconds: let every process make this call, "
-            f"or a script of its own. ({error})"
-        ) from error
+    # In a thread, because Ctrl-C interrupts waiting for a thread but not waiting inside C++.
+    threading.Thread(target=wait, daemon=True).start()
+    arrived.result()
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it is true in any of them, the same answer in all: every process must ask."""
+    """Returns whether the flag is true in any process. All of them must ask, and get one answer."""
     if jax.process_count() == 1:
         return flag
+
     from jax.experimental import multihost_utils
 
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def in_first(work: Callable[[], Result]) -> Result | None:
-    """work() in process 0 and None in the others, which wait for it; what it raises ends all.
+    """Returns work() in process 0, and None in the others, which wait for it.
+
+    If `work` raises an error, it ends all processes.
 
     Raises:
-        RuntimeError: in the others, if it failed.
+        RuntimeError: in the other processes, if it failed in process 0.
     """
-    result, failure = None, None
+    result = None
+    failure = None
     if jax.process_index() == 0:
         alone = _first_only.set(jax.process_count() > 1)
         try:
@@ -84,7 +101,8 @@ def in_first(work: Callable[[], Result]) -> Result | None:
             failure = error
         finally:
             _first_only.reset(alone)
-    meet("what process 0 does for all")
+
+    barrier("what process 0 does for all")
     if not any_process(failure is not None):
         return result
     raise failure or RuntimeError(
@@ -92,65 +110,74 @@ def in_first(work: Callable[[], Result]) -> Result | None:
     )
 
 
+# --- Refusing what differs ---
+
+
 def check_alike(about: dict[str, Any]) -> None:
-    """All processes hold the same `about`, which is JSON-able.
+    """Refuses a call that is not the same in all processes. `about` describes it, and is JSON-able.
 
     Raises:
-        ValueError: in all of them if not; those that differ from process 0 say in what.
+        ValueError: in all processes if one differs; those unlike process 0 report the differences.
     """
     if jax.process_count() == 1:
         return
+
     text = json.dumps(about)
-    found = differences(json.loads(_of_first(text)), json.loads(text))
+    found = differences(json.loads(_from_first(text)), json.loads(text))
     if any_process(bool(found)):
-        what = "; ".join(found) if found else "the others say in what"
+        what = "; ".join(found) if found else "the other processes report the differences"
         raise ValueError(
             f"the processes of one training were called differently ({what}; process 0 is there, "
-            f"process {jax.process_index()} now): give all of them the same settings, data and key, and a "
-            f"run's folder that all of them see."
+            f"process {jax.process_index()} now): pass the same settings, data and key to all of "
+            f"them, and a folder for the run that all of them see."
         )
 
 
 def check_shared(folder: Path) -> None:
-    """All processes see the same folder: the others find there what process 0 writes.
+    """Refuses a folder in which the other processes do not find what process 0 writes.
 
     Raises:
-        ValueError: in all of them if not.
+        ValueError: in all processes if one does not see it.
     """
     if jax.process_count() == 1:
         return
-    mark = (
-        folder / f".seen-by-all-{_of_first(secrets.token_hex(8))}"
-    )  # a name that no file system's cache knows
+
+    # A new name each time, because file systems cache what they did not find.
+    mark = folder / f".seen-by-all-{_from_first(secrets.token_hex(8))}"
     in_first(mark.touch)
     missing = not mark.is_file()
-    somewhere = any_process(missing)
+    missing_somewhere = any_process(missing)
     in_first(mark.unlink)
-    if somewhere:
-        raise ValueError(
-            f"process {jax.process_index()} {'does not see' if missing else 'sees'} in {folder} what process 0 writes "
-            f"there{'' if missing else ', another process does not'}: name a folder on a file system that all share."
+
+    if missing_somewhere:
+        process = f"process {jax.process_index()}"
+        found = (
+            f"{process} does not see in {folder} what process 0 writes there"
+            if missing
+            else f"{process} sees in {folder} what process 0 writes there, another process does not"
         )
-
-
-def _of_first(text: str) -> str:
-    """Process 0's."""
-    from jax.experimental import multihost_utils
-
-    own = np.frombuffer(text.encode(), np.uint8)
-    sent = np.zeros(
-        int(multihost_utils.broadcast_one_to_all(np.asarray(len(own), np.int32))), np.uint8
-    )
-    sent[: len(own)] = own[: len(sent)]  # process 0's fits; of the others nothing is read
-    return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes().decode()
+        raise ValueError(f"{found}: name a folder on a file system that all processes share.")
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Where two settings' plain data differ: "sde.beta_max: 20.0 there, 15.0 now"."""
+    """Returns where the plain data of two settings differ: "sde.beta_max: 20.0 there, 15.0 now"."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys((*old, *new)))
-        lines = (
-            differences(old.get(key), new.get(key), f"{place}.{key}".lstrip(".")) for key in keys
-        )
-        return [line for group in lines for line in group]
+        found = []
+        for key in dict.fromkeys((*old, *new)):
+            inner = f"{place}.{key}".lstrip(".")
+            found += differences(old.get(key), new.get(key), inner)
+        return found
+
     return [] if old == new else [f"{place}: {old} there, {new} now"]
+
+
+def _from_first(text: str) -> str:
+    """Returns the text of process 0, in every process."""
+    from jax.experimental import multihost_utils
+
+    # Broadcast arrays must have one shape everywhere, so the length goes first.
+    own = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.asarray(len(own), np.int32)))
+    sent = np.zeros(length, np.uint8)
+    sent[: len(own)] = own[:length]  # whole in process 0; the others' content is ignored
+    return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes().decode()

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from scoresde import checks
-from scoresde.parallel.processes import any_process, meet
+from scoresde.parallel.processes import any_process, barrier
 from scoresde.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
@@ -143,7 +143,7 @@ class Checkpoints:
     def _meet(self) -> None:
         """Orbax reads and writes in all processes together."""
         try:
-            meet("a checkpoint", seconds=600)
+            barrier("a checkpoint", seconds=600)
         except RuntimeError as error:
             raise CheckpointError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""The examples of a training: arrays or a source, checked, a part of them held out, known again at a resume."""
+"""The examples of a training: arrays or a source, checked, with a part of them held out."""
 
 from __future__ import annotations
 
@@ -9,170 +9,129 @@ import numpy as np
 from jax import Array
 
 from scoresde import checks
-from scoresde.data.dequantization import UniformDequantization, check_levels
-from scoresde.data.prepare import Scale
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
 from scoresde.score.model import ScoreModel
+from scoresde.train.example_checks import (
+    check_array,
+    check_fits_model,
+    check_held_out,
+    check_source,
+)
+from scoresde.train.state import check_trainable
+from scoresde.train.step import Prepare
 from scoresde.types import Cond
 
 
-def as_source(data: Any, cond: Cond, name: str) -> Source:
-    """Arrays as a source of examples; a source as it is.
+def training_examples(
+    key: Array,
+    model: ScoreModel,
+    data: Any,
+    cond: Cond,
+    validation: Any,
+    validation_cond: Cond,
+    prepare: Prepare | None,
+) -> tuple[Source, Source | None]:
+    """Returns the examples to train on and those held out, or refuses what `fit` cannot train on.
+
+    The key draws which examples are held out, where `validation` is a fraction.
 
     Raises:
-        ValueError: if it is empty, ragged, not finite, or conditions come beside a source.
+        TypeError: if the model cannot be trained, or integers come without `prepare`.
+        ValueError: if the examples are empty or not finite, or do not fit the model, each other,
+            or `prepare`.
     """
-    if not hasattr(data, "batch"):
-        array = _check_array(data, name)
-        cond = np.asarray(cond) if isinstance(cond, (list, tuple)) else cond
-        checks.condition(cond, len(array))
-        return ArraySource(array, jax.tree.map(np.asarray, cond))
-    source = cast(Source, data)
-    if cond is not None:
-        raise ValueError(
-            f"{name} is a source and a condition came beside it: let its batch(indices) return "
-            f"(examples, condition)."
-        )
-    x, _ = take(source, np.arange(min(2, len(source))))
-    if x.shape[1:] != tuple(source.shape):
-        raise ValueError(
-            f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, {name}.shape is "
-            f"{source.shape}: wanted (indices, *shape)."
-        )
-    _check_array(x, f"{name}.batch(indices)")
-    return source
+    check_trainable(model)
+    examples = as_source(data, cond, "data")
+    train, held_out = hold_out(key, examples, validation, validation_cond)
+
+    check_fits_model(model, train, held_out, prepare)
+    return train, held_out
 
 
-def _check_array(data: Any, name: str) -> np.ndarray:
-    """An array (n, *shape) without NaN, on the host."""
-    array = np.asarray(data)
-    if array.ndim < 2 or array.size == 0:
-        raise ValueError(
-            f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. Scalars: {name}[:, None]."
-        )
-    if np.issubdtype(array.dtype, np.integer):
-        return array  # a memory map is not read through
-    checks.numbers(array, name)
-    return array
+def as_source(data: Any, cond: Cond, name: str) -> Source:
+    """Returns arrays as a source of examples, and a source as it is.
+
+    Raises:
+        ValueError: if it is empty, ragged or not finite, or if conditions come beside a source.
+    """
+    if hasattr(data, "batch"):
+        source = cast(Source, data)
+        check_source(source, cond, name)
+        return source
+
+    x = check_array(data, name)
+    if isinstance(cond, (list, tuple)):
+        cond = np.asarray(cond)
+    checks.condition(cond, len(x))
+    return ArraySource(x, jax.tree.map(np.asarray, cond))
 
 
 def hold_out(
     key: Array, data: Source, validation: Any, validation_cond: Cond
 ) -> tuple[Source, Source | None]:
-    """(train, held out or None): given examples, or a random fraction that depends on the key alone."""
+    """Returns (train, held out), or (train, None) where nothing is held out.
+
+    validation: the held-out examples, or the fraction of the data to draw at random; which ones
+    depends on the key and the number of examples alone.
+
+    Raises:
+        ValueError: if the held-out examples do not fit the data, or nothing is left to train on.
+    """
     if not isinstance(validation, (int, float)):
         if isinstance(validation, tuple):
-            raise ValueError("validation is a tuple: write validation=x, validation_cond=cond.")
+            raise ValueError(
+                "validation is a tuple: write validation=x, validation_cond=cond instead."
+            )
         held_out = as_source(validation, validation_cond, "validation")
-        if tuple(held_out.shape) != tuple(data.shape):
-            raise ValueError(
-                f"validation has examples of shape {held_out.shape}, data of {data.shape}."
-            )
-        kinds = [
-            np.issubdtype(take(part, np.arange(1))[0].dtype, np.integer)
-            for part in (data, held_out)
-        ]
-        if kinds[0] != kinds[1]:
-            raise ValueError(
-                "data and validation are not of one kind: wanted integers both, or reals both."
-            )
-        if (_labels(data) is None) != (_labels(held_out) is None):
-            raise ValueError(
-                "cond and validation_cond come together: the held-out examples need theirs too."
-            )
+        check_held_out(data, held_out)
         return data, held_out
+
     checks.setting("validation", validation, "[0, 1)")
     if validation_cond is not None:
         raise ValueError(
-            "validation_cond came without held-out examples: give them as validation=array."
+            "validation_cond came without held-out examples: pass them as validation=array."
         )
-    count = round(validation * len(data))
+    return _draw_held_out(key, data, validation)
+
+
+def _draw_held_out(key: Array, data: Source, fraction: float) -> tuple[Source, Source | None]:
+    count = round(fraction * len(data))
     if count == len(data):
         raise ValueError(
-            f"validation = {validation} of {len(data)} examples leaves none to train on: write validation=0.0."
+            f"validation = {fraction} of {len(data)} examples leaves none to train on: write "
+            f"validation=0.0."
         )
     if count == 0:
         return data, None
+
     order = np.asarray(jax.random.permutation(key, len(data)))
-    parts = np.sort(order[count:]), np.sort(order[:count])
-    if isinstance(data, ArraySource):
-        train, held_out = (ArraySource(*data.batch(rows)) for rows in parts)
-    else:
-        train, held_out = (Subset(data, rows) for rows in parts)
+    train = _subset(data, np.sort(order[count:]))
+    held_out = _subset(data, np.sort(order[:count]))
     return train, held_out
 
 
-def _labels(source: Source) -> Cond:
-    return take(source, np.arange(1))[1]
+def _subset(data: Source, rows: np.ndarray) -> Source:
+    """Returns some rows of a source: a copy of those in memory, a view of any other."""
+    if isinstance(data, ArraySource):
+        return ArraySource(*data.batch(rows))
+    return Subset(data, rows)
 
 
 def nbytes(source: Source) -> int:
-    """Of all its examples, taken to be alike."""
-    return len(source) * sum(leaf.nbytes for leaf in jax.tree.leaves(take(source, np.arange(1))))
+    """Estimates the size of a source in bytes, from that of its first example."""
+    first = take(source, np.arange(1))
+    return len(source) * sum(leaf.nbytes for leaf in jax.tree.leaves(first))
 
 
 def fingerprint_of(train: Source, held_out: Source | None) -> str:
-    """Of the data: a run goes on with its own only. Arrays are read whole, sources say their own."""
-    parts = [part for part in (train, held_out) if part is not None]
-    return digest(
-        *(
-            leaf
-            for part in parts
-            for leaf in (
-                jax.tree.leaves((part.x, part.cond))
-                if isinstance(part, ArraySource)
-                else [fingerprint(part).encode()]
-            )
-        )
-    )
+    """Returns a digest of the data, so that a run resumes only with its own.
 
-
-def check_fits(train: Source, held_out: Source | None, prepare: Any) -> None:
-    """Integers fit the levels they are prepared with: all of an array in memory, the first of another source.
-
-    Raises:
-        ValueError: if there are others than 0 … levels - 1, or an array to train on uses less than a quarter of them.
+    It reads arrays as a whole, and asks other sources for their fingerprints.
     """
-    if not isinstance(prepare, UniformDequantization | Scale):
-        return
-    levels = prepare.levels
-    for part in (train, held_out):
-        if part is None:
-            continue
-        if not isinstance(part, ArraySource) or isinstance(part.x, np.memmap):
-            check_levels(take(part, np.arange(min(64, len(part))))[0], levels)
-            continue
-        used = int(part.x.max()) + 1
-        if part is train and part.x.size >= 64 and 4 * used <= levels:
-            raise ValueError(
-                f"data hold {part.x.min()} … {used - 1} of {levels} levels: write levels={used} in "
-                f"prepare."
-            )
-        check_levels(part.x, levels)
-
-
-def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
-    """Labels of the library's conditional networks lie in 0 … num_classes - 1: outside, their embedding is NaN."""
-    classes = model.num_classes
-    if classes is None:
-        return
-    if cond is None:
-        raise ValueError(
-            f"the network has {classes} classes and the data no labels: give cond=labels, or build it "
-            f"without num_classes."
-        )
-    if not (
-        isinstance(cond, np.ndarray)
-        and cond.shape == shape
-        and np.issubdtype(cond.dtype, np.integer)
-    ):
-        found = (
-            f"{cond.dtype} {cond.shape}"
-            if isinstance(cond, np.ndarray)
-            else f"a {type(cond).__name__}"
-        )
-        raise ValueError(f"cond is {found}: wanted one integer label an example, {shape}.")
-    if not np.all((cond >= 0) & (cond < classes)):
-        raise ValueError(
-            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
-        )
+    parts = []
+    for source in (train, held_out):
+        if isinstance(source, ArraySource):
+            parts += jax.tree.leaves((source.x, source.cond))
+        elif source is not None:
+            parts.append(fingerprint(source).encode())
+    return digest(*parts)

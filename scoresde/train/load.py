@@ -1,4 +1,4 @@
-"""`load` brings back what a run trained."""
+"""`load` returns the model that a run trained."""
 
 from __future__ import annotations
 
@@ -21,61 +21,19 @@ from scoresde.train.state import Skeleton
 from scoresde.types import Cond
 
 
-def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
-    """What a checkpoint says of its model and data: settings where they are the library's, else names."""
-    about: dict[str, Any] = {"shape": list(shape), "prepare": None}
-    prepare, augmentation = without_augmentation(prepare)
-    before = {"augmentation": augmentation} if augmentation else {}
-    if isinstance(prepare, UniformDequantization):
-        about["prepare"] = {"kind": "UniformDequantization"} | to_dict(prepare) | before
-    elif isinstance(prepare, Scale):
-        about["prepare"] = {"own": repr(prepare)} | before
-    elif prepare is not None:
-        about["prepare"] = {
-            "own": getattr(prepare, "__qualname__", type(prepare).__qualname__)
-        } | before
-    elif augmentation:
-        about["prepare"] = before
-    settings = ModelSettings.of(model)
-    if settings is not None:
-        return about | {"model": to_dict(settings)}
-    net = type(model.net).__qualname__  # the user's own: `load` is given the model
-    own = {
-        "sde": stable_repr(model.sde),
-        "net": net,
-        "parameterization": stable_repr(model.parameterization),
-    }
-    return about | {"model": None, "own": own}
+def load(
+    run: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    ema: bool = True,
+    model: ScoreModel | None = None,
+) -> ScoreModel:
+    """Returns the ScoreModel that a run trained: `sd.load("runs/digits_vp")`.
 
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a run's folder holds, ready to use."""
-
-    path: Path
-    step: int
-    model: ScoreModel
-    shape: tuple[int, ...]
-    """Of one example."""
-    prepare: UniformDequantization | None
-    """How integer data became real numbers in training; None if they were real."""
-    about: dict[str, Any]
-    """Everything that the checkpoint says of itself."""
-
-    def held_out(self) -> tuple[np.ndarray, Cond] | None:
-        """The held-out examples (integers where they are dequantised) and their conditions, if the run kept them."""
-        if not (self.path / HELD_OUT).is_file():
-            return None
-        with np.load(self.path / HELD_OUT, allow_pickle=False) as stored:
-            leaves = dict(stored)
-        x = leaves.pop("x", None)
-        if x is None:
-            return None
-        if not leaves:
-            return x, None
-        if set(leaves) == {"cond"}:
-            return x, leaves["cond"]
-        return None  # a condition of several leaves: its tree is the user's to rebuild
+    Arguments and errors are those of `open_run`, which returns what else is known of the run.
+    Under `jax.distributed` every process makes this call.
+    """
+    return open_run(run, step=step, ema=ema, model=model).model
 
 
 def open_run(
@@ -85,64 +43,147 @@ def open_run(
     ema: bool = True,
     model: ScoreModel | None = None,
 ) -> Trained:
-    """The model that a run trained with what is known of it: the newest good checkpoint unless `step` is given.
+    """Returns the model that a run trained, with what its folder says of the data.
 
-    EMA weights unless ema=False. model: only for an SDE, network or parameterisation of your own, built as it was for
-    training; its weights are replaced.
+    Args:
+        run: the folder of the run.
+        step: the checkpoint to read; None takes the newest sound one.
+        ema: whether to take the averaged weights rather than those of the last step.
+        model: needed only for a custom SDE, network or parameterisation: the model, built as it
+            was for training. Its weights are replaced.
 
     Raises:
         FileNotFoundError: if there is no run at that place.
-        CheckpointError: if no checkpoint is whole, or it does not fit the model.
+        CheckpointError: if no checkpoint is sound, or it does not fit the model.
         ConfigError: if the model cannot be rebuilt from the checkpoint alone.
     """
     path = Path(run).expanduser()
     if not (path / "checkpoints").is_dir():
         raise FileNotFoundError(
-            f"{path} is not a run's folder: it has no checkpoints/. Runs are made by sd.fit(..., run={str(path)!r}) or "
-            f"an experiment such as `python experiments/digits_vp.py`."
+            f"{path} is not a run's folder: it has no checkpoints/. Runs are made by "
+            f"sd.fit(..., run={str(path)!r}), or by an experiment such as "
+            f"`python experiments/digits_vp.py`."
         )
+
     with Checkpoints(path / "checkpoints") as checkpoints:
         found = checkpoints.restore_subtree({}, step)
-        about = found.about
         if model is None:
-            if about["model"] is None:
-                raise ConfigError(
-                    f"{path} trained an SDE or network that is not the library's: build the same model again and write "
-                    f"sd.load({str(path)!r}, model=model)."
-                )
-            model = from_dict(about["model"], ModelSettings).build(
-                jax.random.key(0), tuple(about["shape"])
-            )
+            model = _rebuild(path, found.about)
+
         skeleton, params, constants = Skeleton.split(model)
-        which = "ema" if ema else "params"
-        like = jax.eval_shape(lambda: {which: params, "constants": constants})
+        weights = "ema" if ema else "params"
+        like = jax.eval_shape(lambda: {weights: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
-    prepare = about.get("prepare") or {}
-    settings = (
-        {field.name: prepare[field.name] for field in dataclasses.fields(UniformDequantization)}
-        if prepare.get("kind") == "UniformDequantization"
-        else None
-    )  # whatever training did before it
+
     return Trained(
         path=path,
         step=found.step,
-        model=skeleton.score_model(state[which], state["constants"]),
-        shape=tuple(about["shape"]),
-        prepare=None if settings is None else from_dict(settings, UniformDequantization),
-        about=about,
+        model=skeleton.score_model(state[weights], state["constants"]),
+        shape=tuple(found.about["shape"]),
+        prepare=_dequantization(found.about),
+        about=found.about,
     )
 
 
-def load(
-    run: str | os.PathLike[str],
-    *,
-    step: int | None = None,
-    ema: bool = True,
-    model: ScoreModel | None = None,
-) -> ScoreModel:
-    """The ScoreModel that a run trained, ready to sample and evaluate: `sd.load("runs/digits_vp")`.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What the folder of a run holds, ready to use."""
 
-    Arguments and errors are those of `open_run`, which says more of the run. Under `jax.distributed` every process
-    makes this call.
+    path: Path
+    """The folder."""
+
+    step: int
+    """The step of the checkpoint."""
+
+    model: ScoreModel
+    """The model with the weights of that step."""
+
+    shape: tuple[int, ...]
+    """The shape of one example."""
+
+    prepare: UniformDequantization | None
+    """How integer data became real numbers in training; None if they were real."""
+
+    about: dict[str, Any]
+    """The metadata of the checkpoint."""
+
+    def held_out(self) -> tuple[np.ndarray, Cond] | None:
+        """Returns the held-out examples and their conditions, or None if the run did not keep them.
+
+        The examples are integers where training dequantised them. None is returned, too, for a
+        condition of several leaves, whose tree only the user can rebuild.
+        """
+        file = self.path / HELD_OUT
+        if not file.is_file():
+            return None
+
+        with np.load(file, allow_pickle=False) as stored:
+            leaves = dict(stored)
+        x = leaves.pop("x", None)
+        if x is None:
+            return None
+        if not leaves:
+            return x, None
+        if set(leaves) == {"cond"}:
+            return x, leaves["cond"]
+        return None
+
+
+# --- What a checkpoint says of itself ---
+
+
+def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
+    """Returns what a checkpoint says of its model and data, as plain dicts, lists and numbers.
+
+    Pieces of the library are described by their settings, custom ones by their names.
     """
-    return open_run(run, step=step, ema=ema, model=model).model
+    about = {"shape": list(shape), "prepare": _describe_prepare(prepare)}
+
+    settings = ModelSettings.of(model)
+    if settings is not None:
+        return about | {"model": to_dict(settings)}
+
+    custom = {
+        "sde": stable_repr(model.sde),
+        "net": type(model.net).__qualname__,
+        "parameterization": stable_repr(model.parameterization),
+    }
+    return about | {"model": None, "own": custom}
+
+
+def _describe_prepare(prepare: Any) -> dict[str, Any] | None:
+    """Returns the description of `prepare`: what makes reals of integers, then the augmentation."""
+    prepare, augmentation = without_augmentation(prepare)
+
+    described: dict[str, Any] = {}
+    if isinstance(prepare, UniformDequantization):
+        described = {"kind": "UniformDequantization"} | to_dict(prepare)
+    elif isinstance(prepare, Scale):
+        described = {"own": repr(prepare)}
+    elif prepare is not None:
+        described = {"own": getattr(prepare, "__qualname__", type(prepare).__qualname__)}
+
+    if augmentation:
+        described["augmentation"] = augmentation
+    return described or None
+
+
+def _dequantization(about: dict[str, Any]) -> UniformDequantization | None:
+    """Returns the dequantisation that a checkpoint describes, without the augmentation."""
+    described = about.get("prepare") or {}
+    if described.get("kind") != "UniformDequantization":
+        return None
+
+    names = [field.name for field in dataclasses.fields(UniformDequantization)]
+    return from_dict({name: described[name] for name in names}, UniformDequantization)
+
+
+def _rebuild(path: Path, about: dict[str, Any]) -> ScoreModel:
+    """Returns the model that a checkpoint describes, with arbitrary weights."""
+    if about["model"] is None:
+        raise ConfigError(
+            f"{path} trained an SDE, network or parameterisation that is not the library's: build "
+            f"the same model again and write sd.load({str(path)!r}, model=model)."
+        )
+    settings = from_dict(about["model"], ModelSettings)
+    return settings.build(jax.random.key(0), tuple(about["shape"]))

@@ -1,4 +1,8 @@
-"""A model as settings: process, network, parameterisation. What experiments choose from and checkpoints remember."""
+"""A model as settings: an SDE, a network and a parameterisation.
+
+Experiments choose among these settings, and checkpoints store them, so that `sd.load` can rebuild
+the model from the run's folder alone.
+"""
 
 from __future__ import annotations
 
@@ -23,32 +27,40 @@ AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
 AnyParameterization = EDM | Noise | Score | Data | Velocity
 
 
-def is_own_network(net: Any) -> bool:
-    """Whether a network is the user's own class: a subclass of the library's is, its parent could not stand for it."""
-    return type(net) not in (MLP, UNet, NCSNpp, DiT)
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """What rebuilds a ScoreModel made of the library's pieces."""
+    """The settings that rebuild a ScoreModel made of the library's own pieces."""
 
     sde: AnySDE
     net: AnyNet
     parameterization: AnyParameterization
 
     def build(self, key: Array, shape: tuple[int, ...]) -> ScoreModel:
-        """A fresh model for examples of this shape."""
-        return ScoreModel(
-            self.sde, self.net.build(tuple(shape), rngs=nnx.Rngs(key)), self.parameterization
-        )
+        """Returns a model with new random weights, for examples of this shape."""
+        net = self.net.build(tuple(shape), rngs=nnx.Rngs(key))
+        return ScoreModel(self.sde, net, self.parameterization)
 
     @classmethod
     def of(cls, model: ScoreModel) -> ModelSettings | None:
-        """The settings of a model, or None where a piece is not the library's own: its class cannot be named."""
-        if is_own_network(model.net):
+        """Returns the settings of a model, or None if any of its pieces is a custom class."""
+        if is_custom_network(model.net):
             return None
+
+        parts = {
+            "sde": model.sde,
+            "net": cast(Any, model.net).config,
+            "parameterization": model.parameterization,
+        }
         kinds = typing.get_type_hints(cls)
-        config = cast(Any, model.net).config
-        parts = {"sde": model.sde, "net": config, "parameterization": model.parameterization}
-        known = all(type(part) in typing.get_args(kinds[name]) for name, part in parts.items())
-        return cls(**parts) if known else None
+        for name, part in parts.items():
+            if type(part) not in typing.get_args(kinds[name]):
+                return None
+        return cls(**parts)
+
+
+def is_custom_network(net: Any) -> bool:
+    """Returns whether a network is not exactly one of the library's classes.
+
+    A subclass is custom too: rebuilt from its settings, it would become its parent class.
+    """
+    return type(net) not in (MLP, UNet, NCSNpp, DiT)

@@ -1,4 +1,12 @@
-"""Settings of the training loop."""
+"""Settings of training.
+
+The learning rate of update k = 0, 1, … rises linearly during warm-up, then follows a cosine:
+
+    rate_k = learning_rate (1 + k) / (1 + warmup)                  for k < warmup     (1)
+    rate_k = learning_rate (r + (1 - r) (1 + cos(pi u)) / 2)       from then on       (2)
+
+with u = (k - warmup) / (steps - warmup), at most 1, and r = final_rate.
+"""
 
 from __future__ import annotations
 
@@ -23,86 +31,113 @@ class Training:
 
     steps: int = 1500
     """Optimiser steps."""
+
     batch_size: int = 128
-    """Examples a step."""
+    """Examples per step."""
+
     learning_rate: float = 1e-3
-    """Adam's, at its highest."""
+    """Adam's learning rate at its highest."""
+
     warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises (Eq. 1)."""
+
     final_rate: float = 1.0
-    """Learning rate at the last step over the highest, by a cosine; 1 keeps it constant."""
+    """Learning rate at the last step over the highest one, r in Eq. 2; 1 keeps it constant."""
+
     clip: float = 1.0
     """Largest norm of a gradient of the loss per data dimension."""
+
     epsilon: float = 1e-8
-    """Adam's, added to the root of its second moment."""
+    """Added to the root of Adam's second moment."""
+
     ema: float = 0.999
     """Decay of the parameters' moving average, after its warm-up."""
+
     weighting: weightings.Variance | weightings.Likelihood | weightings.EDM = weightings.Variance()
     """Weight of the loss over time."""
+
     times: AnyTimes = time_distributions.LowDiscrepancy()
-    """Where training times are drawn."""
+    """Distribution from which training times are drawn."""
+
     log_every: int = 25
     """Steps between rows of metrics."""
+
     validate_every: int = 250
     """Steps between validations, checkpoints and callbacks."""
+
     max_skipped: int = 10
     """Non-finite steps in a row after which training stops."""
+
     steps_per_dispatch: int | None = None
-    """Steps in one compiled call; None: as many, up to 10, as divide log_every and validate_every, but 1 on CPU for a
-    network of your own."""
+    """Steps in one compiled call. None takes as many, up to 10, as divide both log_every and
+    validate_every, but 1 for a custom network on CPU."""
+
     accumulate: int = 1
-    """Parts of the batch whose gradients are taken one after the other and averaged: less memory, the same step."""
+    """Parts of the batch whose gradients are computed in turn and averaged: the same step in less
+    memory."""
 
     def __post_init__(self):
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "log_every",
-            "validate_every",
-            "max_skipped",
-        ):
-            checks.count(name, getattr(self, name))
+        checks.count("steps", self.steps)
+        checks.count("batch_size", self.batch_size)
+        checks.count("accumulate", self.accumulate)
+        checks.count("log_every", self.log_every)
+        checks.count("validate_every", self.validate_every)
+        checks.count("max_skipped", self.max_skipped)
         checks.count("warmup", self.warmup, 0)
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size = {self.batch_size} does not divide into accumulate = {self.accumulate}."
-            )
         if self.steps_per_dispatch is not None:
             checks.count("steps_per_dispatch", self.steps_per_dispatch)
-        for name in ("learning_rate", "clip", "epsilon"):
-            checks.setting(name, getattr(self, name), "(0, inf)")
+
+        checks.setting("learning_rate", self.learning_rate, "(0, inf)")
+        checks.setting("clip", self.clip, "(0, inf)")
+        checks.setting("epsilon", self.epsilon, "(0, inf)")
+        checks.setting("final_rate", self.final_rate, "[0, 1]")
+        checks.setting("ema", self.ema, "[0, 1)")
+
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size = {self.batch_size} does not divide into accumulate = "
+                f"{self.accumulate} equal parts: make it a multiple of {self.accumulate}."
+            )
+        self._check_weighting_and_times()
+
+    def _check_weighting_and_times(self) -> None:
+        """Refuses what is not a weighting or a distribution of times; warns if both weigh."""
         if not callable(self.weighting) or isinstance(self.weighting, type):
             raise ValueError(
-                f"weighting is {self.weighting!r}: wanted one such as sd.weightings.Variance()."
+                f"weighting is {self.weighting!r}: wanted a weighting such as "
+                f"sd.weightings.Variance()."
             )
         if not hasattr(self.times, "sample") or isinstance(self.times, type):
             raise ValueError(
                 f"times is {self.times!r}: wanted a distribution such as sd.times.LowDiscrepancy()."
             )
-        if isinstance(self.weighting, weightings.Likelihood) and isinstance(
-            self.times, time_distributions.LogSNR
-        ):
+
+        by_likelihood = isinstance(self.weighting, weightings.Likelihood)
+        if by_likelihood and isinstance(self.times, time_distributions.LogSNR):
             warnings.warn(
-                "times=time_distributions.LogSNR() draws times by the likelihood weighting: weighting=weightings.Likelihood() counts it "
-                "twice. Leave one of them as it is.",
-                stacklevel=3,
+                "times=sd.times.LogSNR() draws times in proportion to the likelihood weighting, so "
+                "weighting=sd.weightings.Likelihood() counts it twice. Leave one of them at its "
+                "default.",
+                stacklevel=4,  # the line that builds the settings
             )
-        checks.setting("final_rate", self.final_rate, "[0, 1]")
-        checks.setting("ema", self.ema, "[0, 1)")
 
     def schedule(self) -> optax.Schedule:
-        """Linear warm-up to learning_rate, then a cosine to final_rate of it at the last step."""
-        cosine = optax.cosine_decay_schedule(
-            self.learning_rate, max(1, self.steps - self.warmup), self.final_rate
-        )
+        """Returns the learning rate as a function of the update (Eqs. 1 and 2)."""
         rise = optax.linear_schedule(
-            self.learning_rate / (self.warmup + 1), self.learning_rate, max(1, self.warmup)
+            init_value=self.learning_rate / (self.warmup + 1),
+            end_value=self.learning_rate,
+            transition_steps=max(1, self.warmup),
+        )
+        cosine = optax.cosine_decay_schedule(
+            init_value=self.learning_rate,
+            decay_steps=max(1, self.steps - self.warmup),
+            alpha=self.final_rate,
         )
         return optax.join_schedules([rise, cosine], [self.warmup])
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam after clipping (Kingma & Ba 2015)."""
+        """Returns Adam (Kingma & Ba 2015) after clipping by the norm of all gradients together."""
         return optax.chain(
-            optax.clip_by_global_norm(self.clip), optax.adam(self.schedule(), eps=self.epsilon)
+            optax.clip_by_global_norm(self.clip),
+            optax.adam(self.schedule(), eps=self.epsilon),
         )

@@ -10,20 +10,27 @@ from typing import Any
 
 
 @contextmanager
-def _interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
-    """Ctrl-C (or SIGTERM) asks the loop to end after the current step; a second Ctrl-C ends it at once."""
+def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
+    """Yields an event that Ctrl-C or SIGTERM sets, so that a loop can end after its current step.
+
+    A second signal raises KeyboardInterrupt at once. `say` is called with the message for the
+    user. In a thread other than the main one, which receives no signals, the event is never set.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread receives signals
+        yield stop
         return
 
-    def ask(number, frame):
+    def request_stop(number, frame):
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        say("stopping after this step and saving a checkpoint (once more to stop at once) ...")
+        say("stopping after this step and saving a checkpoint (press Ctrl-C again to stop now) ...")
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, request_stop)
+
     try:
         yield stop
     finally:

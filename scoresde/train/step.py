@@ -1,9 +1,27 @@
-"""One training step and one validation pass: pure functions of a plain state."""
+"""One training step and one validation pass, as pure functions of a plain state.
+
+Step n = 0, 1, … draws a batch x_0 of b examples with D data dimensions each, takes the mean
+denoising loss per data dimension as its objective, and updates the parameters theta:
+
+    L(theta) = 1 / (b D)  sum_i l_i(theta)                  (1)  l_i: `dsm_loss` of example i
+    g        = grad L(theta)
+    g       <- g min(1, clip / |g|)                         (2)  |g|: norm over all parameters
+    m       <- 0.9 m + 0.1 g
+    v       <- 0.999 v + 0.001 g^2
+    theta   <- theta - rate_k m' / (sqrt(v') + epsilon)     (3)  Adam (Kingma & Ba 2015)
+    ema     <- ema + (1 - d_n) (theta - ema)                (4)  see ema.py
+
+with m' = m / (1 - 0.9^(k+1)), v' = v / (1 - 0.999^(k+1)) and k the number of good steps so far. A
+step is bad if L or |g|, before clipping, is not finite. A bad step changes nothing but counters:
+
+    (theta, m, v, k, ema) <- the new values if L and |g| are finite, else the old    (5)
+
+Everything random in step n comes from fold_in(key, n), so a resumed run draws the same numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,98 +34,62 @@ from scoresde.loss.dsm import dsm_loss
 from scoresde.score.model import ScoreModel
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.settings import Training
-from scoresde.train.state import Skeleton, State
+from scoresde.train.state import Skeleton, TrainState
 from scoresde.types import Cond, data_dim
 
 Prepare = Callable[[Array, Array], Array]
-"""(key, x) → x: what is drawn anew for every batch, e.g. dequantisation; runs inside the compiled step."""
+"""(key, x) → x: random preparation of a batch, such as dequantisation, inside the compiled step."""
+
+Metrics = dict[str, Array]
+"""What one step reports: the loss and the norm of the gradient, and the bad steps in a row."""
 
 
 def make_step(
     skeleton: Skeleton, training: Training, prepare: Prepare | None
-) -> Callable[..., Any]:
-    """(state, key, (x, cond)) → (state, metrics). Everything random in step n comes from fold_in(key, n).
+) -> Callable[[TrainState, Array, tuple[Array, Cond]], tuple[TrainState, Metrics]]:
+    """Returns the function (state, key, (x, cond)) → (state, metrics) that takes one step.
 
-    A step whose loss or gradient is not finite leaves parameters, optimiser and EMA as they were and is counted.
+    x: (batch, *data), as the source holds it; `key` is the same at every step.
     """
+    loss_and_gradient = _make_loss_and_gradient(skeleton, training, prepare)
     optimizer = training.optimizer()
 
-    def loss_fn(params, constants, key_net, keys_noise, x, t, cond):
-        sde, net = skeleton.model.sde, skeleton.training_net(params, constants, key_net)
-        losses = dsm_loss(
-            keys_noise,
-            sde,
-            ScoreModel(sde, net, skeleton.model.parameterization),
-            x,
-            t,
-            training.weighting,
-            cond,
-        )
-        return jnp.mean(losses) / data_dim(x)
-
-    def loss_and_gradient(params, constants, key, x, cond):
-        key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
-        x = x if prepare is None else prepare(key_prepare, x)
-        t = training.times.sample(key_time, skeleton.model.sde, x.shape[0])
-        gradient = jax.value_and_grad(loss_fn)
-        if training.accumulate == 1:
-            return gradient(params, constants, key_net, key_noise, x, t, cond)
-        # Data, times and noise are the whole batch's, so its parts give its gradient; dropout is each part's own.
-        rows = (example_keys(key_noise, x.shape[0]), x, t, cond)
-        parts = jax.tree.map(lambda a: _parts(a, training.accumulate), rows)
-        keys_net = jax.random.split(key_net, training.accumulate)
-
-        def add(total, part):
-            value = gradient(params, constants, part[0], *part[1])
-            return jax.tree.map(lambda a, b: a + b / training.accumulate, total, value), None
-
-        start = jax.tree.map(jnp.zeros_like, (jnp.zeros((), x.dtype), params))
-        return jax.lax.scan(add, start, (keys_net, parts))[0]
-
-    def step(state: State, key: Array, batch: tuple[Array, Cond]) -> tuple[State, dict[str, Array]]:
+    def step(
+        state: TrainState, key: Array, batch: tuple[Array, Cond]
+    ) -> tuple[TrainState, Metrics]:
+        n = state["step"]
+        x, cond = batch
         loss, grads = loss_and_gradient(
-            state["params"], state["constants"], jax.random.fold_in(key, state["step"]), *batch
+            state["params"], state["constants"], jax.random.fold_in(key, n), x, cond
         )
         norm = optax.tree.norm(grads)
+
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        updated = {
-            "params": params,
-            "opt_state": opt_state,
-            "ema": ema_update(state["ema"], params, ema_decay(training.ema, state["step"])),
-        }
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old), updated, {k: state[k] for k in updated}
-        )
-        bad = jnp.where(good, 0, 1).astype(jnp.int32)
-        state = (
-            state
-            | kept
-            | {
-                "step": state["step"] + 1,
-                "skipped": state["skipped"] + bad,
-                "skipped_in_a_row": bad * (state["skipped_in_a_row"] + 1),
-            }
-        )
-        return state, {
+        params = optax.apply_updates(state["params"], updates)  # Eqs. 2 and 3
+        ema = ema_update(state["ema"], params, ema_decay(training.ema, n))  # Eq. 4
+
+        updated = {"params": params, "opt_state": opt_state, "ema": ema}
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = _accept_if(finite, updated, state)  # Eq. 5
+
+        metrics = {
             "loss": loss,
             "grad_norm": norm,
             "skipped_in_a_row": state["skipped_in_a_row"],
         }
+        return state, metrics
 
     return step
-
-
-def _parts(rows: Array, count: int) -> Array:
-    """(batch, ...) → (count, batch / count, ...), every count-th row a part: each device keeps its own rows."""
-    return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
 def make_validation(
     skeleton: Skeleton, training: Training, prepare: Prepare | None
 ) -> Callable[..., Array]:
-    """(ema, constants, key, x, cond, weight) → weighted sum of losses per data dimension, without dropout."""
+    """Returns the function (params, constants, key, x, cond, weight) → Σ weight_i l_i / D.
+
+    The network runs in evaluation mode, without dropout. A weight of 0 masks the rows that fill
+    up the last batch.
+    """
 
     def validate(
         params: PyTree,
@@ -118,10 +100,93 @@ def make_validation(
         weight: Float[Array, " batch"],
     ) -> Array:
         key_prepare, key_time, key_noise = jax.random.split(key, 3)
-        x = x if prepare is None else prepare(key_prepare, x)
+        if prepare is not None:
+            x = prepare(key_prepare, x)
+
         model = skeleton.score_model(params, constants)
         t = training.times.sample(key_time, model.sde, x.shape[0])
         losses = dsm_loss(key_noise, model.sde, model, x, t, training.weighting, cond)
         return jnp.sum(weight * losses) / data_dim(x)
 
     return validate
+
+
+def _make_loss_and_gradient(
+    skeleton: Skeleton, training: Training, prepare: Prepare | None
+) -> Callable[[PyTree, PyTree, Array, Array, Cond], tuple[Array, PyTree]]:
+    """Returns (params, constants, key, x, cond) → (L, grad L) of Eq. 1."""
+    sde = skeleton.model.sde
+    parameterization = skeleton.model.parameterization
+
+    def loss(params, constants, key_net, keys_noise, x, t, cond):
+        net = skeleton.training_net(params, constants, key_net)
+        model = ScoreModel(sde, net, parameterization)
+        losses = dsm_loss(keys_noise, sde, model, x, t, training.weighting, cond)
+        return jnp.mean(losses) / data_dim(x)  # Eq. 1
+
+    gradient = jax.value_and_grad(loss)
+
+    def loss_and_gradient(params, constants, key, x, cond):
+        key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
+        if prepare is not None:
+            x = prepare(key_prepare, x)
+        t = training.times.sample(key_time, sde, x.shape[0])
+
+        if training.accumulate == 1:
+            return gradient(params, constants, key_net, key_noise, x, t, cond)
+
+        # Data, times and noise are drawn for the whole batch, so that its parts add up to its
+        # gradient. Only dropout is drawn for each part separately.
+        rows = (example_keys(key_noise, x.shape[0]), x, t, cond)
+        keys_net = jax.random.split(key_net, training.accumulate)
+        return _mean_over_parts(gradient, params, constants, keys_net, rows)
+
+    return loss_and_gradient
+
+
+def _mean_over_parts(
+    gradient: Callable[..., tuple[Array, PyTree]],
+    params: PyTree,
+    constants: PyTree,
+    keys_net: Array,
+    rows: tuple[Array, Array, Array, Cond],
+) -> tuple[Array, PyTree]:
+    """Returns the mean of (loss, gradient) over parts of the batch, computed one after another.
+
+    rows: (keys of the noise, x, t, cond), each with the batch axis first; one part per key of
+    `keys_net`.
+    """
+    count = len(keys_net)
+    parts = jax.tree.map(lambda a: _parts(a, count), rows)
+
+    def add(total, part):
+        key_net, part_rows = part
+        value = gradient(params, constants, key_net, *part_rows)
+        return jax.tree.map(lambda a, b: a + b / count, total, value), None
+
+    _, x, _, _ = rows
+    zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros((), x.dtype), params))
+    total, _ = jax.lax.scan(add, zeros, (keys_net, parts))
+    return total
+
+
+def _parts(rows: Array, count: int) -> Array:
+    """Reshapes (batch, ...) to (count, batch / count, ...); part i holds rows i, i + count, ….
+
+    Consecutive rows go to different parts, so every device keeps the rows that it already has.
+    """
+    return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+
+
+def _accept_if(finite: Array, updated: TrainState, state: TrainState) -> TrainState:
+    """Returns the next state: with the updated entries if `finite`, else the old ones (Eq. 5)."""
+    old = {name: state[name] for name in updated}
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, old)
+
+    bad = jnp.where(finite, 0, 1).astype(jnp.int32)
+    counts = {
+        "step": state["step"] + 1,
+        "skipped": state["skipped"] + bad,
+        "skipped_in_a_row": bad * (state["skipped_in_a_row"] + 1),
+    }
+    return state | kept | counts

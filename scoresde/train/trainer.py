@@ -1,10 +1,9 @@
-"""The training loop: batches in, steps on all devices, a row of metrics at a time."""
+"""The loop over steps: batches in, steps on all devices, a row of metrics every so often."""
 
 from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,242 +18,307 @@ from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
-from scoresde.parallel.mesh import local, replicate, shard_batch, training_mesh, whole
-from scoresde.parallel.processes import any_process, check_alike, differences, in_first
-from scoresde.runs.folder import RunFolder
+from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
+from scoresde.parallel.processes import any_process, in_first
 from scoresde.score.model import ScoreModel
-from scoresde.train.examples import check_labels
-from scoresde.train.model_settings import is_own_network
+from scoresde.train.example_checks import check_labels
+from scoresde.train.metrics import Window
+from scoresde.train.model_settings import is_custom_network
+from scoresde.train.record import Record
 from scoresde.train.settings import Training
-from scoresde.train.signals import _interruptible
-from scoresde.train.state import Skeleton, State, init_state
-from scoresde.train.step import make_step, make_validation
+from scoresde.train.signals import interruptible
+from scoresde.train.state import Skeleton, TrainState, init_state
+from scoresde.train.step import Metrics, Prepare, make_step, make_validation
 from scoresde.types import Cond
 
 Callback = Callable[[int, ScoreModel], dict[str, Any] | None]
-"""(step, EMA model) → metrics to log, called after every validation: pictures, reports, evaluations."""
+"""(step, EMA model) → metrics to log, or None. `fit` calls it after every validation."""
+
+MOST_STEPS = 10
+"""Steps in one dispatch, at most, where the user does not say."""
+
+REPEATS = 4
+"""Passes over the held-out examples in one validation, each with its own times and noise."""
 
 
 class TrainingDiverged(ValueError):
     """Too many non-finite steps in a row; parameters and EMA are still the last finite ones."""
 
 
-class _Loop:
-    """The compiled functions, the state, and the batches of one training."""
+class Trainer:
+    """One training: its state on the devices, its compiled steps, and its batches."""
 
     def __init__(
-        self, key, model, train: Source, held_out: Source | None, prepare, training: Training
+        self,
+        key: Array,
+        model: ScoreModel,
+        train: Source,
+        held_out: Source | None,
+        prepare: Prepare | None,
+        training: Training,
     ):
-        self.key, key_order, self.key_validation = jax.random.split(key, 3)
-        self.training, self.train, self.held_out = training, train, held_out
+        self.training = training
+        self.train = train
+        self.held_out = held_out
         self.shape = tuple(train.shape)
-        self.skeleton, *arrays = Skeleton.split(model)
-        params, constants = jax.tree.map(
-            jnp.copy, arrays
-        )  # the state is donated; the caller's model stays whole
-        self.process, self.processes = jax.process_index(), jax.process_count()
-        seed = int(jax.random.bits(key_order, dtype=jnp.uint32))
-        self._order = Order(seed, len(train), training.batch_size, self.process, self.processes)
-        self.mesh = training_mesh(training.batch_size)
-        self.state: State = init_state(params, constants, training.optimizer())
-        self.step = 0
-        step, compiled = (
-            make_step(self.skeleton, training, prepare),
-            partial(jax.jit, out_shardings=whole(self.mesh)),
-        )
-        self._single = compiled(step, donate_argnums=0)
-        self._several = compiled(
-            lambda state, key, batches: jax.lax.scan(lambda s, b: step(s, key, b), state, batches),
-            donate_argnums=0,
-        )
-        self._validate = compiled(
-            make_validation(self.skeleton, training, without_augmentation(prepare)[0])
+        self.process = jax.process_index()
+        self.processes = jax.process_count()
+
+        self.key, key_order, self._key_validation = jax.random.split(key, 3)
+        self._order = Order(
+            seed=int(jax.random.bits(key_order, dtype=jnp.uint32)),
+            n=len(train),
+            batch_size=training.batch_size,
+            process=self.process,
+            processes=self.processes,
         )
 
-    def place(self) -> None:
-        """Put the state on every device."""
-        self.state = replicate(self.state, self.mesh)
+        # The steps donate the state, so it must not share arrays with the caller's model.
+        self.skeleton, *arrays = Skeleton.split(model)
+        params, constants = jax.tree.map(jnp.copy, arrays)
+        self.state = init_state(params, constants, training.optimizer())
+        self.step = 0
+
+        self._mesh = training_mesh(training.batch_size)
+        self._compile(prepare)
+
+    def _compile(self, prepare: Prepare | None) -> None:
+        """Prepares the functions that run on the devices; XLA compiles them at their first call."""
+        jit = partial(jax.jit, out_shardings=replicated(self._mesh))
+
+        step = make_step(self.skeleton, self.training, prepare)
+        self._one_step = jit(step, donate_argnums=0)
+
+        def steps(state, key, batches):
+            return jax.lax.scan(lambda state, batch: step(state, key, batch), state, batches)
+
+        self._several_steps = jit(steps, donate_argnums=0)
+
+        without, _ = without_augmentation(prepare)  # held-out examples are not augmented
+        self._validate = jit(make_validation(self.skeleton, self.training, without))
+
+    # --- The loop ---
+
+    def run(self, record: Record, callbacks: Sequence[Callback], progress: bool) -> bool:
+        """Trains to the last step, and returns whether a signal interrupted it.
+
+        Raises:
+            TrainingDiverged: after `max_skipped` non-finite steps in a row.
+        """
+        most = self.training.steps_per_dispatch or self._usual_dispatch()
+        bar = self._progress_bar(visible=progress and self.process == 0)
+        saved = self.step
+
+        with (
+            bar,
+            interruptible(bar.write) as stop,
+            Prefetch(self.batches, self.plan(most)) as prefetched,
+        ):
+            window = Window(self.step, prefetched.waited)
+            stopped = False
+            while self.step < self.training.steps and not stopped:
+                boundary = self.boundary(self.step)
+                count, batches = next(prefetched)
+                window.dispatches.append(self.advance(count, batches))
+                bar.update(count)
+
+                between_rows = self.step < boundary
+                if window.skipped_in_a_row(late=between_rows) >= self.training.max_skipped:
+                    record.save(self.step, self.state)
+                    raise TrainingDiverged(self._why_diverged())
+                if between_rows:
+                    # Several processes agree on stopping at rows only.
+                    stopped = self.processes == 1 and stop.is_set()
+                    continue
+
+                row = self._row(window, prefetched.waited)
+                bar.set_postfix(_shown(row))
+                if self._validates_now():
+                    row["valid_loss"] = self.validation_loss()
+                    record.save(self.step, self.state)
+                    saved = self.step
+                    row |= in_first(partial(self._call, callbacks)) or {}
+                record.log({name: value for name, value in row.items() if value is not None})
+
+                # A new window, so that the time of the validation does not count as training.
+                window = Window(self.step, prefetched.waited)
+                stopped = any_process(stop.is_set())
+
+            if saved != self.step:
+                record.save(self.step, self.state)
+
+        return self.step < self.training.steps or any_process(stop.is_set())
+
+    def advance(self, count: int, batches: tuple[Array, Cond]) -> Metrics:
+        """Takes `count` steps in one dispatch.
+
+        Returns:
+            The metrics, scalars or (count,), which the device may still be computing.
+        """
+        step = self._one_step if count == 1 else self._several_steps
+        self.state, metrics = step(self.state, self.key, batches)
+        self.step += count
+        return metrics
+
+    def boundary(self, step: int) -> int:
+        """Returns the next step after which there is a row of metrics."""
+        log_every = self.training.log_every
+        validate_every = self.training.validate_every
+        return min(
+            step - step % log_every + log_every,
+            step - step % validate_every + validate_every,
+            self.training.steps,
+        )
+
+    def _usual_dispatch(self) -> int:
+        """Returns the most steps in one dispatch that divide the steps between rows of metrics.
+
+        A remainder would compile a second program. On CPU the convolutions of a custom network
+        would be slow inside a loop (jax issue 12868; nets/convolution.py), so there it is 1.
+        """
+        if jax.default_backend() == "cpu" and is_custom_network(self.skeleton.model.net):
+            return 1
+        between_rows = math.gcd(self.training.log_every, self.training.validate_every)
+        return max(n for n in range(1, MOST_STEPS + 1) if between_rows % n == 0)
+
+    def _validates_now(self) -> bool:
+        return self.step % self.training.validate_every == 0 or self.step == self.training.steps
+
+    def _progress_bar(self, visible: bool) -> tqdm:
+        return tqdm(
+            total=self.training.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not visible,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            dynamic_ncols=True,
+        )
+
+    # --- Metrics and the model ---
+
+    def _row(self, window: Window, waited: float) -> dict[str, Any]:
+        """Returns the metrics since the last row; None where no step was finite."""
+        timings = window.timings(self.step, waited)
+        learning_rate = self.training.schedule()(self.step - 1)
+        return {
+            "step": self.step,
+            **window.averages(),
+            "learning_rate": float(np.asarray(learning_rate)),
+            "skipped": int(self.state["skipped"]),
+            **timings,
+        }
+
+    def _call(self, callbacks: Sequence[Callback]) -> dict[str, Any]:
+        """Calls every callback with the EMA model, and returns the metrics that they add."""
+        row = {}
+        model = self.model()
+        for callback in callbacks:
+            row |= callback(self.step, model) or {}
+        return row
+
+    def _why_diverged(self) -> str:
+        return (
+            f"training stopped at step {self.step}: {int(self.state['skipped_in_a_row'])} steps in "
+            f"a row had a loss or gradient that is not finite. They were skipped, so parameters "
+            f"and EMA are the last finite ones. Try a lower learning_rate or clip, a longer "
+            f"warmup, or look for extreme values in the data."
+        )
 
     def model(self) -> ScoreModel:
-        """The EMA model, whole on one device."""
-        params, constants = local((self.state["ema"], self.state["constants"]))
-        return self.skeleton.score_model(
-            jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, constants)
-        )
+        """Returns the EMA model as arrays of one device, which later steps do not change."""
+        arrays = local((self.state["ema"], self.state["constants"]))
+        params, constants = jax.tree.map(jnp.copy, arrays)
+        return self.skeleton.score_model(params, constants)
+
+    def validation_loss(self) -> float | None:
+        """Returns the mean loss of the EMA model on the held-out examples, None without any.
+
+        Times and noise are the same at every call.
+        """
+        if self.held_out is None:
+            return None
+
+        n = len(self.held_out)
+        total = 0.0
+        for repeat in range(REPEATS):
+            key_repeat = jax.random.fold_in(self._key_validation, repeat)
+            for start in range(0, n, self.training.batch_size):
+                total += self._validation_sum(jax.random.fold_in(key_repeat, start), start)
+        return total / (n * REPEATS)
+
+    def _validation_sum(self, key: Array, start: int) -> float:
+        """Returns the sum of the losses of one batch of held-out examples, from row `start` on."""
+        assert self.held_out is not None
+        n = len(self.held_out)
+
+        # Every batch has the full size, so that one program serves all; the last is filled up
+        # with copies of the last example, whose weight is 0.
+        batch = np.arange(start, start + self.training.batch_size)
+        rows = np.split(batch, self.processes)[self.process]
+        weight = (rows < n).astype(np.float32)
+        x, cond = self._take(self.held_out, np.minimum(rows, n - 1))
+
+        x, cond, weight = shard_batch((x, cond, weight), self._mesh)
+        loss = self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight)
+        return float(loss)
+
+    # --- The state ---
+
+    def place(self) -> None:
+        """Puts the state on every device; with several processes, that of process 0."""
+        self.state = replicate(self.state, self._mesh)
+
+    def restore(self, state: TrainState | None) -> None:
+        """Continues from the state of a checkpoint; without one, from where it is."""
+        if state is not None:
+            self.state = state
+            self.step = int(state["step"])
+
+    # --- Batches: called from a thread ---
 
     def plan(self, most: int) -> Iterator[tuple[int, int]]:
-        """(first step, count) of every dispatch from here on: `most` steps, or 1 where a row of metrics is nearer."""
+        """Yields (first step, count) of every dispatch from here on.
+
+        The count is `most`, or 1 where a row of metrics comes sooner.
+        """
         step = self.step
         while step < self.training.steps:
             count = most if self.boundary(step) - step >= most else 1
             yield step, count
             step += count
 
-    def boundary(self, step: int) -> int:
-        """The next step after which there is a row of metrics."""
-        stops = (
-            step - step % n + n for n in (self.training.log_every, self.training.validate_every)
-        )
-        return min(self.training.steps, *stops)
-
     def batches(self, dispatch: tuple[int, int]) -> tuple[int, tuple[Array, Cond]]:
-        """The number of steps of a dispatch, and its examples on the devices: (batch, ...), or (count, batch, ...)."""
+        """Assembles the examples of a dispatch on the devices.
+
+        Returns:
+            The number of steps, and (x, cond) with leaves (batch, ...) for one step and
+            (count, batch, ...) for several.
+        """
         step, count = dispatch
-        rows = np.stack([self._order(step + i) for i in range(count)])
         if count == 1:
-            return count, shard_batch(self._take(self.train, rows[0]), self.mesh)
-        return count, shard_batch(self._take(self.train, rows), self.mesh, axis=1)
+            examples = self._take(self.train, self._order(step))
+            return count, shard_batch(examples, self._mesh)
+
+        rows = np.stack([self._order(step + i) for i in range(count)])
+        examples = self._take(self.train, rows)
+        return count, shard_batch(examples, self._mesh, axis=1)
 
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
+        """Returns the examples of these rows, and refuses labels that do not fit the network.
+
+        The labels of an array were checked as a whole; those of other sources are seen here first.
+        """
         x, cond = take(source, rows)
-        if not isinstance(source, ArraySource):  # their labels were never seen whole
+        if not isinstance(source, ArraySource):
             check_labels(self.skeleton.model, cond, rows.shape)
         return x, cond
 
-    def advance(self, count: int, batches: tuple[Array, Cond]) -> dict[str, Array]:
-        """Take `count` steps in one dispatch; metrics (count,) or scalars, still on the device."""
-        step = self._single if count == 1 else self._several
-        self.state, metrics = step(self.state, self.key, batches)
-        self.step += count
-        return metrics
 
-    def validation_loss(self, repeats: int = 4) -> float | None:
-        """Mean loss of the EMA model on the held-out examples, the same noise and times at every call."""
-        if self.held_out is None:
-            return None
-        n, size, total = len(self.held_out), self.training.batch_size, 0.0
-        for repeat in range(repeats):
-            for start in range(0, n, size):
-                rows = np.split(np.arange(start, start + size), self.processes)[self.process]
-                weight = (rows < n).astype(np.float32)
-                key = jax.random.fold_in(jax.random.fold_in(self.key_validation, repeat), start)
-                x, cond, weight = shard_batch(
-                    (*self._take(self.held_out, np.minimum(rows, n - 1)), weight), self.mesh
-                )
-                total += float(
-                    self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight)
-                )
-        return total / (n * repeats)
-
-    def resume(self, folder: RunFolder, about: dict[str, Any]) -> None:
-        """Continue from the newest whole checkpoint, if there is one.
-
-        Raises:
-            ValueError: if the run was made with other settings, data or key.
-        """
-        steps = folder.checkpoints.steps()
-        check_alike({"checkpoints": steps})  # a file system's cache may be behind
-        if not steps:
-            return
-        found = folder.checkpoints.restore_subtree({})
-        there = found.about
-        names = (
-            about.keys() & there.keys() if "imported" in there else about
-        )  # an imported one knows no data, nor key
-        lines = [line for name in names for line in differences(there.get(name), about[name], name)]
-        if lines:
-            raise ValueError(
-                f"{folder.path} was made with other settings: {'; '.join(lines)}. Use them again to resume, name "
-                f"another folder, or delete this one to start afresh."
-            )
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state
-        )
-        self.state = folder.checkpoints.restore(like, found.step).state
-        self.step = int(self.state["step"])
-
-
-def _train(loop: _Loop, log, save, callbacks: Sequence[Callback], progress: bool) -> bool:
-    """Run to the last step; returns whether it was interrupted."""
-    training = loop.training
-    most = training.steps_per_dispatch or _usual_dispatch(loop)
-    progress = progress and loop.process == 0
-    window: list[dict[str, Array]] = []
-    saved, clock, clock_step, waited = loop.step, time.perf_counter(), loop.step, 0.0
-    bar = tqdm(
-        total=training.steps,
-        initial=loop.step,
-        desc="training",
-        unit="step",
-        disable=not progress,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        dynamic_ncols=True,
-    )
-    with bar, _interruptible(bar.write) as stop, Prefetch(loop.batches, loop.plan(most)) as ahead:
-        stopped = False
-        while loop.step < training.steps and not stopped:
-            boundary = loop.boundary(loop.step)
-            count, batches = next(ahead)
-            window.append(loop.advance(count, batches))
-            bar.update(count)
-            # Metrics are read one dispatch late, so the device never waits for the host.
-            late = window[-2:-1] if loop.step < boundary else window[-1:]
-            if any(
-                int(np.max(metrics["skipped_in_a_row"])) >= training.max_skipped for metrics in late
-            ):
-                save()
-                raise TrainingDiverged(_diverged(loop))
-            if loop.step < boundary:
-                stopped = loop.processes == 1 and stop.is_set()  # several agree at rows only
-                continue
-            now = time.perf_counter()
-            row = _row(loop, window, (loop.step - clock_step) / (now - clock))
-            row["data_wait"] = (ahead.waited - waited) / (now - clock)
-            bar.set_postfix(
-                {name: f"{row[name]:.4g}" for name in ("loss", "skipped") if row[name] is not None}
-            )
-            if loop.step % training.validate_every == 0 or loop.step == training.steps:
-                row["valid_loss"] = loop.validation_loss()
-                save()
-                saved = loop.step
-                row |= in_first(partial(_call, callbacks, loop)) or {}
-            log({name: value for name, value in row.items() if value is not None})
-            # Evaluation is not training speed.
-            window, clock, clock_step, waited = [], time.perf_counter(), loop.step, ahead.waited
-            stopped = any_process(stop.is_set())
-        if saved != loop.step:
-            save()
-    return loop.step < training.steps or any_process(stop.is_set())
-
-
-def _call(callbacks: Sequence[Callback], loop: _Loop) -> dict[str, Any]:
-    """What they add to a row."""
-    row, model = {}, loop.model()
-    for callback in callbacks:
-        row |= callback(loop.step, model) or {}
-    return row
-
-
-def _usual_dispatch(loop: _Loop) -> int:
-    """The most steps up to 10 that fit between rows of metrics without a rest: a rest would compile a second program.
-
-    One where a network's own convolutions would be slow in a loop (jax issue 12868; nets/convolution.py).
-    """
-    if jax.default_backend() == "cpu" and is_own_network(loop.skeleton.model.net):
-        return 1
-    whole = math.gcd(loop.training.log_every, loop.training.validate_every)
-    return max(n for n in range(1, 11) if whole % n == 0)
-
-
-def _row(loop: _Loop, window: list[dict[str, Array]], speed: float) -> dict[str, Any]:
-    """Metrics of the steps since the last row; None where no step was finite."""
-    loss, norm = (
-        np.concatenate([np.atleast_1d(m[name]) for m in window]) for name in ("loss", "grad_norm")
-    )
-    good = np.isfinite(loss) & np.isfinite(norm)
-    return {
-        "step": loop.step,
-        "loss": float(loss[good].mean()) if good.any() else None,
-        "grad_norm": float(norm[good].mean()) if good.any() else None,
-        "learning_rate": float(np.asarray(loop.training.schedule()(loop.step - 1))),
-        "skipped": int(loop.state["skipped"]),
-        "steps_per_second": speed,
-    }
-
-
-def _diverged(loop: _Loop) -> str:
-    return (
-        f"training stopped at step {loop.step}: {int(loop.state['skipped_in_a_row'])} steps in a row had a loss or "
-        f"gradient that is not finite. They were skipped, so parameters and EMA are the last finite ones. Try a lower "
-        f"learning_rate or clip, a longer warmup, or look for extreme values in the data."
-    )
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    """Returns what the progress bar shows of a row."""
+    shown = {}
+    for name in ("loss", "skipped"):
+        if row[name] is not None:
+            shown[name] = f"{row[name]:.4g}"
+    return shown

@@ -1,0 +1,192 @@
+"""What `fit` refuses about examples: one function per question, each with the line to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scoresde import checks
+from scoresde.data.dequantization import UniformDequantization, check_levels
+from scoresde.data.prepare import Scale, without_augmentation
+from scoresde.data.real_valued import check_real_valued
+from scoresde.data.source import ArraySource, Source, take
+from scoresde.score.model import ScoreModel
+from scoresde.types import Cond
+
+
+def check_fits_model(
+    model: ScoreModel, train: Source, held_out: Source | None, prepare: Any
+) -> None:
+    """Refuses integers that are not prepared, or not as they should be, and labels out of range.
+
+    Raises:
+        TypeError: if a source returns integers and `prepare` does not make real numbers of them.
+        ValueError: if an array holds such integers, if their levels are not those of `prepare`, or
+            if labels do not fit the network.
+    """
+    prepare, _ = without_augmentation(prepare)  # flipped integers are still integers
+    check_fits_levels(train, held_out, prepare)
+
+    for source in (train, held_out):
+        if isinstance(source, ArraySource):
+            check_labels(model, source.cond, (len(source),))
+            if prepare is None:
+                check_real_valued(source.x, "data", anew=True)
+        elif source is not None and prepare is None:
+            _check_source_is_real(source)
+
+
+def _check_source_is_real(source: Source) -> None:
+    dtype = _first(source)[0].dtype
+    if np.issubdtype(dtype, np.integer):
+        raise TypeError(
+            f"data are integers, {dtype}: write prepare=sd.UniformDequantization(levels=256), "
+            f"which draws new noise at every step, or "
+            f"prepare=sd.data.prepare.Scale(levels=256), which adds none."
+        )
+
+
+# --- One set of examples ---
+
+
+def check_array(data: Any, name: str) -> np.ndarray:
+    """Returns examples as an array (n, *shape) on the host, and refuses it unless all are finite.
+
+    Raises:
+        ValueError: if it is empty, has no data axis, is not numeric, or holds NaN or infinity.
+    """
+    array = np.asarray(data)
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. "
+            f"For scalars write {name}[:, None]."
+        )
+    if not np.issubdtype(array.dtype, np.integer):  # so a memory map of integers is not read
+        checks.numbers(array, name)
+    return array
+
+
+def check_source(source: Source, cond: Cond, name: str) -> None:
+    """Refuses a source whose first examples are not what it promises.
+
+    Raises:
+        ValueError: if they have another shape or are not finite, or a condition came beside it.
+    """
+    if cond is not None:
+        raise ValueError(
+            f"{name} is a source and a condition came beside it: let its batch(indices) return "
+            f"(examples, condition)."
+        )
+
+    x, _ = take(source, np.arange(min(2, len(source))))
+    if x.shape[1:] != tuple(source.shape):
+        raise ValueError(
+            f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, but "
+            f"{name}.shape is {source.shape}: wanted (indices, *shape)."
+        )
+    check_array(x, f"{name}.batch(indices)")
+
+
+# --- Training and held-out examples together ---
+
+
+def check_held_out(data: Source, held_out: Source) -> None:
+    """Refuses held-out examples that differ from the data in kind.
+
+    Raises:
+        ValueError: if shapes differ, or only one of the two holds integers, or has conditions.
+    """
+    if tuple(held_out.shape) != tuple(data.shape):
+        raise ValueError(
+            f"validation has examples of shape {held_out.shape}, but data has {data.shape}: "
+            f"both need the same shape."
+        )
+
+    x, cond = _first(data)
+    x_held_out, cond_held_out = _first(held_out)
+    if np.issubdtype(x.dtype, np.integer) != np.issubdtype(x_held_out.dtype, np.integer):
+        raise ValueError(
+            f"data has dtype {x.dtype}, but validation has {x_held_out.dtype}: wanted integers "
+            f"both, or reals both."
+        )
+    if (cond is None) != (cond_held_out is None):
+        raise ValueError(
+            "cond and validation_cond come together: if the data have conditions, the held-out "
+            "examples need them too."
+        )
+
+
+def check_fits_levels(train: Source, held_out: Source | None, prepare: Any) -> None:
+    """Refuses integers outside the levels that `prepare` maps to real numbers.
+
+    It reads all of an array in memory, and the first 64 examples of any other source.
+
+    Raises:
+        ValueError: if there are any outside 0 … levels - 1, or if the array to train on uses less
+            than a quarter of the levels.
+    """
+    if not isinstance(prepare, UniformDequantization | Scale):
+        return
+
+    for source in (train, held_out):
+        if source is None:
+            continue
+        if not isinstance(source, ArraySource) or isinstance(source.x, np.memmap):
+            x, _ = take(source, np.arange(min(64, len(source))))
+            check_levels(x, prepare.levels)
+            continue
+        if source is train:
+            _check_uses_levels(source.x, prepare.levels)
+        check_levels(source.x, prepare.levels)
+
+
+def _check_uses_levels(x: np.ndarray, levels: int) -> None:
+    """Refuses an array of 64 entries or more that uses less than a quarter of the levels."""
+    used = int(x.max()) + 1
+    if x.size >= 64 and 4 * used <= levels:
+        raise ValueError(
+            f"data holds {x.min()} … {used - 1}, few of the {levels} levels in prepare: write "
+            f"levels={used} there."
+        )
+
+
+# --- Labels ---
+
+
+def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
+    """Refuses labels other than 0 … num_classes - 1, whose embedding would be NaN.
+
+    shape: the shape that the labels must have. Only the library's conditional networks have a
+    known number of classes; conditions of other networks pass.
+
+    Raises:
+        ValueError: if the network has classes, and the labels are missing, or are not integers
+            within its range, one per example.
+    """
+    classes = model.num_classes
+    if classes is None:
+        return
+
+    if cond is None:
+        raise ValueError(
+            f"the network has {classes} classes and the data no labels: pass cond=labels, or build "
+            f"the network without num_classes."
+        )
+    if not isinstance(cond, np.ndarray):
+        raise ValueError(
+            f"cond is a {type(cond).__name__}: wanted one integer label an example, {shape}."
+        )
+    if cond.shape != shape or not np.issubdtype(cond.dtype, np.integer):
+        raise ValueError(
+            f"cond is {cond.dtype} {cond.shape}: wanted one integer label an example, {shape}."
+        )
+    if not np.all((cond >= 0) & (cond < classes)):
+        raise ValueError(
+            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
+        )
+
+
+def _first(source: Source) -> tuple[np.ndarray, Cond]:
+    """Returns the first example of a source, with a batch axis, and its condition."""
+    return take(source, np.arange(1))
