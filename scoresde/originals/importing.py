@@ -22,7 +22,7 @@ from scoresde.nets.ncsnpp import NCSNpp
 from scoresde.originals.configurations import ORIGINALS, Original
 from scoresde.originals.names import linen_names, linen_shapes
 from scoresde.runs.folder import RunFolder
-from scoresde.runs.settings import save_yaml
+from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.load import describe
 from scoresde.train.model_settings import ModelSettings
 from scoresde.train.settings import Training

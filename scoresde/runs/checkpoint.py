@@ -1,16 +1,16 @@
-"""Verified checkpoints: Orbax writes the arrays, a SHA-256 manifest says whether they can be trusted.
+"""Verified checkpoints: Orbax writes the arrays, and a SHA-256 manifest tells if they are intact.
 
-    <directory>/<step>/arrays-0/        what Orbax wrote (arrays-1 once the step has been written again)
-    <directory>/<step>/manifest.json    `about`, each leaf's dtype and shape, each file's size and checksum
+    <directory>/<step>/arrays-0/        written by Orbax (arrays-1 when a step is saved again)
+    <directory>/<step>/manifest.json    `about`, each leaf's dtype and shape, each file's checksum
 
-The manifest is the commit: it appears in one atomic rename after Orbax has finished. A save killed at any moment
-leaves a folder without one, or with the previous one, which still names the previous arrays.
+The manifest is the commit: it appears in one atomic rename after Orbax has finished. A save killed
+at any moment leaves either no manifest, or the previous one, which still names the previous arrays.
+A checkpoint is sound if its manifest is there and every file matches it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import operator
 import os
@@ -28,19 +28,27 @@ from jaxtyping import PyTree
 
 from scoresde import checks
 from scoresde.parallel.processes import any_process, barrier
-from scoresde.runs.files import write_atomically
+from scoresde.runs.manifest import (
+    MANIFEST,
+    DamagedError,
+    describe_leaves,
+    fingerprints,
+    leaf_differences,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 
-MANIFEST = "manifest.json"
-SHOWN = 5  # differing leaves that an error names; beyond, it counts them
+ADVICE = "Build `like` with the settings in its `about`: restore_subtree({}).about."
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be written, trusted or matched: what was found, what was wanted, what to do."""
+    """A checkpoint could not be written, verified or matched: what arrived, and what to do."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a checkpoint held: `state` in the tree type and sharding asked for, `about` as it was saved."""
+    """A restored checkpoint: `state` as a tree like the one asked for, and `about` as saved."""
 
     step: int
     state: PyTree
@@ -48,21 +56,22 @@ class Restored:
 
 
 class Checkpoints:
-    """The newest `keep` sound checkpoints of one run: one writer, any number of readers.
+    """The newest `keep` sound checkpoints of one run, for one writer and any number of readers.
 
-    `save` returns once the arrays are copied (donate them as you like); a thread writes, checksums and drops old
-    steps. Use it in a `with` block or close it: when Python exits, Orbax abandons what is still being written.
-    Under `jax.distributed` every process makes the same calls.
+    `save` returns once the arrays are copied, so they may be donated right away; a thread then
+    writes them, computes checksums and removes old steps. Use it in a `with` block, or close it:
+    Orbax abandons what it is still writing when Python exits. Under `jax.distributed` every
+    process makes the same calls.
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 3):
         checks.count("keep", keep)
         self.directory = Path(directory).expanduser().absolute()  # Orbax refuses relative paths
         self.keep = keep
+
         self._pending: Future[None] | None = None
-        self._sound: dict[
-            int, dict
-        ] = {}  # step → its files' sizes and times when they were last verified
+        # By step: the sizes and modification times of its files when they were last verified.
+        self._sound: dict[int, dict] = {}
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -70,172 +79,193 @@ class Checkpoints:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None:
             self.close()
-        elif (failure := self._finished()) is not None:
-            warnings.warn(
-                str(failure), stacklevel=2
-            )  # raised here, it would hide the error that ended the run
+            return
+
+        failure = self._finished()
+        if failure is not None:
+            # Raised here, it would hide the error that ended the run.
+            warnings.warn(str(failure), stacklevel=2)
 
     # --- Writing ---
 
     def save(self, step: int, state: PyTree, about: dict) -> None:
-        """Write the dict `state` and the JSON-able `about` as `step`, replacing that step where it exists.
+        """Writes `state`, a dict of arrays, and `about`, plain JSON data, as the checkpoint `step`.
 
-        If the save before this one failed, this one is under way before that failure is raised: nothing is lost.
+        A checkpoint of the same step is replaced. If the previous save failed, its error is raised
+        here, after this save has started, so this state is not lost.
 
         Raises:
-            CheckpointError: if `state` or `about` cannot be stored, the disk refuses, or the save before failed.
+            CheckpointError: if `state` or `about` cannot be stored, the files cannot be written,
+                or the previous save failed.
         """
-        self._meet()
+        self._wait_for_processes()
         step = operator.index(step)
         checks.count("step", step, 0)
         if not isinstance(state, dict):
             raise CheckpointError(
-                f'state is a {type(state).__name__}: wanted a dict. Write {{"params": state}}.'
+                f"state is a {type(state).__name__}: wanted a dict. "
+                f'Write checkpoints.save(step, {{"params": state}}, about).'
             )
-        try:
-            about = json.loads(
-                json.dumps(about)
-            )  # a copy as it will be read: later changes do not reach the file
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"about is not JSON ({error}): write plain dicts, lists, str and numbers."
-            ) from error
-        failure = self._settle()
-        folder = self._folder(step)
-        try:
-            from orbax.checkpoint import v1 as ocp
+        about = _json_copy(about)
 
-            self._tidy(step)  # of an earlier save that was killed
-            folder.mkdir(parents=True, exist_ok=True)
-            arrays = (
-                "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
-            )  # not the ones in use
-            state = jax.tree.map(_storable, state)
-            response = ocp.save_async(str(folder / arrays), state, overwrite=True)
+        failure = self._settle()
+        try:
+            response, manifest = self._write_arrays(step, state, about)
         except Exception as error:
             self._tidy(step)
             raise self._unsaved(step, error) from (failure or error)
-        manifest = {"step": step, "about": about, "arrays": arrays, "leaves": _describe(state)}
+
+        # The thread ends after this one save.
         thread = ThreadPoolExecutor(1, "checkpoint")
-        self._pending = thread.submit(self._finish, response, manifest)
-        thread.shutdown(wait=False)  # it ends after this one save
+        self._pending = thread.submit(self._commit, response, manifest)
+        thread.shutdown(wait=False)
+
         if failure is not None:
             raise failure
 
     def wait(self) -> None:
-        """Return once the save under way is on disk, checksummed.
+        """Returns once the save in progress is on disk, with its checksums.
 
         Raises:
-            CheckpointError: if it failed.
+            CheckpointError: if that save failed.
         """
         failure = self._settle()
         if failure is not None:
             raise failure
 
     def close(self) -> None:
-        """The same as `wait`; the object can be used again.
+        """Does the same as `wait`; the object can be used again afterwards.
 
         Raises:
-            CheckpointError: if the save under way failed.
+            CheckpointError: if the save in progress failed.
         """
         self.wait()
 
-    def _meet(self) -> None:
-        """Orbax reads and writes in all processes together."""
+    def _write_arrays(self, step: int, state: dict, about: dict) -> tuple[Any, dict]:
+        """Starts to write the arrays; returns Orbax's response and the manifest of the step."""
+        from orbax.checkpoint import v1 as ocp
+
+        # Remove what an earlier save left behind when it was killed.
+        self._tidy(step)
+        folder = self._folder(step)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        # The arrays in use stay until the new manifest replaces the one that names them.
+        arrays = "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
+        state = jax.tree.map(_storable, state)
+        response = ocp.save_async(str(folder / arrays), state, overwrite=True)
+
+        manifest = {
+            "step": step,
+            "about": about,
+            "arrays": arrays,
+            "leaves": describe_leaves(state),
+        }
+        return response, manifest
+
+    def _commit(self, response: Any, manifest: dict) -> None:
+        """Waits for Orbax, then writes the manifest with the checksums and removes old steps."""
+        step = manifest["step"]
+        folder = self._folder(step)
+        try:
+            response.result()
+            if jax.process_index() == 0:
+                manifest["files"] = fingerprints(folder, manifest["arrays"])
+                write_manifest(folder / MANIFEST, manifest)
+                self._tidy(step)
+                self._drop_old(step)
+        except Exception as error:
+            self._tidy(step)  # its partly written files may be what filled the disk
+            raise self._unsaved(step, error) from error
+
+    def _wait_for_processes(self) -> None:
+        """Waits for all processes, because Orbax reads and writes in all of them together."""
         try:
             barrier("a checkpoint", seconds=600)
         except RuntimeError as error:
             raise CheckpointError(str(error)) from error
 
     def _settle(self) -> BaseException | None:
-        """Wait for the save under way, in all processes, so that its failure is reported once, and in all."""
+        """Waits for the save in progress in all processes; returns its failure, once, in each."""
         if self._pending is None:
             return None
-        failure = (
-            self._finished()
-        )  # the others wait for it: they would look for a manifest still to be written
+
+        # Every process waits here: otherwise some would look for a manifest not yet written.
+        failure = self._finished()
         if any_process(failure is not None) and failure is None:
             failure = CheckpointError("another process could not save: its own message says why.")
         return failure
 
     def _finished(self) -> BaseException | None:
-        """Wait for this process's part of the save under way, and forget it."""
-        failure, self._pending = self._pending and self._pending.exception(), None
-        return failure
+        """Waits for this process's part of the save in progress, and returns its failure once."""
+        if self._pending is None:
+            return None
 
-    def _finish(self, response: Any, manifest: dict) -> None:
-        """Wait for Orbax's commit, checksum its files, commit them by the manifest, drop what is not kept."""
-        step, folder = manifest["step"], self._folder(manifest["step"])
-        try:
-            response.result()
-            if jax.process_index() == 0:
-                files = sorted(
-                    file for file in (folder / manifest["arrays"]).rglob("*") if file.is_file()
-                )
-                manifest["files"] = {
-                    file.relative_to(folder).as_posix(): _fingerprint(file) for file in files
-                }
-                _write_manifest(folder / MANIFEST, manifest)
-                self._tidy(step)
-                self._drop_old(step)
-        except Exception as error:
-            self._tidy(step)  # what was written of it may be what filled the disk
-            raise self._unsaved(step, error) from error
+        failure = self._pending.exception()
+        self._pending = None
+        return failure
 
     def _unsaved(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"step {step} could not be saved to {self._folder(step)}: {type(error).__name__}: {error}. Earlier "
-            f"checkpoints are untouched: free space or correct the directory, then save again."
+            f"step {step} could not be saved to {self._folder(step)}: "
+            f"{type(error).__name__}: {error}. Earlier checkpoints are untouched: free space or "
+            f"correct the directory, then save again."
         )
 
     def _tidy(self, step: int) -> None:
-        """Remove what the step's manifest does not name; everything where there is no manifest."""
-        folder, current = self._folder(step), self._current(step)
+        """Removes whatever the step's manifest does not name; everything if it has none."""
+        folder = self._folder(step)
+        current = self._current(step)
         if jax.process_index() != 0:
             return
-        with contextlib.suppress(
-            OSError
-        ):  # what cannot be removed shows where the save itself fails
+
+        # If something here cannot be removed, the save itself fails and reports why.
+        with contextlib.suppress(OSError):
             for entry in folder.iterdir():
-                if current is None or entry.name not in (current, MANIFEST):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if current is not None and entry.name in (current, MANIFEST):
+                    continue
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
             if current is None:
                 folder.rmdir()
 
     def _drop_old(self, written: int) -> None:
-        """Remove the steps older than the newest `keep` sound ones, but never the one just written."""
+        """Removes the steps older than the newest `keep` sound ones, except the one just saved."""
         sound = 0
         for step in reversed(self._folders()):
             if sound < self.keep:
                 sound += self._is_sound(step)
             elif step != written:
-                (self._folder(step) / MANIFEST).unlink(
-                    missing_ok=True
-                )  # first: half removed is no checkpoint
+                # The manifest goes first: a folder that is half removed must not count.
+                (self._folder(step) / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(self._folder(step), ignore_errors=True)
 
     # --- Reading ---
 
     def steps(self) -> list[int]:
-        """The committed steps (those with a manifest), ascending, whatever their health."""
+        """Returns the committed steps (those with a manifest) in ascending order, unverified."""
         return [step for step in self._folders() if (self._folder(step) / MANIFEST).is_file()]
 
     def restore(self, like: PyTree, step: int | None = None) -> Restored:
-        """The newest sound checkpoint, or the one of `step`, as a tree like `like`, to the bit.
+        """Returns the newest sound checkpoint, or the one of `step`, as a tree like `like`.
 
-        `like` holds arrays or `jax.ShapeDtypeStruct`s, whose sharding the result takes (without one: the first
-        local device). All files are verified before any array loads. A newer checkpoint that is damaged or
-        incomplete is named in a warning and passed over.
+        Arrays come back bit for bit. `like` holds arrays or `jax.ShapeDtypeStruct`s, whose
+        shardings the result takes; without a sharding, an array goes to the first local device.
+        Every file is verified before any array loads. A newer checkpoint that is damaged or
+        incomplete is skipped with a warning that names it.
 
         Raises:
-            CheckpointError: if none is sound, the given step is not, or it holds other leaves than wanted.
+            CheckpointError: if no checkpoint is sound, the given step is not sound, or its leaves
+                differ from those of `like`.
         """
         return self._restore(like, step, partial=False)
 
     def restore_subtree(self, like: dict, step: int | None = None) -> Restored:
-        """Only the top-level entries that `like` names, e.g. {"ema": ...}; {} gives `about` alone.
+        """Returns only the top-level entries in `like`, e.g. {"ema": ...}; {} gives only `about`.
 
-        The other arrays' files are verified too, but not loaded.
+        The files of the other arrays are verified too, but not loaded.
 
         Raises:
             CheckpointError: as `restore` does.
@@ -243,38 +273,47 @@ class Checkpoints:
         return self._restore(like, step, partial=True)
 
     def _restore(self, like: PyTree, step: int | None, partial: bool) -> Restored:
-        self._meet()
+        self._wait_for_processes()
         self.wait()
         manifest = self._newest_sound() if step is None else self._verify(operator.index(step))
-        step, found, about = int(manifest["step"]), manifest["leaves"], manifest["about"]
+
         like = jax.tree.map(_wanted, like)
+        self._check_leaves(manifest, like, partial)
+
+        state = self._load(manifest, like, partial) if jax.tree.leaves(like) else like
+        return Restored(int(manifest["step"]), state, manifest["about"])
+
+    def _check_leaves(self, manifest: dict, like: PyTree, partial: bool) -> None:
+        """Refuses leaves of another dtype or shape, which Orbax itself would cast silently."""
+        found = manifest["leaves"]
         if partial:
             found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in like}
-        advice = "Build `like` with the settings in its `about`: restore_subtree({}).about."
-        if differences := _differences(found, _describe(like)):
-            raise CheckpointError(
-                f"step {step} in {self.directory} holds other leaves:{differences}\n{advice}"
-            )
-        if not jax.tree.leaves(like):
-            return Restored(step, like, about)
 
+        differences = leaf_differences(found, describe_leaves(like))
+        if differences:
+            raise CheckpointError(
+                f"the leaves of step {manifest['step']} in {self.directory} differ from `like`:"
+                f"{differences}\n{ADVICE}"
+            )
+
+    def _load(self, manifest: dict, like: PyTree, partial: bool) -> PyTree:
         from orbax.checkpoint import v1 as ocp
 
+        step = manifest["step"]
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         try:
             with context:
-                state = ocp.load(str(self._folder(step) / manifest["arrays"]), like)
-        except (
-            Exception
-        ) as error:  # sound files, the same leaves: the trees differ in containers without leaves
+                return ocp.load(str(self._folder(step) / manifest["arrays"]), like)
+        except Exception as error:
+            # Files and leaves are right, so the trees differ in containers that hold no leaves.
             reason = error.__cause__ or error
             raise CheckpointError(
-                f"step {step} in {self.directory} does not load: {reason}\n{advice}"
+                f"step {step} in {self.directory} does not load: {reason}\n{ADVICE}"
             ) from error
-        return Restored(step, state, about)
 
     def _newest_sound(self) -> dict:
+        """Returns the manifest of the newest sound step, and warns of newer ones that are not."""
         faults = []
         for step in reversed(self._folders()):
             try:
@@ -282,45 +321,42 @@ class Checkpoints:
             except CheckpointError as fault:
                 faults.append(f"\n  {fault}")
                 warnings.warn(f"passed over: {fault}", stacklevel=4)  # the line that called restore
+
+        found = "".join(faults) or "it holds no step folder."
         raise CheckpointError(
-            f"no usable checkpoint in {self.directory}: {''.join(faults) or 'it holds no step folder.'}\n"
-            f"Check the path, put a copy of a step folder back, or start anew in an empty directory."
+            f"no usable checkpoint in {self.directory}: {found}\n"
+            f"Check the path, restore a step folder from a backup, or start a new run in an empty "
+            f"directory."
         )
 
     def _verify(self, step: int) -> dict:
-        """The step's manifest, after every file was found as it was written.
+        """Returns the step's manifest if the step is sound.
 
         Raises:
-            CheckpointError: names the step, the file and what is wrong with it.
+            CheckpointError: with the step, the file and what is wrong with it.
         """
-        folder, file = self._folder(step), MANIFEST
         try:
-            manifest = _read_manifest(folder / MANIFEST)
-            if manifest["step"] != step:
-                raise ValueError(f"belongs to step {manifest['step']}: the folder was renamed")
-            for file, written in manifest["files"].items():
-                if (found := _fingerprint(folder / file)) != written:
-                    raise ValueError(f"has changed: found {found}, written {written}")
-            return manifest
-        except FileNotFoundError:
-            reason = "is missing: removed, or its save was killed or is still under way"
-        except (OSError, ValueError) as error:
-            reason = str(error)
-        raise CheckpointError(
-            f"step {step} cannot be used: {folder / file} {reason}. Committed steps: {self.steps()}; "
-            f"leave `step` out for the newest sound one."
-        )
+            return verify(self._folder(step), step)
+        except DamagedError as damage:
+            raise CheckpointError(
+                f"step {step} cannot be used: {damage}. Committed steps: {self.steps()}; "
+                f"omit `step` to restore the newest sound one."
+            ) from damage
 
     def _is_sound(self, step: int) -> bool:
-        """`_verify` for the writer, which does not read again what was not touched since it was last verified."""
-        stats = {file: file.stat() for file in self._folder(step).rglob("*")}
-        stamp = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
-        if self._sound.get(step) != stamp:
-            try:
-                self._verify(step)
-            except CheckpointError:
-                return False
-            self._sound[step] = stamp
+        """Says if a step is sound; does not read again what is unchanged since it was verified."""
+        stamp = {}
+        for file in self._folder(step).rglob("*"):
+            stat = file.stat()
+            stamp[file] = (stat.st_size, stat.st_mtime_ns)
+        if self._sound.get(step) == stamp:
+            return True
+
+        try:
+            self._verify(step)
+        except CheckpointError:
+            return False
+        self._sound[step] = stamp
         return True
 
     # --- Folders ---
@@ -329,89 +365,52 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _folders(self) -> list[int]:
-        """The steps that have a folder, committed or not, ascending."""
-        folders = (
-            [entry for entry in self.directory.iterdir() if entry.is_dir()]
-            if self.directory.is_dir()
-            else []
-        )
-        return sorted(
-            int(entry.name) for entry in folders if re.fullmatch("0|[1-9][0-9]*", entry.name)
-        )
+        """Returns the steps that have a folder, committed or not, in ascending order."""
+        if not self.directory.is_dir():
+            return []
+
+        folders = [entry.name for entry in self.directory.iterdir() if entry.is_dir()]
+        return sorted(int(name) for name in folders if re.fullmatch("0|[1-9][0-9]*", name))
 
     def _current(self, step: int) -> str | None:
-        """The arrays that the step's manifest commits to; None without a readable one."""
+        """Returns the folder of arrays that the step's manifest names; None without a manifest."""
         try:
-            return _read_manifest(self._folder(step) / MANIFEST)["arrays"]
+            return read_manifest(self._folder(step) / MANIFEST)["arrays"]
         except (OSError, ValueError):
             return None
 
 
-# --- Leaves ---
+# --- What is stored ---
 
 
-def _describe(tree: PyTree) -> dict[str, str]:
-    """What each leaf is, by name: {"params/conv/kernel": "float32[3,3,1,32]", "key": "key<fry>[]"}."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{getattr(leaf, 'dtype', type(leaf).__name__)}[{','.join(map(str, np.shape(leaf)))}]"
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+def _json_copy(about: dict) -> dict:
+    """Returns `about` as it will be read back: later changes by the caller do not reach the file.
 
-
-def _differences(found: dict[str, str], wanted: dict[str, str]) -> str:
-    """The first leaves that differ, one a line; Orbax itself would cast a wrong dtype silently."""
-    lines = [
-        f"\n  {name}: checkpoint {found.get(name, '(missing)')}, wanted {wanted.get(name, '(none: unexpected)')}"
-        for name in {**wanted, **found}
-        if found.get(name) != wanted.get(name)
-    ]
-    return "".join(lines[:SHOWN]) + (
-        f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    )
+    Raises:
+        CheckpointError: if it is not JSON.
+    """
+    try:
+        return json.loads(json.dumps(about))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"about is not JSON ({error}): wanted dicts, lists, strings and numbers. "
+            f"Write array.tolist() for an array."
+        ) from error
 
 
 def _storable(leaf: Any) -> Any:
-    return (
-        np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
-    )  # Orbax takes no NumPy scalars
+    """Returns the leaf as Orbax takes it: it refuses NumPy scalars."""
+    return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
 
 
 def _wanted(leaf: Any) -> Any:
-    """A JAX array by shape, dtype and sharding (its buffer may be donated by now); other leaves as they are."""
+    """Returns the shape, dtype and sharding of a JAX array; any other leaf as it is.
+
+    The array itself is not needed, and its buffer may have been donated.
+    """
     if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         return _storable(leaf)
-    # Left open, Orbax asks for the devices that saved: what a GPU wrote would not load on a CPU.
+
+    # Without a sharding, Orbax wants the devices that saved: a GPU's file would not load on a CPU.
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-# --- Files ---
-
-
-def _fingerprint(file: Path) -> str:
-    with file.open("rb") as stream:
-        return f"{file.stat().st_size} bytes, sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()}"
-
-
-def _checksum(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write_manifest(path: Path, content: dict) -> None:
-    write_atomically(
-        path, json.dumps({"content": content, "sha256": _checksum(content)}, indent=1).encode()
-    )
-
-
-def _read_manifest(path: Path) -> dict:
-    """The manifest's content, if it matches its own checksum; ValueError if it does not, OSError if unreadable."""
-    try:
-        manifest = json.loads(path.read_bytes())
-        content, checksum = manifest["content"], manifest["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"is damaged: not a manifest ({type(error).__name__})") from error
-    if checksum != _checksum(content):
-        raise ValueError("is damaged: it does not match its own checksum")
-    return content

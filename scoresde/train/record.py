@@ -13,7 +13,7 @@ import numpy as np
 from scoresde.data.source import Source, take
 from scoresde.parallel.processes import check_alike, check_shared, differences, in_first
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
-from scoresde.runs.settings import save_yaml
+from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.examples import nbytes
 from scoresde.train.state import TrainState
 

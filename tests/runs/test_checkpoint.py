@@ -327,7 +327,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 
 def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
-    write_manifest = checkpoint._write_manifest
+    write_manifest = checkpoint.write_manifest
 
     def full_disk(path, content):
         if content["step"] == 2:
@@ -335,7 +335,7 @@ def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write_manifest(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write_manifest", full_disk)
+    monkeypatch.setattr(checkpoint, "write_manifest", full_disk)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1), ABOUT)
         checkpoints.save(2, make_state(2), ABOUT)
@@ -407,7 +407,7 @@ checkpoints.save(1, {"x": jnp.full((1000, 1000), 1.0)}, {"seed": 1})
 checkpoints.wait()
 die = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 if moment == "before the manifest":
-    checkpoint._write_manifest = die
+    checkpoint.write_manifest = die
 if moment == "in the manifest":
     checkpoint.Path.replace = die
 checkpoints.save(step, {"x": jnp.full((1000, 1000), 2.0)}, {"seed": 2})

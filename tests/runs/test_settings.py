@@ -18,7 +18,8 @@ import scoresde as sd
 from scoresde.cli.exit import UsageError
 from scoresde.cli.flags import parse, run
 from scoresde.parallel.processes import differences
-from scoresde.runs.settings import ConfigError, from_dict, load_yaml, save_yaml, to_dict
+from scoresde.runs.settings import ConfigError, from_dict, to_dict
+from scoresde.runs.yaml_files import load_yaml, save_yaml
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
@@ -177,10 +178,10 @@ def test_the_file_is_plain_yaml(tmp_path):
         ("sde: {kind: VPP}", "'VPP': wanted one of VP, SubVP, VE"),
         ("sde: {kind: [VP]}", "wanted one of VP"),
         ("sde: {beta_max: 3.0}", "kind is None"),
-        ("sde: 3", "3 stands where settings are wanted.* @ config.yaml.sde"),
-        ("training: [1, 2]", "stands where settings are wanted.* @ config.yaml.training"),
-        ("training: null", "None stands where settings are wanted"),
-        ("{1: 2}", "{1: 2} stands where settings are wanted"),
+        ("sde: 3", "3 is not a group of settings.* @ config.yaml.sde"),
+        ("training: [1, 2]", "is not a group of settings.* @ config.yaml.training"),
+        ("training: null", "None is not a group of settings"),
+        ("{1: 2}", "{1: 2} is not a group of settings"),
         ("sde: {kind: VP, beta_max: -1.0}", "out of range"),
         ("sde: {kind: VP, beta_max: .inf}", "out of range"),
         ("sde: {kind: VP, beta_max: .nan}", "nan is not a number @ config.yaml.sde.beta_max"),
@@ -189,7 +190,7 @@ def test_the_file_is_plain_yaml(tmp_path):
         ("training: {steps: 1.5}", "1.5 is not a whole number @ config.yaml.training.steps"),
         ("training: {steps: 0}", "at least 1"),
         (
-            "training: {times: {kind: time_distributions.LogNormalSigma, mean: .nan}}",
+            "training: {times: {kind: LogNormalSigma, mean: .nan}}",
             "not a number @ config.yaml.training.times.mean",
         ),
         ("sampler: {kind: EulerMaruyama, denoise: 1}", "1 is not true or false"),
@@ -221,19 +222,19 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 HOSTILE = {
     "a key twice": (
         b"name: a\nseed: 1\nname: b\n",
-        r"line 3, column 1: 'name' stands in line 1 too",
+        r"line 3, column 1: 'name' is already set in line 1: keep one of the two",
     ),
     "a key twice in a line": (
         b"sde: {kind: VP, kind: VE}",
-        r"line 1, column 17: 'kind' stands in line 1 too",
+        r"line 1, column 17: 'kind' is already set in line 1",
     ),
     "a key twice, nested": (
         b"sde:\n  beta_max: 1\n  beta_max: 2\n",
-        r"line 3, .* 'beta_max' stands in line 2 too",
+        r"line 3, .* 'beta_max' is already set in line 2",
     ),
     "a merge key": (
         b"<<: {seed: 3}\nseed: 7\n",
-        r"line 1, column 1: merge keys \(<<\) are not for settings",
+        r"line 1, column 1: merge keys \(<<\) are not allowed in settings",
     ),
     "an object": (
         b"sde: !!python/object:os.system {}",
@@ -249,14 +250,14 @@ HOSTILE = {
     ),
     "too large": (b"name: " + b"x" * 2**20, "more than 131072 bytes"),
     "too deep": (b"[" * 1000, "nested too deeply"),
-    "a list": (b"- 1\n- 2\n", "holds no settings but list"),
-    "nothing": (b"", "holds no settings but NoneType"),
-    "text": (b"hello", "holds no settings but str"),
+    "a list": (b"- 1\n- 2\n", "holds a value of type list"),
+    "nothing": (b"", "holds a value of type NoneType"),
+    "text": (b"hello", "holds a value of type str"),
     "not UTF-8": (b"name: \xff\xfe", "not readable as YAML: .*utf-8"),
     "control characters": (b"name: \x00\x1b[2J", "not readable as YAML"),
     "cut short": (b"sde: {kind: VP, beta_max: [1, ", "line 1, column"),
     "two documents": (b"a: 1\n---\nb: 2\n", "line 2, column 1"),
-    "a number too long to print": (b"9" * 9999, "not readable as YAML|holds no settings"),
+    "a number too long to print": (b"9" * 9999, "not readable as YAML|holds a value of type"),
     "an endless number": (b"seed: " + b"9" * 5000, "not readable as YAML"),
     "no such day": (b"name: 2001-99-99", "not readable as YAML"),
 }
