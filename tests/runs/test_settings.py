@@ -1,22 +1,15 @@
-"""Settings read back equal from YAML, whatever a file holds is read right or refused, and flags reach every field."""
+"""Settings come back equal from plain data; data that do not fit are refused with their place."""
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import sys
-import time
-import types
 
-import jax.numpy as jnp
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scoresde as sd
-from scoresde.cli.exit import UsageError
-from scoresde.cli.flags import parse, run
 from scoresde.parallel.processes import differences
 from scoresde.runs.settings import ConfigError, from_dict, to_dict
 from scoresde.runs.yaml_files import load_yaml, save_yaml
@@ -146,9 +139,6 @@ training = st.builds(
 )
 
 
-# --- YAML ---
-
-
 @settings(
     deadline=None,
     derandomize=True,
@@ -161,14 +151,6 @@ training = st.builds(
 def test_any_experiment_reads_back_equal(tmp_path, experiment):
     save_yaml(experiment, tmp_path / "config.yaml")
     assert from_dict(load_yaml(tmp_path / "config.yaml"), Experiment) == experiment
-
-
-def test_the_file_is_plain_yaml(tmp_path):
-    save_yaml(Experiment(sd.VE(sigma_max=jnp.asarray(7.0))), tmp_path / "config.yaml")
-    text = (tmp_path / "config.yaml").read_text()
-    assert "!!" not in text
-    assert "kind: VE" in text
-    assert from_dict(load_yaml(tmp_path / "config.yaml"), Experiment).sde == sd.VE(sigma_max=7.0)
 
 
 @pytest.mark.parametrize(
@@ -207,81 +189,6 @@ def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, message):
         from_dict(load_yaml(tmp_path / "config.yaml"), Experiment, "config.yaml")
 
 
-@pytest.mark.parametrize("text", ["seed: 010", "seed: 1:30", "seed: 0x10", "seed: 1_000"])
-def test_whole_numbers_are_decimal(tmp_path, text):
-    """YAML 1.1 reads these as 8, 90, 16 and 1000; here none is a number, rather than another one than it looks."""
-    (tmp_path / "config.yaml").write_text(text)
-    assert isinstance(load_yaml(tmp_path / "config.yaml")["seed"], str)
-    (tmp_path / "config.yaml").write_text("seed: 90\nsmall: -3\nzero: 0")
-    assert load_yaml(tmp_path / "config.yaml") == {"seed": 90, "small": -3, "zero": 0}
-
-
-LAUGHS = "a: &a [x, x]\n" + "".join(
-    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop")
-)
-HOSTILE = {
-    "a key twice": (
-        b"name: a\nseed: 1\nname: b\n",
-        r"line 3, column 1: 'name' is already set in line 1: keep one of the two",
-    ),
-    "a key twice in a line": (
-        b"sde: {kind: VP, kind: VE}",
-        r"line 1, column 17: 'kind' is already set in line 1",
-    ),
-    "a key twice, nested": (
-        b"sde:\n  beta_max: 1\n  beta_max: 2\n",
-        r"line 3, .* 'beta_max' is already set in line 2",
-    ),
-    "a merge key": (
-        b"<<: {seed: 3}\nseed: 7\n",
-        r"line 1, column 1: merge keys \(<<\) are not allowed in settings",
-    ),
-    "an object": (
-        b"sde: !!python/object:os.system {}",
-        "line 1, column 6: anchors, aliases and tags",
-    ),
-    "a call": (b"x: !!python/object/apply:os.system ['touch hacked']", "anchors, aliases and tags"),
-    "a plain tag": (b"name: !!binary aGk=", "anchors, aliases and tags"),
-    "an alias": (b"a: &x 1\nb: *x\n", "line 1, column 4: anchors, aliases and tags"),
-    "a billion laughs": (LAUGHS.encode(), "anchors, aliases and tags"),
-    "a megabyte of aliases": (
-        b"a: &a [x]\nb: [" + b"*a, " * 250_000 + b"]",
-        "more than 131072 bytes",
-    ),
-    "too large": (b"name: " + b"x" * 2**20, "more than 131072 bytes"),
-    "too deep": (b"[" * 1000, "nested too deeply"),
-    "a list": (b"- 1\n- 2\n", "holds a value of type list"),
-    "nothing": (b"", "holds a value of type NoneType"),
-    "text": (b"hello", "holds a value of type str"),
-    "not UTF-8": (b"name: \xff\xfe", "not readable as YAML: .*utf-8"),
-    "control characters": (b"name: \x00\x1b[2J", "not readable as YAML"),
-    "cut short": (b"sde: {kind: VP, beta_max: [1, ", "line 1, column"),
-    "two documents": (b"a: 1\n---\nb: 2\n", "line 2, column 1"),
-    "a number too long to print": (b"9" * 9999, "not readable as YAML|holds a value of type"),
-    "an endless number": (b"seed: " + b"9" * 5000, "not readable as YAML"),
-    "no such day": (b"name: 2001-99-99", "not readable as YAML"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_file_is_refused_quickly(tmp_path, case):
-    content, message = HOSTILE[case]
-    path = tmp_path / "config.yaml"
-    path.write_bytes(content)
-    start = time.process_time()
-    with pytest.raises(ConfigError, match=message) as caught:
-        load_yaml(path)
-    assert time.process_time() - start < 1.0
-    assert str(caught.value).startswith(str(path))
-    assert len(str(caught.value)) < 500
-
-
-def test_no_file_and_a_folder_are_config_errors(tmp_path):
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(ConfigError, match="not readable"):
-            load_yaml(path)
-
-
 @settings(
     deadline=None,
     derandomize=True,
@@ -308,197 +215,3 @@ def test_numbers_in_exponent_form_are_numbers():
 def test_differences_name_their_places():
     found = differences(to_dict(Experiment(sd.VP())), to_dict(Experiment(sd.VP(beta_max=15.0))))
     assert found == ["sde.beta_max: 20.0 there, 15.0 now"]
-
-
-# --- The command line ---
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("", Experiment()),
-        ("--sde.beta-max 12 --name x", Experiment(sd.VP(beta_max=12.0), name="x")),
-        ("sde:ve", Experiment(sd.VE())),
-        (
-            "sde:vp --sde.beta-min 0.2",
-            Experiment(sd.VP(0.2, 15.0)),
-        ),  # what is there keeps its settings
-        ("sde:SubVP net:u-net-config", Experiment(sd.SubVP(), sd.UNetConfig())),
-        (
-            "net:unet --net.multipliers 1 2 2 sde:ve",
-            Experiment(sd.VE(), sd.UNetConfig(multipliers=(1, 2, 2))),
-        ),
-        ("parameterization:noise", Experiment(parameterization=sd.Noise())),
-        (
-            "sampler.grid:uniform-log-snr",
-            Experiment(sampler=sd.EulerMaruyama(grid=sd.grids.UniformLogSNR())),
-        ),
-        (
-            "training.times:uniform --training.times.t-min 1e-4 --training.steps 5",
-            Experiment(training=sd.Training(steps=5, times=sd.times.Uniform(1e-4))),
-        ),
-        (
-            "sampler.predictor:euler-maruyama sampler:predictor-corrector --sampler.num-steps 7",
-            Experiment(sampler=sd.PredictorCorrector(sd.predictors.EulerMaruyama(), num_steps=7)),
-        ),
-        (
-            "sampler:ancestral --sampler.num-steps 300 --sampler.variance beta",
-            Experiment(sampler=sd.Ancestral(300, "beta")),
-        ),
-        (
-            "sampler:annealed-langevin --sampler.t-min 0.1",
-            Experiment(sampler=sd.AnnealedLangevin(t_min=0.1)),
-        ),
-        (
-            "parameterization:noise parameterization.label:index --parameterization.label.num-steps 300",
-            Experiment(parameterization=sd.Noise(sd.labels.Index(300))),
-        ),
-        (
-            "sampler:dpm-solver-pp --sampler.order 3 sampler.grid:karras --sampler.grid.rho 5",
-            Experiment(sampler=sd.DPMSolverPP(3, grid=sd.grids.Karras(5.0))),
-        ),
-        (
-            "sampler:heun --sampler.churn 6 --sampler.num-steps 30",
-            Experiment(sampler=sd.Heun(30, 6.0)),
-        ),
-        ("sampler:ddim --sampler.eta 0.5", Experiment(sampler=sd.DDIM(0.5))),
-        (
-            "sampler:uni-pc sampler.grid:given-times --sampler.grid.times 1 0.5 0.001",
-            Experiment(sampler=sd.UniPC(grid=sd.grids.GivenTimes((1.0, 0.5, 0.001)))),
-        ),
-        ("sampler:adaptive-sde --sampler.rtol 0.1", Experiment(sampler=sd.AdaptiveSDE(0.1))),
-        ("sampler:restart", Experiment(sampler=sd.Restart())),
-        (
-            "training.times:levels --training.times.num-steps 300",
-            Experiment(training=sd.Training(times=sd.times.Levels(300))),
-        ),
-        ("--name=sde:ve", Experiment(name="sde:ve")),
-    ],
-)
-def test_flags_and_choices_become_settings(flags, expected):
-    assert parse(Experiment, flags.split()) == expected
-
-
-def test_settings_inherited_from_another_module_are_read_there(monkeypatch):
-    """As experiments/digits_vp.py does: the types of inherited fields are names of the other module."""
-    other = types.ModuleType("other")
-    monkeypatch.setitem(sys.modules, "other", other)
-    exec(
-        "from __future__ import annotations\nimport dataclasses, scoresde as sd\nfrom scoresde.train.model_settings import AnyNet\n"
-        "@dataclasses.dataclass(frozen=True)\nclass Base:\n    net: AnyNet = sd.UNetConfig()\n    steps: int = 1\n",
-        other.__dict__,
-    )
-
-    @dataclasses.dataclass(frozen=True)
-    class Here(other.Base):
-        sde: AnySDE = sd.VP()
-
-    settings = parse(Here, ["net:mlp", "--net.width", "8", "sde:ve", "--steps", "2"])
-    assert settings == Here(net=sd.MLPConfig(width=8), sde=sd.VE(), steps=2)
-
-
-def test_the_order_of_flags_and_choices_does_not_matter():
-    groups = [
-        ["sde:ve"],
-        ["--sde.sigma-max", "10"],
-        ["sampler.variable:in-log-snr"],
-        ["sampler:probability-flow"],
-        ["--sampler.rtol", "1e-2"],
-        ["--name", "x"],
-    ]
-    expected = Experiment(
-        sd.VE(sigma_max=10.0),
-        sampler=sd.ProbabilityFlow(rtol=1e-2, variable=sd.variables.InLogSNR()),
-        name="x",
-    )
-    for order in list(itertools.permutations(groups))[::37]:
-        assert parse(Experiment, list(itertools.chain(*order))) == expected
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("sde:vpp", r"sde:vpp is no choice: write sde:vp, or another of\n  sde:{vp, sub-vp, ve}"),
-        ("sde:xyz", r"sde:xyz is no choice: wanted one of\n  sde:{vp, sub-vp, ve}"),
-        (
-            "--sde=sub_vp",
-            r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}",
-        ),
-        (
-            "--sde sub-vp",
-            r"--sde is a choice, not an option: write sde:sub-vp, or another of\n  sde:{vp, sub-vp, ve}",
-        ),
-        ("sde.grid:uniform", r"no choice here. There are:\n  sde:{vp, sub-vp, ve}\n"),
-        ("sampler.variable:in-time", r"no choice here.*\n.*sampler.grid:{uniform, "),
-        ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
-        (
-            "sampler:predictor-corrector sampler.predictor:identity sampler.corrector:identity",
-            "nothing would",
-        ),
-    ],
-)
-def test_wrong_choices_say_the_right_ones(flags, message):
-    with pytest.raises(UsageError, match=f"(?s){message}"):
-        parse(Experiment, flags.split())
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--sde.beta-mx 3", "--sde.beta-max"),
-        ("sde:ve --sde.beta-max 3", "--sde.beta-max"),
-        ("--sde.beta-max -3", "out of range"),
-        ("sde:ve --sde.sigma-max none", "could not convert"),
-    ],
-)
-def test_wrong_flags_end_with_two(flags, message, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as exit:
-        parse(Experiment, flags.split())
-    assert exit.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_help_lists_the_choices_and_the_options_of_the_chosen(capsys):
-    with pytest.raises(SystemExit) as exit:
-        parse(Experiment, ["sde:ve", "--help"])
-    assert exit.value.code == 0
-    out = capsys.readouterr().out
-    assert "sde:{vp, sub-vp, ve}" in out
-    assert "training.times:{low-discrepancy-time, uniform-time, log-snr-time" in out
-    assert "--sde.sigma-max" in out
-    assert "--sde.beta-max" not in out
-
-
-@pytest.mark.parametrize(
-    ("ending", "code", "said"),
-    [
-        (None, 0, ""),
-        (3, 3, ""),
-        (ValueError("too small"), 1, "error: too small\n(add --debug"),
-        (OSError("no place"), 1, "error: no place"),
-        (UsageError("no such thing"), 2, "error: no such thing\n"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
-        (BrokenPipeError(), 0, ""),
-    ],
-)
-def test_run_ends_with_its_exit_code(ending, code, said, monkeypatch, capfd):
-    def main(settings):
-        assert settings == Experiment(sd.VE())
-        if isinstance(ending, BaseException):
-            raise ending
-        return ending
-
-    monkeypatch.setattr("sys.argv", ["experiment.py", "sde:ve"])
-    monkeypatch.setattr(
-        "os.dup2", lambda *_: None
-    )  # pytest reads what BrokenPipeError would silence
-    monkeypatch.setattr("os._exit", sys.exit)  # ends the process at once
-    with pytest.raises(SystemExit) as exit:
-        run(main, Experiment)
-    assert exit.value.code == code
-    assert said in capfd.readouterr().err
-    if code == 1:
-        monkeypatch.setattr("sys.argv", ["experiment.py", "--debug", "sde:ve"])
-        with pytest.raises(type(ending)):
-            run(main, Experiment)
