@@ -1,4 +1,7 @@
-"""What is done to a batch inside the compiled step, beside dequantisation: `fit(prepare=...)`."""
+"""What else happens to a batch inside the compiled training step: scaling and augmentation.
+
+`UniformDequantization`, `Scale` and the augmentations are what `fit(prepare=...)` takes.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,50 @@ from jax import Array
 from jaxtyping import Float, Real
 
 from scoresde import checks
+from scoresde.data.pixel_range import PixelRange
 from scoresde.keys import example_keys
 from scoresde.types import Key, right_pad
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomFlip:
-    """Every example mirrored left to right with probability 1/2, then `then`; held-out examples only `then`.
+class Scale(PixelRange):
+    """low + (high - low) k / (levels - 1), without noise.
 
-    Example i's flip depends on (key, i) alone, and a step's key on (seed, step).
+    Integers 0 … levels - 1 become real numbers in [low, high]: the lowest value maps to `low`, and
+    the highest to `high`.
 
     Raises:
-        ValueError: when called, if x are vectors.
+        ValueError: if levels < 2 or low >= high.
+    """
+
+    def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """Returns the scaled values, shaped like k. The key is not used."""
+        return self.low + self.length * jnp.asarray(k, jnp.float32) / (self.levels - 1)
+
+
+# --- Augmentation ---
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFlip:
+    """Mirrors each training example left to right with probability 1/2, then applies `then`.
+
+    Held-out examples are not mirrored: only `then` is applied to them. The flip of example i
+    depends on (key, i) alone.
+
+    Raises:
+        ValueError: when called, if the examples are vectors.
     """
 
     then: Callable[[Key, Array], Array] | None = None
-    """What else is done, e.g. `UniformDequantization()`."""
+    """What is applied next, e.g. `UniformDequantization()`."""
 
     def __call__(
         self, key: Key, x: Real[Array, " batch *space c"]
     ) -> Real[Array, " batch *space c"]:
+        """Returns the prepared examples, shaped like x."""
         _check_space(x)
+
         key_flip, key_then = jax.random.split(key)
         flip = jax.vmap(lambda key: jax.random.bernoulli(key))(example_keys(key_flip, len(x)))
         x = jnp.where(right_pad(flip, x), jnp.flip(x, axis=-2), x)
@@ -40,19 +66,20 @@ class RandomFlip:
 
 @dataclasses.dataclass(frozen=True)
 class RandomShift:
-    """Every example moved by whole pixels, uniformly in -pixels … pixels along each axis, then `then`.
+    """Shifts each training example by up to `pixels` pixels along each axis, then applies `then`.
 
-    What moves in from outside repeats the edge; held-out examples see only `then`. Example i's shift depends on
-    (key, i) alone, and a step's key on (seed, step).
+    The shifts are whole numbers, uniform in -pixels … pixels; pixels that move in from outside
+    repeat the edge. Held-out examples are not shifted: only `then` is applied to them. The shift
+    of example i depends on (key, i) alone.
 
     Raises:
-        ValueError: if pixels < 1; when called, if x are vectors.
+        ValueError: if pixels < 1; when called, if the examples are vectors.
     """
 
     pixels: int = 1
-    """The largest shift either way."""
+    """The largest shift in either direction."""
     then: Callable[[Key, Array], Array] | None = None
-    """What else is done, e.g. `UniformDequantization()`."""
+    """What is applied next, e.g. `UniformDequantization()`."""
 
     def __post_init__(self):
         checks.count("pixels", self.pixels)
@@ -60,58 +87,42 @@ class RandomShift:
     def __call__(
         self, key: Key, x: Real[Array, " batch *space c"]
     ) -> Real[Array, " batch *space c"]:
+        """Returns the prepared examples, shaped like x."""
         _check_space(x)
+
         key_shift, key_then = jax.random.split(key)
-        axes, size = x.ndim - 2, 2 * self.pixels + 1
-        draw = lambda key: jax.random.randint(key, (axes,), 0, size)  # noqa: E731
-        starts = jax.vmap(draw)(example_keys(key_shift, len(x)))
+        axes = x.ndim - 2
+        shape = x.shape[1:]
         padded = jnp.pad(x, [(0, 0), *[(self.pixels, self.pixels)] * axes, (0, 0)], mode="edge")
-        cut = lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), x.shape[1:])  # noqa: E731
-        x = jax.vmap(cut)(padded, starts)
+
+        # A shift is a window of the original size somewhere in the padded example.
+        def shifted(key: Array, example: Array) -> Array:
+            start = jax.random.randint(key, (axes,), 0, 2 * self.pixels + 1)
+            return jax.lax.dynamic_slice(example, (*start, 0), shape)
+
+        x = jax.vmap(shifted)(example_keys(key_shift, len(x)), padded)
         return x if self.then is None else self.then(key_then, x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """low + (high - low) k / (levels - 1): integers k in 0 … levels - 1 to reals in [low, high], without noise.
-
-    Raises:
-        ValueError: if levels < 2 or low >= high.
-    """
-
-    levels: int = 256
-    """Number of values a pixel takes."""
-    low: float = -1.0
-    """What the lowest value maps to."""
-    high: float = 1.0
-    """What the highest value maps to."""
-
-    def __post_init__(self):
-        checks.count("levels", self.levels, 2)
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} is not below high = {self.high}.")
-
-    def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
-        """The key is not used."""
-        return self.low + (self.high - self.low) * jnp.asarray(k, jnp.float32) / (self.levels - 1)
-
-
-def _check_space(x: Array) -> None:
-    if x.ndim < 3:
-        raise ValueError(
-            f"examples have shape {x.shape[1:]}: wanted (*space, channels), images say. Vectors have no "
-            f"left and right to flip, nor pixels to shift: leave the augmentation out."
-        )
 
 
 def without_augmentation(
     prepare: Callable[[Key, Array], Array] | None,
 ) -> tuple[Callable[[Key, Array], Array] | None, list[str]]:
-    """What prepares held-out examples, and what training does before it: (rest, ["flip", "shift 1"])."""
+    """Returns what prepares held-out examples, and the names of the augmentations in front of it.
+
+    `RandomFlip(RandomShift(1, then))` gives (then, ["flip", "shift 1"]).
+    """
     augmentation = []
     while isinstance(prepare, RandomFlip | RandomShift):
-        augmentation.append(
-            "flip" if isinstance(prepare, RandomFlip) else f"shift {prepare.pixels}"
-        )
+        name = "flip" if isinstance(prepare, RandomFlip) else f"shift {prepare.pixels}"
+        augmentation.append(name)
         prepare = prepare.then
     return prepare, augmentation
+
+
+def _check_space(x: Array) -> None:
+    if x.ndim < 3:
+        raise ValueError(
+            f"examples have shape {x.shape[1:]}: wanted (*space, channels), for example images. "
+            f"Vectors have no left and right to flip and no pixels to shift: write prepare= "
+            f"without RandomFlip and RandomShift."
+        )

@@ -1,0 +1,89 @@
+"""How integers lie in an interval of real numbers: k owns the k-th of `levels` equal bins.
+
+width of a bin       w    = (high - low) / levels              (Eq. 1)
+its lower edge       e(k) = low + (high - low) k / levels      (Eq. 2)
+its centre           c(k) = e(k + 1/2)                         (Eq. 3)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Real
+
+from scoresde import checks
+from scoresde.checks import is_concrete
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelRange:
+    """The interval [low, high] in `levels` equal bins, one for each integer 0 … levels - 1.
+
+    Raises:
+        ValueError: if levels < 2 or low >= high.
+    """
+
+    levels: int = 256
+    """The number of values that a pixel can take."""
+    low: float = -1.0
+    """The lower end of the interval."""
+    high: float = 1.0
+    """The upper end of the interval."""
+
+    def __post_init__(self):
+        checks.count("levels", self.levels, 2)
+        if not self.low < self.high:
+            raise ValueError(
+                f"low = {self.low} is not below high = {self.high}: they are the ends of the range "
+                f"that the data are scaled to. Write low=-1.0, high=1.0."
+            )
+
+    @property
+    def length(self) -> float:
+        """The length of the interval, high - low."""
+        return self.high - self.low
+
+    @property
+    def bin_width(self) -> float:
+        """The width of one bin (Eq. 1)."""
+        return self.length / self.levels
+
+    def lower_edge(self, k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """The lower edge of bin k (Eq. 2); k + u lies a fraction u of a bin above it."""
+        return self.low + self.length * k / self.levels
+
+    def centre(self, k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """The centre of bin k (Eq. 3)."""
+        return self.lower_edge(k + 0.5)
+
+
+def check_levels(k: Array | np.ndarray, levels: int) -> None:
+    """Refuses values other than 0 … levels - 1, and warns where most levels are unused.
+
+    Traced values pass, because they cannot be read.
+
+    Raises:
+        ValueError: if a value is not whole, or lies outside 0 … levels - 1.
+    """
+    if not is_concrete(k) or k.size == 0:
+        return
+
+    values = np.asarray(k)  # NumPy and not jnp: inside jit, a known k can still be read
+    low = values.min()
+    high = values.max()
+    if not (low >= 0 and high <= levels - 1 and np.all(values == np.round(values))):
+        raise ValueError(
+            f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need "
+            f"no dequantisation; for other integers write UniformDequantization(levels=...)."
+        )
+
+    used = int(high) + 1  # int: in uint8, 255 + 1 would be 0
+    if k.size >= 64 and 8 * used <= levels:
+        warnings.warn(
+            f"k holds {low} … {high} of {levels} levels: if these are all the values of the data, "
+            f"write levels={used}; otherwise the bits are those of finer bins.",
+            stacklevel=4,
+        )
