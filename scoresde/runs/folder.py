@@ -1,4 +1,4 @@
-"""The folder of a run: metrics, held-out data and checkpoints."""
+"""The folder of a run, written as it proceeds: metrics, held-out data and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scoresde.types import Cond
 
 HELD_OUT = "held_out.npz"
 LARGEST_HELD_OUT = 2**28
-"""Bytes of held-out examples beyond which a run does not keep a copy of them."""
+"""The size in bytes beyond which a run does not keep a copy of its held-out examples."""
 
 
 class RunFolder:
-    """`metrics.jsonl` and `checkpoints/` under one directory, written as the run goes.
+    """A directory with `metrics.jsonl`, `checkpoints/` and the held-out examples of one run.
 
     Raises:
-        OSError: if the folder cannot be made or written, before any work is done.
+        OSError: at once, before any work is done, if the folder cannot be created or written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -36,39 +36,48 @@ class RunFolder:
                 probe.write(b"\0" * 4096)
         except OSError as error:
             raise OSError(
-                f"the run's folder {self.path} cannot be written ({error.strerror or error}): choose another place, "
-                f"or free space and permissions there."
+                f"the run's folder {self.path} cannot be written ({error.strerror or error}): "
+                f"choose another folder, or free space and check the permissions of this one."
             ) from error
+
         self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line; where a resumed run repeats a step, the later line counts."""
+        """The file of metrics, one JSON object per line.
+
+        If a resumed run repeats a step, the later line counts.
+        """
         return self.path / "metrics.jsonl"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row of metrics."""
-        finite = {
-            name: value if np.isfinite(value) else None for name, value in row.items()
-        }  # NaN is not JSON
+        """Adds a row of metrics; a value that is not finite is written as null."""
+        finite = {}
+        for name, value in row.items():
+            finite[name] = value if np.isfinite(value) else None  # JSON has no NaN
         line = json.dumps(finite, default=float) + "\n"
+
+        # A run that was killed may have left half a line behind.
         if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
-            line = "\n" + line  # a run killed in the middle of a line
+            line = "\n" + line
         with self.metrics.open("a") as file:
             file.write(line)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows so far, in order of step."""
+        """Returns the rows so far, in order of step."""
         return read_rows(self.metrics)[0]
 
     def keep(self, x: np.ndarray, cond: Cond) -> None:
-        """Write the held-out examples, so that the folder alone suffices to evaluate; large sets are left out."""
-        leaves = {"x": x} | {
-            f"cond{jax.tree_util.keystr(path)}": leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(cond)
-        }
-        if sum(leaf.nbytes for leaf in leaves.values()) > LARGEST_HELD_OUT:
+        """Writes the held-out examples, so that an evaluation needs nothing but the folder.
+
+        Sets of more than `LARGEST_HELD_OUT` bytes are not written.
+        """
+        arrays = {"x": x}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+            arrays[f"cond{jax.tree_util.keystr(path)}"] = leaf
+        if sum(array.nbytes for array in arrays.values()) > LARGEST_HELD_OUT:
             return
+
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **leaves)  # pyright: ignore[reportArgumentType]
+        np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         write_atomically(self.path / HELD_OUT, buffer.getvalue())

@@ -1,27 +1,30 @@
-"""The page of a run, `report.html`: one file without scripts or links, made of what the run's folder holds so far."""
+"""The report of a run, `report.html`: one page made of what the run's folder holds so far."""
 
 from __future__ import annotations
 
-import base64
 import datetime
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from scoresde.runs.files import read_results, read_rows, write_atomically
+from scoresde.runs.page import bar, duration, fill_page, picture, text
 from scoresde.runs.plots import curves, training_curve
 
-EARLIER = 6  # pictures of earlier samples on the page; of more, as many, evenly spaced
+EARLIER = 6
+"""How many pictures of earlier samples are shown; if there are more, these are evenly spaced."""
 
 
 def write_report(run_dir: str | Path, title: str | None = None) -> Path:
-    """Write `run_dir/report.html` from config.yaml, metrics.jsonl, results.json and samples/*.png; return its path.
+    """Writes `run_dir/report.html` and returns its path.
 
-    Each of them may be missing or still growing, so call it as the run goes: the page is replaced in one piece.
+    The page is made of config.yaml, metrics.jsonl, results.json and samples/*.png. Any of them may
+    be missing or still growing, so it can be called while the run proceeds: the page appears whole
+    or not at all. title: by default the folder's name.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -29,222 +32,208 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     run = Path(run_dir)
     if not run.is_dir():
         raise FileNotFoundError(
-            f"no folder {str(run)!r} in {Path.cwd()}: write_report wants the folder of a run, such as "
-            "'runs/digits_vp'. A script under experiments/ makes one: python experiments/<name>.py"
+            f"no folder {str(run)!r} in {Path.cwd()}: write_report wants the folder of a run, such "
+            f"as 'runs/digits_vp'. A script under experiments/ makes one: "
+            f"python experiments/<name>.py"
         )
-    notes: list[str] = []
+
     rows, faults = read_rows(run / "metrics.jsonl")
-    notes += [
-        f"Line {number} of metrics.jsonl is not a row with a step: left out." for number in faults
+    results, notes = read_results(run / "results.json")
+    notes = [
+        *(f"Line {n} of metrics.jsonl is not a row with a step and was left out." for n in faults),
+        *notes,
     ]
-    results, wrong = read_results(run / "results.json")
-    notes += wrong
-    sections = (
-        ("Results", _headline(results.get("headline") or [])),
-        ("Samples", _samples(run / "samples")),
-        ("Training", _training(rows)),
-        *((table.get("title") or "Table", _table(table)) for table in results.get("tables") or []),
-        ("Time", _timings(results.get("timings") or {})),
-        ("Made with", _made_with(results)),
-        ("Settings", _config(run / "config.yaml")),
-    )
-    body = _status(results, rows) + "".join(
-        f'<p class="warn">{escape(note)}</p>\n' for note in notes
-    )
-    body += "".join(
-        f"<section>\n<h2>{_text(name)}</h2>\n{part}\n</section>\n"
-        for name, part in sections
-        if part
-    )
+
+    body = _status(results, rows)
+    for note in notes:
+        body += f'<p class="warn">{escape(note)}</p>\n'
+    for heading, content in _sections(run, results, rows):
+        if content:
+            body += f"<section>\n<h2>{text(heading)}</h2>\n{content}\n</section>\n"
+
     path = run / "report.html"
-    page = PAGE.format(title=_text(title or run.absolute().name), style=STYLE, body=body)
-    write_atomically(path, page.encode())
+    write_atomically(path, fill_page(title or run.absolute().name, body).encode())
     return path
 
 
+def _sections(run: Path, results: dict, rows: list[dict]) -> list[tuple[str, str]]:
+    """Returns the headings of the page, in order, with their content; "" where there is none."""
+    tables = [
+        (table.get("title") or "Table", _table(table)) for table in results.get("tables") or []
+    ]
+    return [
+        ("Results", _headline(results.get("headline") or [])),
+        ("Samples", _samples(run / "samples")),
+        ("Training", _training(rows)),
+        *tables,
+        ("Time", _timings(results.get("timings") or {})),
+        ("Made with", _made_with(results)),
+        ("Settings", _config(run / "config.yaml")),
+    ]
+
+
 def _status(results: dict, rows: list[dict]) -> str:
-    status, total = results.get("status"), results.get("total_steps")
+    """Returns a line with the run's status, step and the time, and a bar while it is training."""
+    status = results.get("status")
+    total = results.get("total_steps")
     step = results.get("step", rows[-1]["step"] if rows else None)
-    parts = [f'<b class="status {_text(status)}">{_text(status)}</b>'] if status else []
+
+    parts = []
+    if status:
+        parts.append(f'<b class="status {text(status)}">{text(status)}</b>')
     if step is not None:
-        parts.append(f"step {_text(step)}" + (f" of {_text(total)}" if total else ""))
+        parts.append(f"step {text(step)}" + (f" of {text(total)}" if total else ""))
     parts.append(f"page of {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC")
-    bar = (
-        f"<div>{_bar(step / total)}</div>\n"
-        if total and step is not None and status != "finished"
-        else ""
-    )
-    return f"<p>{' · '.join(parts)}</p>\n" + bar
+    line = f"<p>{' · '.join(parts)}</p>\n"
+
+    if total and step is not None and status != "finished":
+        line += f"<div>{bar(step / total)}</div>\n"
+    return line
 
 
 def _headline(entries: Sequence[Sequence[Any]]) -> str:
-    rows = [[_text(cell) for cell in (*entry, "", "")[:3]] for entry in entries]
-    rows = [
-        f'<tr><th>{label}</th><td class="big">{value}</td><td>{note}</td></tr>'
-        for label, value, note in rows
-    ]
-    return f'<table class="headline">{"".join(rows)}</table>' if rows else ""
+    """Returns the main results: rows of a label, a value in large type and a note."""
+    if not entries:
+        return ""
+
+    rows = ""
+    for entry in entries:
+        label, value, note = (text(cell) for cell in (*entry, "", "")[:3])
+        rows += f'<tr><th>{label}</th><td class="big">{value}</td><td>{note}</td></tr>'
+    return f'<table class="headline">{rows}</table>'
+
+
+# --- Samples ---
 
 
 def _samples(folder: Path) -> str:
-    """The newest by the step in its name large, then pictures with other names, then earlier ones in a row."""
-    pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
-    pictures = {
-        stem: png for stem, png in pictures.items() if b"IEND" in png[-12:]
-    }  # the whole file is there
-    steps = {
-        stem: int(match[1]) for stem in pictures if (match := re.fullmatch(r"step_(\d+)", stem))
-    }
-    *earlier, newest = sorted(steps, key=steps.__getitem__) or [None]
-    large = [stem for stem in pictures if stem == newest or stem not in steps]
-    large.sort(key=lambda stem: stem != newest)
-    count = min(len(earlier), EARLIER)
-    shown = [earlier[i * len(earlier) // count] for i in range(count)]
+    """Returns the pictures of samples: large ones, then a row of earlier ones.
 
-    def figures(stems):
-        names = {
-            stem: f"step {_text(steps[stem])}" if stem in steps else _text(stem) for stem in stems
-        }
-        return "".join(
-            _picture(pictures[stem], f"samples, {name}", name) for stem, name in names.items()
-        )
+    Large are the newest `step_<number>.png`, which comes first, and those with any other name.
+    """
+    pictures = _whole_pictures(folder)
+    if not pictures:
+        return ""
 
-    some = f" ({count} of {len(earlier)})" if count < len(earlier) else ""
-    row = f'<h3>Earlier{some}</h3>\n<div class="row">{figures(shown)}</div>' if shown else ""
-    return f'<div class="large">{figures(large)}</div>\n{row}' if large else ""
+    steps = _steps(pictures)
+    by_step = sorted(steps, key=steps.__getitem__)
+    newest = by_step[-1:]
+    earlier = by_step[:-1]
+    others = [stem for stem in pictures if stem not in steps]
+
+    large = [*newest, *others]
+    html = f'<div class="large">{_figures(large, pictures, steps)}</div>\n'
+    if earlier:
+        count = min(len(earlier), EARLIER)
+        shown = [earlier[i * len(earlier) // count] for i in range(count)]
+        some = f" ({count} of {len(earlier)})" if count < len(earlier) else ""
+        html += f'<h3>Earlier{some}</h3>\n<div class="row">{_figures(shown, pictures, steps)}</div>'
+    return html
+
+
+def _whole_pictures(folder: Path) -> dict[str, bytes]:
+    """Returns the PNG files by name, without those that are still being written."""
+    pictures = {}
+    for path in sorted(folder.glob("*.png")):
+        png = path.read_bytes()
+        if b"IEND" in png[-12:]:
+            pictures[path.stem] = png
+    return pictures
+
+
+def _steps(stems: Iterable[str]) -> dict[str, int]:
+    """Returns the training step of each name `step_<number>`."""
+    steps = {}
+    for stem in stems:
+        match = re.fullmatch(r"step_(\d+)", stem)
+        if match:
+            steps[stem] = int(match[1])
+    return steps
+
+
+def _figures(stems: Iterable[str], pictures: dict[str, bytes], steps: dict[str, int]) -> str:
+    html = ""
+    for stem in stems:
+        name = f"step {text(steps[stem])}" if stem in steps else text(stem)
+        html += picture(pictures[stem], f"samples, {name}", name)
+    return html
+
+
+# --- Training, tables, time and settings ---
 
 
 def _training(rows: list[dict]) -> str:
     if not curves(rows):
         return ""
+
     buffer = io.BytesIO()
     training_curve(rows).savefig(buffer, format="png")
-    return _picture(buffer.getvalue(), "loss, gradient norm and learning rate by training step")
+    return picture(buffer.getvalue(), "loss, gradient norm and learning rate by training step")
 
 
 def _table(table: dict) -> str:
-    """A column of numbers (None: no number) stands to the right."""
+    """Returns a table whose columns of numbers are aligned right."""
     rows = table.get("rows") or []
-    right = [
-        all(re.match(r"[-+]?(\d|nan|inf)|None$", str(v)) for v in column)
-        for column in zip_longest(*rows)
-    ]
-    body = ""
-    for tag, row in [("th", table.get("columns") or []), *(("td", row) for row in rows)]:
-        sides = zip(row, right, strict=False)
-        cells = (f"<{tag}{' class=right' * side}>{_text(cell)}</{tag}>" for cell, side in sides)
-        body += f"<tr>{''.join(cells)}</tr>"
-    return f'<div class="wide"><table>{body}</table></div>' if rows else ""
+    if not rows:
+        return ""
+
+    right = [all(_is_numeric(value) for value in column) for column in zip_longest(*rows)]
+    body = _table_row("th", table.get("columns") or [], right)
+    for row in rows:
+        body += _table_row("td", row, right)
+    return f'<div class="wide"><table>{body}</table></div>'
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether the value is a number, text that begins with one, or None for a missing number."""
+    return bool(re.match(r"[-+]?(\d|nan|inf)|None$", str(value)))
+
+
+def _table_row(tag: str, cells: Iterable[Any], right: Sequence[bool]) -> str:
+    row = ""
+    for cell, is_right in zip(cells, right, strict=False):
+        align = " class=right" if is_right else ""
+        row += f"<{tag}{align}>{text(cell)}</{tag}>"
+    return f"<tr>{row}</tr>"
 
 
 def _timings(timings: dict[str, float]) -> str:
-    """Longest first, with the share of the entry "total" where there is one, else of the sum."""
+    """Returns the times, longest first, with their shares of the entry "total", or of their sum."""
     total = timings.get("total") or sum(timings.values())
-    rows = sorted(
-        ((seconds, name) for name, seconds in timings.items() if name != "total"), reverse=True
-    )
+    if not total:
+        return ""
+
+    parts = [(seconds, name) for name, seconds in timings.items() if name != "total"]
     body = ""
-    for seconds, name in [*rows, (total, "total")] if total else []:
+    for seconds, name in [*sorted(parts, reverse=True), (total, "total")]:
         share = seconds / total
-        body += f"<tr><th>{_text(name)}</th><td class=right>{_duration(seconds)}</td><td class=right>{share:.1%}</td>"
-        body += f"<td class=share>{_bar(share) if name != 'total' else ''}</td></tr>"
-    return f"<table>{body}</table>" if body else ""
+        body += (
+            f"<tr><th>{text(name)}</th>"
+            f"<td class=right>{duration(seconds)}</td>"
+            f"<td class=right>{share:.1%}</td>"
+            f"<td class=share>{'' if name == 'total' else bar(share)}</td></tr>"
+        )
+    return f"<table>{body}</table>"
 
 
 def _made_with(results: dict) -> str:
-    command, device, versions = (results.get(name) for name in ("command", "device", "versions"))
-    pairs = [*([("device", device)] if device else []), *sorted((versions or {}).items())]
-    lines = "".join(
-        f"<tr><th>{_text(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in pairs
-    )
-    return (f"<pre>{_text(command)}</pre>\n" if command else "") + (
-        f"<table>{lines}</table>" if lines else ""
-    )
+    """Returns the command, and a table of the device and the versions of the packages."""
+    command = results.get("command")
+    device = results.get("device")
+    versions = results.get("versions") or {}
+
+    lines = f"<tr><th>device</th><td>{escape(str(device))}</td></tr>" if device else ""
+    for name, version in sorted(versions.items()):
+        lines += f"<tr><th>{text(name)}</th><td>{escape(str(version))}</td></tr>"
+
+    html = f"<pre>{text(command)}</pre>\n" if command else ""
+    if lines:
+        html += f"<table>{lines}</table>"
+    return html
 
 
 def _config(path: Path) -> str:
-    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-    return (
-        f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
-        if text.strip()
-        else ""
-    )
-
-
-def _picture(png: bytes, alt: str, caption: str = "") -> str:
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    caption = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure><img src="{source}" alt="{alt}">{caption}</figure>'
-
-
-def _bar(share: float) -> str:
-    return (
-        f'<div class="bar"><div style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></div></div>'
-    )
-
-
-def _text(value: Any) -> str:
-    """Escaped text; numbers to five digits, large ones in groups of three."""
-    if isinstance(value, float):
-        value = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.5g}"
-    elif isinstance(value, int) and abs(value) >= 10_000:
-        value = f"{value:,}"
-    return "–" if value is None else escape(str(value))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{1000 * seconds:.3g} ms"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}</body>
-</html>
-"""
-STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #656d76; --page: #fff; --line: #d8dee4; --fill: #f3f5f7;
-  --accent: #2f6db3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #9aa3ad; --page: #16191d; --line: #333a42;
-  --fill: #20252b; --accent: #6ba6e8; } }
-body { max-width: 52rem; margin: 0 auto; padding: 2rem 1.2rem 4rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: .9rem; font-weight: 400; color: var(--soft); margin: 1rem 0 .4rem; }
-p { margin: .3rem 0; color: var(--soft); }
-.warn { border-left: 3px solid #d2691e; padding-left: .7rem; }
-.status { color: var(--accent); } .status.finished { color: #2e8b57; } .status.interrupted { color: #d2691e; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem 1.4rem .35rem 0; text-align: left; vertical-align: baseline; }
-th { font-weight: 400; color: var(--soft); } tr + tr > * { border-top: 1px solid var(--line); }
-.right { text-align: right; white-space: nowrap; }
-.headline .big { font-size: 1.5rem; font-weight: 600; white-space: nowrap; } .headline td { color: var(--soft); }
-.headline td.big { color: var(--ink); } .wide { overflow-x: auto; }
-@media (max-width: 36rem) { .headline :is(tr, th, td) { display: block; padding: 0; border: 0; }
-  .headline tr { margin-bottom: .8rem; } }
-figure { margin: 0; background: #fff; color: #4a5058;
-  border: 1px solid var(--line); border-radius: 8px; padding: .6rem; }
-figure img { display: block; max-width: 100%; height: auto; margin: auto; }
-figcaption { font-size: .8rem; text-align: center; padding-top: .4rem; }
-.large { display: flex; flex-wrap: wrap; gap: .8rem; }
-.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.4rem, 1fr)); gap: .6rem; }
-.share { width: 14rem; } .bar { height: .5rem; border-radius: 4px; background: var(--fill); overflow: hidden; }
-.bar div { height: 100%; background: var(--accent); }
-pre { background: var(--fill); padding: .8rem 1rem; border-radius: 8px; overflow-x: auto; font: 13px/1.5 ui-monospace,
-  "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; } summary { cursor: pointer; color: var(--soft); }
-"""
+    config = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    if not config.strip():
+        return ""
+    return f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>"
