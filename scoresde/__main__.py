@@ -1,4 +1,4 @@
-"""`python -m scoresde`: the command line, cli.py."""
+"""Runs the command line: `python -m scoresde` is the same as `scoresde`."""
 
 from scoresde.cli.main import entry
 

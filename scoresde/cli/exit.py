@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, its error message, and Ctrl-C."""
+"""How a command ends: its exit code, its error message, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -12,35 +12,76 @@ from typing import Any, NoReturn
 
 import jax
 
-MENDABLE = (ValueError, TypeError, OSError, ArithmeticError, jax.errors.JaxRuntimeError)
-"""Errors of input: wrong values and files, numbers too large, more memory than there is."""
+USER_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, jax.errors.JaxRuntimeError)
+"""Errors that the user can fix: wrong values or files, numbers too large, too little memory."""
 
 
 class UsageError(ValueError):
-    """A command line that cannot be understood; commands end with exit code 2."""
+    """A command line that cannot be understood: the command ends with exit code 2."""
+
+
+def exit_code(
+    action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str
+) -> int:
+    """Runs an action on the command line's arguments and returns the exit code.
+
+    The codes are: 0 or whatever the action returns when it is done, 1 when it failed, 2 for wrong
+    use, 130 after Ctrl-C, for which the text `interrupted` is printed.
+
+    An error that the user can fix (`USER_ERRORS`) is printed as one paragraph. With `--debug`
+    anywhere among the arguments it is raised instead, so that its traceback is shown.
+    """
+    try:
+        try:
+            with insistent_interrupts():
+                return action([word for word in arguments if word != "--debug"]) or 0
+        finally:
+            sys.stdout.flush()  # notice here, not while Python exits, that the reader has gone
+
+    except BrokenPipeError:  # whoever read our output, `head` for example, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+    except USER_ERRORS as error:
+        if "--debug" in arguments:
+            raise
+        if isinstance(error, UsageError):
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)
+        return 1
+
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return 130
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after an interruption at once, as XLA's threads at work make Python's own way out crash."""
+    """Ends the process with an exit code.
+
+    After an interruption it ends at once: XLA's threads may still be computing, and Python's usual
+    shutdown would crash under them.
+    """
     if code == 130:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
     sys.exit(code)
+
+
+# --- Ctrl-C ---
 
 
 @contextmanager
 def insistent_interrupts() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, and again every second until it has ended the block.
+    """Lets Ctrl-C raise KeyboardInterrupt every second until it has ended the block.
 
-    Python drops what is raised in a callback of its garbage collector, of which JAX has one, or in a destructor, and
-    prints a traceback of it: once is not always enough, and the traceback is left out.
+    Raising it once is not always enough: Python drops exceptions that are raised in a destructor or
+    in a callback of its garbage collector, and JAX has such a callback. Python also prints a
+    traceback of what it drops; for a KeyboardInterrupt that traceback is left out.
     """
-    usual = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # not ignored, as under nohup
-    in_main = threading.current_thread() is threading.main_thread()
-    if not (usual and in_main and hasattr(signal, "setitimer")):  # Windows has none
+    if not _can_handle_interrupts():
         yield
         return
 
@@ -48,49 +89,29 @@ def insistent_interrupts() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         raise KeyboardInterrupt
 
+    previous_hook = sys.unraisablehook
+
     def report(dropped: Any) -> None:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            report_before(dropped)
+            previous_hook(dropped)
 
-    report_before, sys.unraisablehook = sys.unraisablehook, report
-    previous = {
+    sys.unraisablehook = report
+    previous_handlers = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)
     }
+
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        for number, handler in previous.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-        sys.unraisablehook = report_before
+        sys.unraisablehook = previous_hook
 
 
-def exit_code(
-    action: Callable[[list[str]], int | None], arguments: Sequence[str], interrupted: str
-) -> int:
-    """Run an action on the command line's arguments and say what went wrong, if anything.
-
-    What a user can mend, `MENDABLE`, prints as one paragraph. `--debug`, anywhere, shows
-    the traceback instead.
-    """
-    try:
-        try:
-            with insistent_interrupts():
-                return action([argument for argument in arguments if argument != "--debug"]) or 0
-        finally:
-            sys.stdout.flush()  # a reader that has gone is noticed here, not while Python exits
-    except BrokenPipeError:  # whoever read our output, `head` say, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MENDABLE as error:
-        if "--debug" in arguments:
-            raise
-        wrong_use = isinstance(error, UsageError)
-        print(
-            f"error: {error}" + ("" if wrong_use else "\n(add --debug for the traceback)"),
-            file=sys.stderr,
-        )
-        return 2 if wrong_use else 1
-    except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
-        return 130
+def _can_handle_interrupts() -> bool:
+    """Whether Ctrl-C has Python's default handler, and this thread may set another one."""
+    own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    has_timer = hasattr(signal, "setitimer")  # Windows has none
+    return own_handler and in_main_thread and has_timer

@@ -1,133 +1,192 @@
-"""`scoresde info | report | import-checkpoint`: read a run's folder, write its page, make one of a checkpoint."""
+"""`scoresde info`, `report` and `import-checkpoint`: what a run's folder holds, as a whole."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scoresde.runs.checkpoint import MANIFEST, CheckpointError, Checkpoints
+from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 from scoresde.runs.files import read_results, read_rows
+from scoresde.runs.manifest import MANIFEST
 from scoresde.runs.report import write_report
-from scoresde.runs.settings import load_yaml
+from scoresde.runs.yaml_files import load_yaml
 
 
 @dataclasses.dataclass(frozen=True)
-class Info:
-    """What a run trained, how far it is, whether its checkpoints are sound; at any time, also while it trains."""
+class InfoCommand:
+    """Show what a run trained, how far it has come, and whether its checkpoints are intact.
+
+    It works at any time, also while the run trains.
+    """
 
     run: str
-    """The run's folder."""
+    """The run's folder, such as runs/digits_vp."""
 
     def __call__(self) -> dict[str, Any]:
+        """Reads the folder and returns what `scoresde info` prints."""
         path = _run_folder(self.run)
-        notes: list[str] = []
+        config, config_notes = _read_config(path)
+        results, result_notes = _read_results(path)
+        rows, row_notes = _read_rows(path)
+        stored = _inspect_checkpoints(path)
 
-        def read(name: str, reader: Callable[[Path], Any]) -> dict[str, Any]:
-            try:
-                return dict(reader(path / name))
-            except (OSError, ValueError, TypeError) as error:
-                notes.append(str(error) if (path / name).exists() else f"no {name}")
-                return {}
-
-        config = read("config.yaml", load_yaml)
-        results, wrong = read_results(path / "results.json")
-        notes += wrong if results or wrong else ["no results.json"]
-        rows, faults = read_rows(path / "metrics.jsonl")
-        notes += [f"metrics.jsonl: line {line} is no row" for line in faults]
-        about, parameters, checkpoints = {}, None, {}
-        with Checkpoints(path / "checkpoints") as stored:
-            for step in sorted(
-                int(entry.name) for entry in stored.directory.glob("*") if entry.name.isdecimal()
-            ):
-                try:
-                    about = stored.restore_subtree({}, step).about
-                    parameters = _parameters(stored.directory / str(step) / MANIFEST)
-                    checkpoints[step] = "good"
-                except CheckpointError as error:
-                    checkpoints[step] = str(error)
-        pieces = about.get("model") or about.get("own") or config
-        status, steps = (
-            results.get("status"),
-            config.get("steps"),
-        )  # of `fit` alone, config.yaml is its Training
-        good = [step for step, state in checkpoints.items() if state == "good"]
-        if status is None and good and isinstance(steps, int):
-            status = "finished" if good[-1] >= steps else f"at step {good[-1]} of {steps}"
+        about = stored.about
+        model = about.get("model") or about.get("own") or config
+        headline = results.get("headline") or []
         return {
             "run": str(path),
-            "status": status,
-            **{name: pieces.get(name) for name in ("sde", "net", "parameterization")},
-            "parameters": parameters,
+            "status": _status(results, config, stored),
+            "sde": model.get("sde"),
+            "net": model.get("net"),
+            "parameterization": model.get("parameterization"),
+            "parameters": stored.parameters,
             "shape": about.get("shape"),
             "examples": about.get("examples"),
             "prepare": about.get("prepare"),
-            "checkpoints": checkpoints,
+            "checkpoints": stored.states,
             "metrics": rows[-1] if rows else None,
-            "results": {label: value for label, value, *_ in results.get("headline") or []},
-            "notes": notes,
+            "results": {label: value for label, value, *_ in headline},
+            "notes": [*config_notes, *result_notes, *row_notes],
         }
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """Write the page of a run, report.html, anew from what its folder holds."""
+class ReportCommand:
+    """Write the page of a run, report.html, from what its folder holds now."""
 
     run: str
-    """The run's folder."""
+    """The run's folder, such as runs/digits_vp."""
 
     def __call__(self) -> dict[str, Any]:
+        """Writes the page and returns its place, which `scoresde report` prints."""
         return {"report": str(write_report(_run_folder(self.run)))}
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportCheckpoint:
-    """Make a run's folder of a checkpoint that the Flax release of Song et al. 2021 wrote; every leaf, or nothing.
+class ImportCommand:
+    """Turn a checkpoint of Song et al.'s Flax release (2021) into the folder of a run.
 
-    The continuous configurations: a discrete one's file may have the same parameters, of which none can be told.
-    info, sample and likelihood (with --data FILE.npy of integers 0 ... 255) take the folder as they take any run's.
+    Every parameter is imported, or nothing. The configuration is recognised by its parameters; if
+    several fit, name one with --config. Make sure that yours is a continuous configuration: the
+    checkpoint of a discrete one can hold the same parameters, and would give wrong samples.
+
+    The commands info, sample and likelihood then work on the folder as on that of any run;
+    likelihood needs --data FILE.npy, with integers 0 … 255.
     """
 
     file: str
     """The checkpoint, such as checkpoint_26."""
     out: str | None = None
-    """The folder to make; by default runs/NAME, the file's name."""
+    """The folder to make; by default runs/NAME, where NAME is the file's name."""
     config: str | None = None
-    """The original's configuration, such as vp/cifar10_ddpmpp_continuous; not needed where the weights tell it."""
+    """The original's configuration, such as vp/cifar10_ddpmpp_continuous."""
 
     def __call__(self) -> dict[str, Any]:
+        """Imports the checkpoint and returns what `scoresde import-checkpoint` prints."""
         from scoresde.originals.importing import import_checkpoint
 
-        return import_checkpoint(
-            self.file, self.out or Path("runs") / Path(self.file).name, self.config
-        )
+        out = self.out or Path("runs") / Path(self.file).name
+        return import_checkpoint(self.file, out, self.config)
 
 
 def _run_folder(run: str) -> Path:
+    """Returns the folder of a run.
+
+    Raises:
+        FileNotFoundError: if there is no folder, or a run did not write it.
+    """
     path = Path(run).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no folder {path}: wanted a run's, such as runs/digits_vp."
+            f"there is no folder {path}: wanted the folder of a run, such as runs/digits_vp."
         )
-    if not any(
-        (path / name).exists()
-        for name in ("checkpoints", "config.yaml", "metrics.jsonl", "results.json")
-    ):
+
+    names = ("checkpoints", "config.yaml", "metrics.jsonl", "results.json")
+    if not any((path / name).exists() for name in names):
         raise FileNotFoundError(
-            f"{path} is not a run's folder: it has neither checkpoints nor config.yaml."
+            f"{path} is not a run's folder: it has neither checkpoints nor config.yaml. "
+            f"Wanted a folder such as runs/digits_vp."
         )
     return path
 
 
-def _parameters(manifest: Path) -> int:
-    """The number of weights in a checkpoint, from the shapes "float32[3,3,1,32]" that its manifest lists."""
+# --- What the folder holds, and notes on what is missing or damaged ---
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Returns the settings in config.yaml, and notes."""
+    file = path / "config.yaml"
+    try:
+        return dict(load_yaml(file)), []
+    except (OSError, ValueError, TypeError) as error:
+        return {}, [str(error) if file.exists() else f"no {file.name}"]
+
+
+def _read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Returns what results.json holds, and notes."""
+    results, notes = read_results(path / "results.json")
+    if not results and not notes:
+        notes = ["no results.json"]
+    return results, notes
+
+
+def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the rows of metrics.jsonl, and notes."""
+    rows, faults = read_rows(path / "metrics.jsonl")
+    return rows, [f"metrics.jsonl: line {line} is not a row of metrics" for line in faults]
+
+
+@dataclasses.dataclass
+class _Stored:
+    """What the checkpoints of a run hold."""
+
+    about: dict[str, Any]
+    """What the newest intact checkpoint says about its model and data."""
+    parameters: int | None
+    """The number of weights in the newest intact checkpoint."""
+    states: dict[int, str]
+    """For each step "good", or what is wrong with its checkpoint."""
+
+
+def _inspect_checkpoints(path: Path) -> _Stored:
+    """Reads every checkpoint of a run, oldest first."""
+    found = _Stored(about={}, parameters=None, states={})
+    with Checkpoints(path / "checkpoints") as stored:
+        names = [entry.name for entry in stored.directory.glob("*")]
+        for step in sorted(int(name) for name in names if name.isdecimal()):
+            try:
+                found.about = stored.restore_subtree({}, step).about
+                found.parameters = _count_parameters(stored.directory / str(step) / MANIFEST)
+                found.states[step] = "good"
+            except CheckpointError as error:
+                found.states[step] = str(error)
+    return found
+
+
+def _count_parameters(manifest: Path) -> int:
+    """Returns the number of weights, from shapes such as "float32[3,3,1,32]" in a manifest."""
     leaves = json.loads(manifest.read_bytes())["content"]["leaves"]
-    shapes = (
-        shape.partition("[")[2].rstrip("]")
-        for name, shape in leaves.items()
-        if name.startswith("ema/")
-    )
-    return sum(math.prod(int(size) for size in shape.split(",") if size) for shape in shapes)
+
+    count = 0
+    for name, shape in leaves.items():
+        if name.startswith("ema/"):
+            sizes = shape.partition("[")[2].rstrip("]").split(",")
+            count += math.prod(int(size) for size in sizes if size)
+    return count
+
+
+def _status(results: dict[str, Any], config: dict[str, Any], stored: _Stored) -> str | None:
+    """Returns how far the run has come, None if that is unknown."""
+    status = results.get("status")
+    if status is not None:
+        return status
+
+    # An experiment writes results.json. After a plain `fit`, config.yaml holds its Training.
+    steps = config.get("steps")
+    good = [step for step, state in stored.states.items() if state == "good"]
+    if not good or not isinstance(steps, int):
+        return None
+    return "finished" if good[-1] >= steps else f"at step {good[-1]} of {steps}"

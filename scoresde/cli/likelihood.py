@@ -1,4 +1,7 @@
-"""`scoresde likelihood`: log-likelihoods of a set under a run's model, their error split into its sources."""
+"""`scoresde likelihood`: log-likelihoods of a set of examples under a run's model.
+
+The mean's standard error is split into its sources, see likelihood/error_split.py.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ import jax
 import numpy as np
 
 from scoresde import checks
-from scoresde.cli.with_model import OfModel
+from scoresde.cli.with_model import ModelCommand
 from scoresde.data.source import digest
-from scoresde.likelihood.dataset import Dequantization, likelihood_of_set
+from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
 from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
@@ -29,29 +32,31 @@ from scoresde.types import Cond
 
 
 @dataclasses.dataclass(frozen=True)
-class Likelihood(OfModel):
-    """Exact log-likelihoods under the model of a run, in nats and bits/dim: means ± standard error.
+class LikelihoodCommand(ModelCommand):
+    """Compute log-likelihoods under the model of a run: mean ± standard error in nats and bits/dim.
 
-    Every example once in each repeat. Rows are kept as they come, in RUN/likelihood: the same command goes on with
-    them. An example whose solver fails is named, and in no mean.
+    Results are stored in RUN/likelihood as they come, and the same command resumes from them.
+    Examples whose solver fails are listed, and left out of the means.
     """
 
+    num: int | None = None
+    """Number of examples, from the first; all if not given."""
     split: Literal["test"] = "test"
-    """Which examples: those that the run held out."""
+    """Examples to evaluate: those that the run held out."""
     data: str | None = None
-    """A .npy file of examples as training took them, instead."""
+    """Evaluate this .npy file instead: examples as given to training."""
     dequantization: Literal["uniform", "truncated-normal"] = "uniform"
-    """Of integers: as in training, or the SDE's own noise cut to the bins."""
+    """Noise added to integers: as in training, or the SDE's own."""
     repeats: int = 1
-    """Draws of dequantisation and probes an example; more split the error."""
+    """Draws per example of noise and probes; 2 or more split the error."""
     probes: int = 1
-    """Rademacher probes of the divergence, per example."""
+    """Rademacher probes per example that estimate the divergence."""
     exact: bool = False
-    """The divergence itself, a derivative for each data dimension."""
+    """Compute the divergence without probes: slow if data are large."""
     tolerance: float = 1e-4
-    """Relative and absolute tolerance of a solver's step."""
+    """Relative and absolute tolerance of each solver step."""
     t_min: float = 1e-5
-    """The time at which the data are taken to lie."""
+    """Time, close to 0, at which the data enter the solver."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -63,118 +68,191 @@ class Likelihood(OfModel):
             raise ValueError("--exact uses no probes: leave out --exact or --probes.")
 
     def __call__(self) -> dict[str, Any]:
-        from scoresde import __version__
-
+        """Evaluates the examples and returns what `scoresde likelihood` prints."""
         trained = self.open()
         path = Path(self.data).expanduser() if self.data else trained.path / HELD_OUT
         x, cond = self._examples(trained, path)
-        sde, dequantization = trained.model.sde, self._dequantization(trained)
+        dequantization = self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
-        bins = {name: getattr(dequantization, name, None) for name in ("levels", "low", "high")}
+
         about = {
             **self.about(trained),
             "data": str(path),
             "examples": len(x),
             "repeats": self.repeats,
             "shape": list(trained.shape),
-            "dequantization": {"kind": type(dequantization).__name__} | bins
-            if dequantization
-            else "none: real-valued data",
+            "dequantization": _described_dequantization(dequantization),
             "divergence": {"kind": type(divergence).__name__, **to_dict(divergence)},
             "t_min": self.t_min,
             "tolerance": self.tolerance,
+            **_weights_and_version(trained),
         }
-        weights = digest(*map(np.asarray, jax.tree.leaves(Skeleton.split(trained.model)[1:])))
-        about |= {"weights": weights, "version": __version__}
-        held = {
-            **about,
-            "content": digest(*map(np.asarray, jax.tree.leaves((x, cond)))),
-            "label": self.label,
-        }
-        name = digest(json.dumps(held, sort_keys=True).encode())
-        rows, start = trained.path / "likelihood" / f"{name}.jsonl", time.perf_counter()
+        identity = about | {"content": _digest_of_tree((x, cond)), "label": self.label}
+        rows = _rows_path(trained, identity)
+
+        start = time.perf_counter()
         out = likelihood_of_set(
             jax.random.key(self.seed),
-            sde,
+            trained.model.sde,
             trained.model,
             x,
             cond,
             dequantization=dequantization,
             path=rows,
-            about=held,
+            about=identity,
             divergence=divergence,
             tolerance=self.tolerance,
             t_min=self.t_min,
             repeats=self.repeats,
             batch_size=self.batch_size,
         )
-        failed = out.failed
-        if len(failed) == len(x):
-            raise ValueError(
-                f"all {len(x)} likelihoods failed: try --tolerance {min(0.5, 10 * self.tolerance):g}."
-            )
-        good = np.setdiff1d(np.arange(len(x)), failed)
-        bits = out.bits_per_dim(math.prod(trained.shape))
-        nats, split = (
-            split_error(of.nats[good], of.stderr[good], dequantization is not None)
-            for of in (out, bits)
-        )
-        return about | {
-            "bits_per_dim": split.mean,
-            "bits_per_dim_stderr": split.stderr,
-            "error_split": {
-                name: getattr(split, name) for name in ("examples", "dequantization", "probes")
-            },
-            "nats": nats.mean,
-            "nats_stderr": nats.stderr,
-            "failed": len(failed),
-            "failed_examples": failed.tolist(),
-            "evaluations": float(out.nfe[good].mean()),
+        return {
+            **about,
+            **self._summary(out, math.prod(trained.shape)),
             "rows": str(rows),
             "seconds": time.perf_counter() - start,
         }
 
+    def _summary(self, out: SetLikelihood, dim: int) -> dict[str, Any]:
+        """Returns means over the examples that did not fail, their errors, and which failed.
+
+        Raises:
+            ValueError: if all examples failed.
+        """
+        examples = np.arange(len(out.nats))
+        good = np.setdiff1d(examples, out.failed)
+        if len(good) == 0:
+            looser = min(0.5, 10 * self.tolerance)
+            raise ValueError(f"all {len(examples)} likelihoods failed: try --tolerance {looser:g}.")
+
+        bits = out.bits_per_dim(dim)
+        dequantized = out.dequantization is not None
+        nats_split = split_error(out.nats[good], out.stderr[good], dequantized)
+        bits_split = split_error(bits.nats[good], bits.stderr[good], dequantized)
+        return {
+            "bits_per_dim": bits_split.mean,
+            "bits_per_dim_stderr": bits_split.stderr,
+            "error_split": {
+                "examples": bits_split.examples,
+                "dequantization": bits_split.dequantization,
+                "probes": bits_split.probes,
+            },
+            "nats": nats_split.mean,
+            "nats_stderr": nats_split.stderr,
+            "failed": len(out.failed),
+            "failed_examples": out.failed.tolist(),
+            "evaluations": float(out.nfe[good].mean()),
+        }
+
     def _dequantization(self, trained: Trained) -> Dequantization | None:
-        """The one asked for, of the levels and the range that training had."""
+        """Returns the dequantisation asked for, with the levels and the range used in training.
+
+        Raises:
+            ValueError: if truncated-normal is asked for, and the data are real-valued.
+        """
         prepare = trained.prepare
         if self.dequantization == "uniform":
             return prepare
         if prepare is None:
             raise ValueError(
-                f"{trained.path} trained on real-valued data: there is nothing to dequantise."
+                f"{trained.path} trained on real-valued data: there is nothing to dequantise. "
+                f"Leave out --dequantization."
             )
         return TruncatedNormalDequantization(
             trained.model.sde, self.t_min, **dataclasses.asdict(prepare)
         )
 
+    # --- The examples ---
+
     def _examples(self, trained: Trained, path: Path) -> tuple[np.ndarray, Cond]:
-        """Examples as training took them, and their conditions."""
-        if own := (trained.about.get("prepare") or {}).get("own"):
+        """Returns the first `num` examples (n, *data), as given to training, and their conditions.
+
+        Raises:
+            ValueError: if they cannot be read, or do not fit the model.
+        """
+        x, cond = self._read(trained, path)
+        if not isinstance(x, np.ndarray) or x.shape[1:] != trained.shape or len(x) == 0:
+            found = getattr(x, "shape", "several arrays")
+            shape = ", ".join(map(str, trained.shape))
             raise ValueError(
-                f"{trained.path} prepared its data by {own}, which its folder does not hold: prepare them "
-                f"in Python and call sd.log_likelihood with sd.load({str(trained.path)!r})."
+                f"{path} holds {found}: wanted one array of shape (n, {shape}), n > 0."
             )
+        checks.numbers(x, str(path))
+        self._check_labels(trained.model.num_classes, cond, path)
+
+        if self.label is not None:
+            cond = np.full(len(x), self.label)
+        return x[: self.num], jax.tree.map(lambda leaf: leaf[: self.num], cond)
+
+    def _read(self, trained: Trained, path: Path) -> tuple[Any, Cond]:
+        """Returns what the file at `path`, or the run's held-out file, holds.
+
+        Raises:
+            ValueError: if it cannot be read, or training prepared its data in Python.
+        """
+        custom = (trained.about.get("prepare") or {}).get("own")
+        if custom:
+            raise ValueError(
+                f"{trained.path} prepared its data by {custom}, which its folder does not hold: "
+                f"prepare them in Python and call sd.log_likelihood with "
+                f"sd.load({str(trained.path)!r})."
+            )
+
         try:
             found = (np.load(path, allow_pickle=False), None) if self.data else trained.held_out()
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is not an array that NumPy can read: {error}") from error
         if found is None:
             raise ValueError(
-                f"{trained.path} keeps no {HELD_OUT} that can be used: name examples by --data FILE.npy."
+                f"{trained.path} keeps no {HELD_OUT} that can be used: name a file of examples, "
+                f"--data FILE.npy."
             )
-        x, cond = found
-        if not isinstance(x, np.ndarray) or x.shape[1:] != trained.shape or len(x) == 0:
+        return found
+
+    def _check_labels(self, classes: int | None, cond: Cond, path: Path) -> None:
+        """Refuses labels given twice, and examples without any for a class-conditional network."""
+        if not classes:
+            return
+        if cond is None and self.label is None:
             raise ValueError(
-                f"{path} holds {getattr(x, 'shape', 'several arrays')}: wanted one array of shape "
-                f"(n, {', '.join(map(str, trained.shape))}), n > 0."
+                f"the network has {classes} classes, and the examples of {path} have no labels: "
+                f"name their class, --label K."
             )
-        checks.numbers(x, str(path))
-        if (classes := trained.model.num_classes) and (cond is None) == (self.label is None):
-            have = (
-                "no labels: name their class" if cond is None else "labels of their own: leave out"
-            )
+        if cond is not None and self.label is not None:
             raise ValueError(
-                f"the network has {classes} classes, and the examples of {path} have {have}, --label K."
+                f"the examples of {path} have labels already: leave out --label {self.label}."
             )
-        cond = cond if self.label is None else np.full(len(x), self.label)
-        return x[: self.num], jax.tree.map(lambda leaf: leaf[: self.num], cond)
+
+
+# --- What identifies the results of earlier calls ---
+
+
+def _rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
+    """Returns the file for the results, named by everything that they depend on."""
+    name = digest(json.dumps(identity, sort_keys=True).encode())
+    return trained.path / "likelihood" / f"{name}.jsonl"
+
+
+def _weights_and_version(trained: Trained) -> dict[str, str]:
+    """Returns a digest of the model's weights, and the version of scoresde."""
+    from scoresde import __version__
+
+    _, params, constants = Skeleton.split(trained.model)
+    return {"weights": _digest_of_tree((params, constants)), "version": __version__}
+
+
+def _described_dequantization(dequantization: Dequantization | None) -> dict[str, Any] | str:
+    """Returns the dequantisation as it is printed and stored."""
+    if dequantization is None:
+        return "none: real-valued data"
+    return {
+        "kind": type(dequantization).__name__,
+        "levels": dequantization.levels,
+        "low": dequantization.low,
+        "high": dequantization.high,
+    }
+
+
+def _digest_of_tree(tree: Any) -> str:
+    """Returns a digest of the arrays in a tree."""
+    return digest(*map(np.asarray, jax.tree.leaves(tree)))

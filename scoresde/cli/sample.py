@@ -1,4 +1,4 @@
-"""`scoresde sample`: draw from a run's model, and picture what was drawn."""
+"""`scoresde sample`: draws samples from a run's model, and a picture of them."""
 
 from __future__ import annotations
 
@@ -14,168 +14,184 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresde.cli.with_model import OfModel
+from scoresde.cli.pictures import ANIMATED, can_draw, draw_animation, draw_picture
+from scoresde.cli.with_model import ModelCommand
 from scoresde.runs.files import write_atomically
-from scoresde.runs.plots import image_grid, path_gif, scatter_2d
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.probability_flow import ProbabilityFlow
-from scoresde.sampling.sample import sample
+from scoresde.sampling.sample import Sample, sample
 from scoresde.train.load import Trained
 
-PICTURED = 400
-ANIMATED = 36
-"""Images that a picture shows, at most."""
+DEFAULT_NUM = 64
+LONGEST_NAME = 150
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample(OfModel):
+class SampleCommand(ModelCommand):
     """Draw samples from the model of a run.
 
-    The sampler is the one in the run's config.yaml, or ProbabilityFlow, unless one is chosen;
-    `scoresde sample sampler:NAME --help` lists its options. A conditional network draws its classes in turn.
+    The sampler is the one in the run's config.yaml (or probability-flow), unless you choose
+    another; `scoresde sample sampler:NAME --help` lists its options. A class-conditional network
+    draws its classes in turn, unless --label names one.
     """
 
+    num: int | None = None
+    """Number of samples, 64 if not given."""
     out: str | None = None
-    """Where to write, NAME.npz: x, nfe, success; NAME.png is their picture. By default a name in RUN/samples."""
+    """File to write, NAME.npz (x, nfe, success), beside a picture; by default in RUN/samples."""
     gif: bool = False
-    """Animate how the first samples come about, beside the picture: images, or points of the plane."""
+    """Also animate how the first samples form: images or points of the plane only."""
     sampler: AnySampler = ProbabilityFlow()
-    """How to draw."""
+    """The sampler."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.out is not None and not self.out.endswith(".npz"):
             raise ValueError(f"out = {self.out}: wanted a name that ends in .npz.")
-        if getattr(self.sampler, "start", 1.0) < 1.0:
+
+        start = getattr(self.sampler, "start", 1.0)
+        if start < 1.0:
             raise ValueError(
-                "a sampler that starts below t = 1 needs data to start from: sd.sample(..., x0=data)."
+                f"sampler.start = {start}: a sampler that starts below t = 1 needs data to start "
+                f"from. Write in Python sd.sample(..., x0=data)."
             )
 
     def __call__(self) -> dict[str, Any]:
+        """Draws the samples, writes them, and returns what `scoresde sample` prints."""
         trained = self.open()
-        num = self.num or 64
-        about = {
-            **self.about(trained),
-            "num": num,
-            "label": self.label,
-            "sampler": to_dict(self.sampler, AnySampler),
-        }
-        path = (
-            Path(self.out).expanduser()
-            if self.out
-            else trained.path / "samples" / f"{self._name(about)}.npz"
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):  # said before the work
-            raise OSError(f"{path.parent} cannot be written: name another place, --out NAME.npz.")
-        if self.gif and not _is_drawn(trained.shape):
+        about = self.about(trained)
+        path = self._writable_path(trained, about)
+        if self.gif and not can_draw(trained.shape):
             raise ValueError(
-                f"examples of shape {trained.shape}: a GIF is drawn of images and points of the plane."
+                f"examples have shape {trained.shape}: only images and points of the plane can be "
+                f"animated. Leave out --gif."
             )
+
         start = time.perf_counter()
-        label: dict[str, Any] = {}
-        if classes := trained.model.num_classes:
-            label = {
-                "label": np.arange(num) % classes
-                if self.label is None
-                else np.full(num, self.label)
-            }
-        out = sample(
-            jax.random.key(self.seed),
-            self.sampler,
-            trained.model.sde,
-            trained.model,
-            (num, *trained.shape),
-            label.get("label"),
-            self.batch_size,
-            progress=True,
-        )
-        x, success = np.asarray(out.x), np.asarray(out.success)
+        labels = self._labels(trained.model.num_classes)
+        out = self._draw(trained, labels)
+        x = np.asarray(out.x)
+        success = np.asarray(out.success)
         nfe = np.broadcast_to(out.nfe, success.shape)
-        if not success.any():
-            raise ValueError(
-                f"all {num} samples failed: try another sampler, more steps or a looser tolerance."
-            )
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, x=x, nfe=nfe, success=success, **label)
-        write_atomically(path, buffer.getvalue())
-        picture = _picture(x, path.with_suffix(".png"), trained)
-        animation = (
-            self._animation(trained, label.get("label"), path.with_suffix(".gif"))
-            if self.gif
-            else None
-        )
-        return about | {
-            "samples": str(path),
-            "picture": picture and str(picture),
-            **({"animation": str(animation)} if animation else {}),
+
+        # Failed samples are stored too, marked by `success`, and left out of the means.
+        arrays = {"x": x, "nfe": nfe, "success": success}
+        if labels is not None:
+            arrays["label"] = labels
+        _write_npz(path, arrays)
+
+        picture = draw_picture(x, path.with_suffix(".png"), trained)
+        files = {"samples": str(path), "picture": picture and str(picture)}
+        if self.gif:
+            files["animation"] = str(self._animate(trained, labels, path.with_suffix(".gif")))
+
+        return {
+            **about,
+            **files,
             "failed": int((~success).sum()),
             "evaluations": float(np.mean(nfe[success])),
             "seconds": time.perf_counter() - start,
         }
 
-    def _animation(self, trained: Trained, label: np.ndarray | None, path: Path) -> Path:
-        """The first samples once more, with their paths: example i is the same, whatever the number."""
-        few = min(self.num or 64, ANIMATED)
-        sampler = dataclasses.replace(self.sampler, save_path=True)
+    def about(self, trained: Trained) -> dict[str, Any]:
+        return {
+            **super().about(trained),
+            "num": self._num,
+            "label": self.label,
+            "sampler": to_dict(self.sampler, AnySampler),
+        }
+
+    @property
+    def _num(self) -> int:
+        return self.num or DEFAULT_NUM
+
+    def _labels(self, classes: int | None) -> np.ndarray | None:
+        """Returns the class of every sample, (num,); None for an unconditional network."""
+        if not classes:
+            return None
+        if self.label is None:
+            return np.arange(self._num) % classes
+        return np.full(self._num, self.label)
+
+    def _draw(self, trained: Trained, labels: np.ndarray | None) -> Sample:
+        """Draws the samples.
+
+        Raises:
+            ValueError: if all of them failed.
+        """
         out = sample(
             jax.random.key(self.seed),
-            sampler,
+            self.sampler,
+            trained.model.sde,
+            trained.model,
+            (self._num, *trained.shape),
+            labels,
+            self.batch_size,
+            progress=True,
+        )
+        if not np.any(out.success):
+            raise ValueError(
+                f"all {self._num} samples failed: try another sampler, more steps or a looser "
+                f"tolerance."
+            )
+        return out
+
+    def _animate(self, trained: Trained, labels: np.ndarray | None, path: Path) -> Path:
+        """Draws the first samples again with their paths, and animates them.
+
+        They are the same samples, since example i depends on the seed and on i alone.
+        """
+        few = min(self._num, ANIMATED)
+        out = sample(
+            jax.random.key(self.seed),
+            dataclasses.replace(self.sampler, save_path=True),
             trained.model.sde,
             trained.model,
             (few, *trained.shape),
-            None if label is None else label[:few],
+            None if labels is None else labels[:few],
             self.batch_size,
         )
-        assert out.path is not None
-        path_gif(
-            np.median(out.path.t, axis=0), out.path.x, out.path.denoised, path, *_ends(trained)
-        )
+        return draw_animation(out, path, trained)
+
+    # --- The file's name ---
+
+    def _writable_path(self, trained: Trained, about: dict[str, Any]) -> Path:
+        """Returns the file to write, and makes its folder.
+
+        Raises:
+            OSError: if the folder cannot be written, before any sample is drawn.
+        """
+        if self.out:
+            path = Path(self.out).expanduser()
+        else:
+            path = trained.path / "samples" / f"{self._name(about)}.npz"
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise OSError(f"{path.parent} cannot be written: name another place, --out NAME.npz.")
         return path
 
     def _name(self, about: dict[str, Any]) -> str:
-        """Tells apart what other settings would draw."""
+        """Returns a file's name that differs wherever other settings would draw other samples."""
+        sampler = type(self.sampler).__name__
         usual = {*_flat(to_dict(type(self.sampler)()))}
         settings = [entry for entry in _flat(to_dict(self.sampler)) if entry not in usual]
-        draws = [
-            f"{name}={about[name]}"
-            for name in ("label", "num", "seed", "step")
-            if about[name] is not None
-        ]
-        name = "_".join(
-            (type(self.sampler).__name__, *settings, *draws, *(() if self.ema else ("raw",)))
-        )
-        if len(name) <= 150 and not set(name) & set(" '[]{}"):
+
+        draws = []
+        for name in ("label", "num", "seed", "step"):
+            if about[name] is not None:
+                draws.append(f"{name}={about[name]}")
+        if not self.ema:
+            draws.append("raw")
+
+        name = "_".join([sampler, *settings, *draws])
+        if len(name) <= LONGEST_NAME and not set(name) & set(" '[]{}"):
             return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[
-            :12
-        ]  # long or odd settings: a file's name has its limits
-        return "_".join(
-            (type(self.sampler).__name__, digest, *draws, *(() if self.ema else ("raw",)))
-        )
 
-
-def _picture(x: np.ndarray, path: Path, trained: Trained) -> Path | None:
-    """Draw images and points of the plane; of other examples there is no picture."""
-    if not _is_drawn(x.shape[1:]):
-        return None
-    if x.ndim == 4:
-        low, high = _ends(trained)
-        image_grid(x[:PICTURED], path, low=low, high=high)
-    else:
-        scatter_2d({"samples": x}, path)
-    return path
-
-
-def _is_drawn(shape: tuple[int, ...]) -> bool:
-    """Images of one or three channels, or points of the plane."""
-    return shape == (2,) or (len(shape) == 3 and shape[-1] in (1, 3))
-
-
-def _ends(trained: Trained) -> tuple[float, float]:
-    """The data's range."""
-    return (trained.prepare.low, trained.prepare.high) if trained.prepare else (-1.0, 1.0)
+        # Long or odd settings do not fit in a file's name: a digest replaces them.
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return "_".join([sampler, digest, *draws])
 
 
 def _flat(settings: dict[str, Any], place: str = "") -> Iterator[str]:
@@ -185,3 +201,10 @@ def _flat(settings: dict[str, Any], place: str = "") -> Iterator[str]:
             yield from _flat(value, f"{place}{name}.")
         else:
             yield f"{place}{name}={value}"
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes arrays to an .npz file that is never seen half-written."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What the commands that use a run's model have in common: which checkpoint, how many examples, which seed."""
+"""The options that all commands on a run's model share: checkpoint, examples, seed."""
 
 from __future__ import annotations
 
@@ -11,44 +11,58 @@ from scoresde.train.load import Trained, open_run
 
 
 @dataclasses.dataclass(frozen=True)
-class OfModel:
-    """What the commands that use a run's model have in common."""
+class ModelCommand:
+    """A command that uses the model of a run."""
 
     run: str
-    """The run's folder."""
+    """The run's folder, such as runs/digits_vp."""
     num: int | None = None
-    """Examples; by default 64 samples, or all examples there are."""
+    """Number of examples; by default 64 samples, or all examples of a set."""
     seed: int = 0
-    """Decides every draw; example i depends on the seed and i alone."""
+    """Seed of all draws; example i depends on this and i alone."""
     step: int | None = None
-    """The checkpoint of this step, instead of the newest good one."""
+    """Use the checkpoint of this step, not the newest intact one."""
     ema: bool = True
-    """The moving average of the weights, or the weights themselves."""
+    """Use the moving average (EMA) of the weights."""
     label: int | None = None
-    """The class of every example, for a conditional network."""
+    """Class of every example, if the network is class-conditional."""
     batch_size: int = 64
-    """Examples at a time."""
+    """Examples per batch."""
 
     def __post_init__(self):
         checks.count("batch_size", self.batch_size)
-        checks.count("num", 1 if self.num is None else self.num)
+        if self.num is not None:
+            checks.count("num", self.num)
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed = {self.seed}: wanted 0 … {2**32 - 1}.")
+            raise ValueError(f"seed = {self.seed}: wanted a whole number in 0 … {2**32 - 1}.")
 
     def open(self) -> Trained:
-        """The trained model.
+        """Returns the trained model.
 
         Raises:
-            ValueError: if the label is none of them.
+            ValueError: if the network has no such label.
+            CheckpointError, ConfigError, FileNotFoundError: as `open_run`.
         """
-        use_cpu_cores()  # before anything else of JAX
+        use_cpu_cores()  # before any other use of JAX
         trained = open_run(self.run, step=self.step, ema=self.ema)
+
         classes = trained.model.num_classes
-        if self.label is not None and not 0 <= self.label < (classes or 0):
-            wanted = f"0 … {classes - 1}" if classes else "none, the network is unconditional"
-            raise ValueError(f"label = {self.label}: wanted {wanted}.")
+        if self.label is None:
+            return trained
+        if not classes:
+            raise ValueError(
+                f"label = {self.label}: wanted none, the network is unconditional. "
+                f"Leave out --label."
+            )
+        if not 0 <= self.label < classes:
+            raise ValueError(f"label = {self.label}: wanted 0 … {classes - 1}.")
         return trained
 
     def about(self, trained: Trained) -> dict[str, Any]:
-        """Which model it was."""
-        return {"run": str(trained.path), "step": trained.step, "ema": self.ema, "seed": self.seed}
+        """Returns which model was used, and the seed, for the command's output."""
+        return {
+            "run": str(trained.path),
+            "step": trained.step,
+            "ema": self.ema,
+            "seed": self.seed,
+        }

@@ -227,3 +227,14 @@ def test_a_script_ends_with_its_exit_code(ending, code, message, monkeypatch, ca
         monkeypatch.setattr("sys.argv", ["experiment.py", "--debug", "sde:ve"])
         with pytest.raises(type(ending)):
             run_script(main, Experiment)
+
+
+def test_a_script_runs_an_object_with_its_own_settings(monkeypatch):
+    """Options replace the settings of the object; all others stay."""
+    found = []
+    monkeypatch.setattr("sys.argv", ["experiment.py", "--sde.sigma-max", "9", "sampler:heun"])
+    with pytest.raises(SystemExit) as exit:
+        run_script(found.append, Experiment(sd.VE(sigma_min=0.02), name="ve"))
+
+    assert exit.value.code == 0
+    assert found == [Experiment(sd.VE(0.02, 9.0), sampler=sd.Heun(), name="ve")]

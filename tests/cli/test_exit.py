@@ -1,0 +1,95 @@
+"""How a command ends: exit codes, interruptions, a reader that has gone."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scoresde.cli.exit import exit_code
+
+
+def test_interruption_and_debug(trained, monkeypatch, call):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scoresde.cli.sample.sample", stop)
+    code, out, err = call("sample", trained, "--json")
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+
+    with pytest.raises(FileNotFoundError):
+        call("sample", "nowhere", "--debug")
+
+
+def start(*arguments):
+    """Starts the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scoresde", *arguments],
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_that_is_gone_is_no_error(trained):
+    """As `scoresde info RUN | head -0` would leave it."""
+    process = start("info", str(trained))
+    assert process.stdout is not None
+    assert process.stderr is not None
+
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+
+
+def test_an_interrupted_command_ends_with_130(trained):
+    """Ctrl-C while XLA compiles or runs: Python's usual shutdown would crash (exit code -11)."""
+    many = ["--num", "1000000", "--batch-size", "10000"]
+    sampler = ["sampler:euler-maruyama", "--sampler.num-steps", "200"]
+    process = start("sample", str(trained), *many, *sampler)
+    assert process.stderr is not None
+    assert process.stderr.read(9).strip() == "sampling"
+
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted." in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_lost_in_a_callback_comes_again(monkeypatch):
+    """Python drops what is raised in a callback of its garbage collector, also a Ctrl-C.
+
+    Nothing is printed about the dropped Ctrl-C; another error that is dropped there is printed.
+    """
+    lost = []
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: printed.append(dropped.exc_type))
+
+    def callback(phase, info):
+        if not lost:
+            lost.append(phase)
+            signal.raise_signal(signal.SIGINT)
+        elif phase == "stop":
+            raise LookupError
+
+    def action(arguments):
+        gc.callbacks.append(callback)
+        gc.collect()
+        gc.callbacks.remove(callback)
+        time.sleep(30.0)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert exit_code(action, [], "interrupted.") == 130
+        assert lost
+        assert printed == [LookupError]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
