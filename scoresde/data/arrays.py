@@ -1,4 +1,4 @@
-"""Data sets that a wheel carries: nothing is downloaded."""
+"""Data sets that come with a Python package, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Arrays(NamedTuple):
-    """Integer images (n, height, width, channels) and labels (n,), split for training and testing."""
+    """Integer images (n, height, width, c) and labels (n,), split for training and testing."""
 
     train: np.ndarray
     test: np.ndarray
@@ -18,9 +18,10 @@ class Arrays(NamedTuple):
 
 
 def digits(num_test: int = 297, seed: int = 0) -> Arrays:
-    """scikit-learn's 1797 handwritten digits (Alpaydin & Kaynak 1998): 8×8 pixels of 17 levels, 0 … 16.
+    """Returns scikit-learn's 1797 handwritten digits (Alpaydin & Kaynak 1998): 8×8, values 0 … 16.
 
-    The split is a fixed permutation: neighbours in the file are of the same writer.
+    The examples are permuted before they are split, the same for each seed, because neighbours
+    in the file were written by the same person.
 
     Raises:
         ModuleNotFoundError: if scikit-learn is not installed.
@@ -31,10 +32,16 @@ def digits(num_test: int = 297, seed: int = 0) -> Arrays:
         raise ModuleNotFoundError(
             "the digits come with scikit-learn: pip install 'scoresde[experiments]'."
         ) from error
+
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(pixels))
     images = pixels.reshape(-1, 8, 8, 1)[order].astype(np.int32)
     labels = labels[order].astype(np.int32)
+
     return Arrays(
-        images[num_test:], images[:num_test], labels[num_test:], labels[:num_test], levels=17
+        train=images[num_test:],
+        test=images[:num_test],
+        train_labels=labels[num_test:],
+        test_labels=labels[:num_test],
+        levels=17,
     )

@@ -1,4 +1,4 @@
-"""Which examples a step sees: a function of (seed, step) alone, cut over processes."""
+"""The examples of a training step: a function of (seed, step), divided between processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from scoresde import checks
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """step → the rows of its batch: every epoch a fresh shuffle of n examples, nothing to save or restore.
+    """Maps a step to the rows of its batch. Every epoch shuffles the n examples differently.
 
-    Process p of P gets rows p·b/P … (p+1)·b/P of the batch of b that one process would see: together they train on the
-    same batches, in order, whatever their number.
+    There is no state to save or restore. Process p of P uses rows p·b/P … (p+1)·b/P of the batch
+    of b that a single process would use, so that they train on the same batches in the same
+    order, whatever their number.
 
     Raises:
-        ValueError: if the processes do not divide the batch, or a count is out of range.
-    """
+        ValueError: if the number of processes does not divide the batch size, or a count is out
+            of range."""
 
     seed: int
     n: int
@@ -32,22 +33,23 @@ class Order:
         for name in ("n", "batch_size", "processes"):
             checks.count(name, getattr(self, name))
         checks.count("process", self.process, 0)
+
         if self.process >= self.processes or self.batch_size % self.processes:
             raise ValueError(
-                f"process {self.process} of {self.processes} and a batch of {self.batch_size}: wanted a process below "
-                f"their number, and a batch that they divide."
+                f"process {self.process} of {self.processes} and a batch of {self.batch_size}: "
+                f"wanted a process below their number, and a batch size that is a multiple of it."
             )
 
     def __call__(self, step: int) -> np.ndarray:
-        """The rows of this step's batch that are this process's, (batch_size / processes,)."""
+        """Returns this process's rows of the step's batch, (batch_size / processes,)."""
         share = self.batch_size // self.processes
-        return self._batches(step)[self.process * share : (self.process + 1) * share]
+        start = self.process * share
+        return self._batches(step)[start : start + share]
 
     @functools.cached_property
     def _batches(self) -> Callable[[int], np.ndarray]:
-        import grain  # late: it is slow to import
+        import grain  # late: its import is slow
 
-        batches = (
-            grain.MapDataset.range(self.n).seed(self.seed).shuffle().repeat().batch(self.batch_size)
-        )
+        rows = grain.MapDataset.range(self.n)
+        batches = rows.seed(self.seed).shuffle().repeat().batch(self.batch_size)
         return lambda step: np.asarray(batches[step])

@@ -13,14 +13,15 @@ Made = TypeVar("Made")
 
 
 class Prefetch(Generic[Item, Made]):
-    """make(item) for every item, in order, up to `ahead` of them before they are asked for. Leaving ends the thread.
+    """An iterator over make(item), in order, which computes up to `ahead` results in advance.
 
-    An error of `make` comes out where its result would have: results before it are not lost.
+    Use it as a context manager: leaving the block ends the thread. An error in `make` is raised
+    where its result would have been returned, after the results before it.
     """
 
     def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 2):
         self.waited = 0.0
-        """Seconds spent waiting for results so far."""
+        """The seconds spent waiting for results so far."""
         self._results: queue.Queue[tuple[Made | None, BaseException | None]] = queue.Queue(
             maxsize=ahead
         )
@@ -30,24 +31,6 @@ class Prefetch(Generic[Item, Made]):
         )
         self._thread.start()
 
-    def _work(self, make: Callable[[Item], Made], items: Iterator[Item]) -> None:
-        try:
-            for item in items:
-                if not self._put(make(item), None):
-                    return
-            self._put(None, StopIteration())
-        except BaseException as error:  # to be raised in the thread that asks
-            self._put(None, error)
-
-    def _put(self, made: Made | None, error: BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._results.put((made, error), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
     def __iter__(self) -> Iterator[Made]:
         return self
 
@@ -55,8 +38,9 @@ class Prefetch(Generic[Item, Made]):
         start = time.perf_counter()
         made, error = self._results.get()
         self.waited += time.perf_counter() - start
+
         if error is not None:
-            self._results.put((None, error))  # asked again, it says so again
+            self._results.put((None, error))  # the next call raises it again
             raise error
         return made  # pyright: ignore[reportReturnType]
 
@@ -66,3 +50,24 @@ class Prefetch(Generic[Item, Made]):
     def __exit__(self, *_) -> None:
         self._stop.set()
         self._thread.join()
+
+    # --- In the thread ---
+
+    def _work(self, make: Callable[[Item], Made], items: Iterator[Item]) -> None:
+        try:
+            for item in items:
+                if not self._put(make(item), None):
+                    return
+            self._put(None, StopIteration())
+        except BaseException as error:  # raised again in the thread that waits for the result
+            self._put(None, error)
+
+    def _put(self, made: Made | None, error: BaseException | None) -> bool:
+        """Adds a result once there is room; False if the iterator was left before."""
+        while not self._stop.is_set():
+            try:
+                self._results.put((made, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False

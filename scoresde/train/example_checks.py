@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from scoresde import checks
-from scoresde.data.dequantization import UniformDequantization, check_levels
+from scoresde.data.dequantization import UniformDequantization
+from scoresde.data.pixel_range import check_levels
 from scoresde.data.prepare import Scale, without_augmentation
 from scoresde.data.real_valued import check_real_valued
 from scoresde.data.source import ArraySource, Source, take
@@ -32,7 +33,7 @@ def check_fits_model(
         if isinstance(source, ArraySource):
             check_labels(model, source.cond, (len(source),))
             if prepare is None:
-                check_real_valued(source.x, "data", anew=True)
+                check_real_valued(source.x, "data", training=True)
         elif source is not None and prepare is None:
             _check_source_is_real(source)
 

@@ -1,1 +1,1 @@
-"""Fashion-MNIST and its kin as a TFDS data set: the builder stands in a package of its own, as TFDS wants it."""
+"""Fashion-MNIST and MNIST as a TFDS data set; TFDS wants its builder in a package of its own."""

@@ -1,4 +1,4 @@
-"""Four idx files to a TFDS data set in array_record, without TensorFlow and without a network."""
+"""Turns four idx files into a TFDS data set in array_record, without TensorFlow or a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde.data.idx import find_idx, read_idx
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """{"image": uint8 (height, width, 1), "label": int} for the splits train and test."""
+    """Builds the splits "train" and "test" of {"image": uint8 (height, width, 1), "label": int}."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012
@@ -26,7 +26,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         height, width = read_idx(self.files["test"][0]).shape[1:]
         features = tfds.features.FeaturesDict(
             {
-                # Not an Image: encoding and decoding PNGs takes longer than all the rest.
+                # Not an Image: encoding and decoding PNGs would take longer than all the rest.
                 "image": tfds.features.Tensor(shape=(height, width, 1), dtype=np.uint8),
                 "label": tfds.features.Scalar(dtype=np.int64),
             }
@@ -39,10 +39,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, images: Path, labels: Path
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        x, y = read_idx(images), read_idx(labels)
+        x = read_idx(images)
+        y = read_idx(labels)
         if x.ndim != 3 or y.shape != x.shape[:1]:
             raise ValueError(
-                f"{images} holds {x.shape}, {labels} {y.shape}: wanted (n, height, width) and (n,)."
+                f"{images} has shape {x.shape}, {labels} has {y.shape}: wanted (n, height, width) "
+                f"and (n,)."
             )
+
         for i in range(len(x)):
             yield i, {"image": x[i, :, :, None], "label": int(y[i])}
