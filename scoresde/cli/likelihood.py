@@ -21,7 +21,7 @@ from scoresde import checks
 from scoresde.cli.with_model import ModelCommand
 from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
-from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
+from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.runs.folder import HELD_OUT
@@ -75,16 +75,14 @@ class LikelihoodCommand(ModelCommand):
         dequantization = self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
 
+        # The order of the entries is stored too: another one would not match earlier files.
         about = {
             **self.about(trained),
             "data": str(path),
             "examples": len(x),
             "repeats": self.repeats,
             "shape": list(trained.shape),
-            "dequantization": _described_dequantization(dequantization),
-            "divergence": {"kind": type(divergence).__name__, **to_dict(divergence)},
-            "t_min": self.t_min,
-            "tolerance": self.tolerance,
+            **self._described(dequantization, divergence),
             **_weights_and_version(trained),
         }
         identity = about | {"content": _digest_of_tree((x, cond)), "label": self.label}
@@ -111,6 +109,25 @@ class LikelihoodCommand(ModelCommand):
             **self._summary(out, math.prod(trained.shape)),
             "rows": str(rows),
             "seconds": time.perf_counter() - start,
+        }
+
+    def _described(
+        self, dequantization: Dequantization | None, divergence: AnyDivergence
+    ) -> dict[str, Any]:
+        """Returns how the likelihoods are computed, as it is printed and stored."""
+        described: Any = "none: real-valued data"
+        if dequantization is not None:
+            described = {
+                "kind": type(dequantization).__name__,
+                "levels": dequantization.levels,
+                "low": dequantization.low,
+                "high": dequantization.high,
+            }
+        return {
+            "dequantization": described,
+            "divergence": {"kind": type(divergence).__name__, **to_dict(divergence)},
+            "t_min": self.t_min,
+            "tolerance": self.tolerance,
         }
 
     def _summary(self, out: SetLikelihood, dim: int) -> dict[str, Any]:
@@ -239,18 +256,6 @@ def _weights_and_version(trained: Trained) -> dict[str, str]:
 
     _, params, constants = Skeleton.split(trained.model)
     return {"weights": _digest_of_tree((params, constants)), "version": __version__}
-
-
-def _described_dequantization(dequantization: Dequantization | None) -> dict[str, Any] | str:
-    """Returns the dequantisation as it is printed and stored."""
-    if dequantization is None:
-        return "none: real-valued data"
-    return {
-        "kind": type(dequantization).__name__,
-        "levels": dequantization.levels,
-        "low": dequantization.low,
-        "high": dequantization.high,
-    }
 
 
 def _digest_of_tree(tree: Any) -> str:

@@ -121,7 +121,7 @@ def test_truncated_normal_dequantisation_and_the_split_of_the_error(trained, jso
 def test_a_t_min_that_cuts_the_noise_is_warned_about(trained):
     """At the default t_min the noise of truncated-normal is far narrower than a bin."""
     command = LikelihoodCommand(str(trained), dequantization="truncated-normal")
-    message = r"half a bin of 17 levels is 59 standard .* t_min = 0.003 makes it 3"
+    message = r"half a bin of 17 levels is 59 standard .* t_min = 0.003 to make it 3"
     with pytest.warns(UserWarning, match=message):
         command._dequantization(open_run(trained))
 
@@ -138,6 +138,11 @@ def test_likelihoods_are_resumed_where_they_stopped(trained, monkeypatch, json_o
     rows = Path(whole["rows"])
     content = rows.read_text().splitlines(keepends=True)
     assert len(content) == 5
+
+    # Earlier files are found and accepted only if their first line is the same text.
+    order = "run step ema seed data examples repeats shape dequantization divergence t_min"
+    order += " tolerance weights version content label key"
+    assert list(json.loads(content[0])["about"]) == order.split()
 
     # Killed after the second of four chunks, in the middle of a line.
     calls = []
@@ -247,6 +252,12 @@ def test_examples_that_do_not_fit_are_refused(trained, tmp_path, call, content, 
     assert (code, out) == (1, "")
     assert re.search(message, err)
     assert "Traceback" not in err
+
+
+def test_labels_given_twice_are_refused():
+    command = LikelihoodCommand("runs/points", label=1)
+    with pytest.raises(ValueError, match="have labels already: leave out --label 1"):
+        command._check_labels(3, np.array([0, 2]), Path("x.npy"))
 
 
 def test_held_out_examples_that_are_missing_or_damaged(copy, call):
