@@ -1,16 +1,25 @@
-"""NCSN++ on CelebA, 64×64, under the VE SDE (Song et al. 2021, configs/ve/celeba_ncsnpp.py and its defaults).
+"""NCSN++ on CelebA, 64×64, under the VE SDE (Song et al. 2021).
 
-    python experiments/celeba64_ve.py                    # --help lists every setting; the same command resumes
-    python experiments/celeba64_ve.py --smoke            # 2 steps of a tiny network on noise: does it run at all
+    python experiments/celeba64_ve.py              # --help lists every setting
+    python experiments/celeba64_ve.py --smoke      # 2 steps of a tiny network on noise
 
-The network is that of CIFAR-10, sigma_max 90, snr 0.17. Levels are continuous here, with a Fourier embedding of
-log sigma; 1000 discrete ones there, with a positional one of their index. Images are cropped to the central 140×140 and
-resized; held out are some of TFDS's test split, where theirs takes its validation split.
+The same command, given again, resumes an interrupted run. --smoke only checks that everything
+runs.
 
-Data: TFDS's celeb_a, prepared (its source allows few downloads a day), or --data FOLDER with the aligned images.
-Hardware: one GPU of 80 GB, days, with --training.accumulate 2: the whole batch's activations are 80 GiB, counted from
-shapes; of 40 GB with 4. Also --net.dtype bfloat16, --net.remat.
-To expect: the paper publishes no figure for this configuration, and it is not trained here.
+Source: configs/ve/celeba_ncsnpp.py of the authors' release and its defaults. The network is that
+of CIFAR-10, sigma_max is 90, snr 0.17. Two things differ. Levels are continuous here, with a
+Fourier embedding of log sigma; there they are 1000 discrete ones, with a positional embedding of
+their index. Held-out images come from the test split of TFDS here, from its validation split
+there. Images are cropped to the central 140×140 and resized.
+
+Data: the TFDS data set celeb_a, already prepared (its source allows few downloads a day), or
+--data FOLDER with the aligned images.
+
+Hardware: one GPU with 80 GB and --training.accumulate 2, days: the activations of a whole batch
+take 80 GiB, counted from shapes. With 40 GB, accumulate 4. --net.dtype bfloat16 and --net.remat
+save more.
+
+Expect: the paper publishes no figure for this configuration. Not trained here.
 """
 
 from __future__ import annotations
@@ -20,33 +29,24 @@ import dataclasses
 import photographs
 
 import scoresde as sd
-from scoresde.cli.flags import run
+from scoresde.cli.flags import run_script
 from scoresde.originals.configurations import ORIGINALS
-from scoresde.sampling.choices import AnySampler
-from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 ORIGINAL = ORIGINALS["ve/cifar10_ncsnpp_continuous"]
+CORRECTOR = sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(snr=0.17))
 
-
-@dataclasses.dataclass(frozen=True)
-class CelebA64VE(photographs.Photographs):
-    """Train NCSN++ on CelebA at 64×64 under the VE SDE, sample, and evaluate exact likelihoods."""
-
-    name: str = "celeba64_ve"
-    sde: AnySDE = sd.VE(0.01, 90.0)
-    net: AnyNet = ORIGINAL.net
-    parameterization: AnyParameterization = ORIGINAL.parameterization
-    training: sd.Training = photographs.of_half_sum(
-        dataclasses.replace(photographs.ADAM, ema=0.999), 64
-    )
-    sampler: AnySampler = dataclasses.replace(
-        ORIGINAL.sampler,
-        corrector=sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(snr=0.17)),
-    )
-    data: str = "celeb_a"
-    size: int = 64
-    crop: int = 140
+EXPERIMENT = photographs.Photographs(
+    name="celeba64_ve",
+    sde=sd.VE(0.01, 90.0),
+    net=ORIGINAL.net,
+    parameterization=ORIGINAL.parameterization,
+    training=photographs.of_half_sum(dataclasses.replace(photographs.ADAM, ema=0.999), size=64),
+    sampler=dataclasses.replace(ORIGINAL.sampler, corrector=CORRECTOR),
+    data="celeb_a",
+    size=64,
+    crop=140,
+)
 
 
 if __name__ == "__main__":
-    run(photographs.run, CelebA64VE, description=__doc__)
+    run_script(photographs.run, EXPERIMENT, description=__doc__)

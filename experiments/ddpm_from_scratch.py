@@ -2,11 +2,14 @@
 
     python experiments/ddpm_from_scratch.py --steps 1500
 
-Hardware: 2 CPU cores, about 5 minutes. To expect: ddpm_from_scratch.png, 64 digits, and bits/dim of held-out digits
-through the SDE that the chain discretises: 1.95 ± .03.
+Hardware: 2 CPU cores, about 5 minutes.
 
-What the library gives: the tables and kernels of the chain (sd.DDPM), a U-Net, the digits; and at the end the
-likelihood, which a chain alone does not have. Everything else is here: objective, training, moving average, sampling.
+Expect: ddpm_from_scratch.png with 64 digits, and 1.95 ± .03 bits/dim on held-out digits, through
+the SDE that the chain discretises.
+
+The library provides the tables and kernels of the chain (`sd.DDPM`), a U-Net, the digits, and at
+the end the likelihood, which a chain alone does not have. Everything else is here: objective,
+training, moving average, sampling.
 """
 
 from __future__ import annotations
@@ -28,20 +31,20 @@ from scoresde.runs.plots import image_grid
 NUM_LEVELS = 300
 BATCH = 128
 
-# --- The forward chain: q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I), beta rising linearly ---
+# --- The forward chain: q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I) ---
 
+# beta rises linearly.
 chain = sd.DDPM.from_sde(sd.VP(), NUM_LEVELS)
 
 # --- The network: noise from (x_i, i), i an integer; as a function of its parameters ---
 
-net = sd.UNetConfig(channels=32, num_blocks=1, dropout=0.0, time_scale=1.0).build(
-    (8, 8, 1), rngs=nnx.Rngs(0)
-)
+config = sd.UNetConfig(channels=32, num_blocks=1, dropout=0.0, time_scale=1.0)
+net = config.build((8, 8, 1), rngs=nnx.Rngs(0))
 graph, params, rest = nnx.split(net, nnx.Param, ...)
 
 
 def noise(params, x, i):
-    """The network's estimate of the noise in x = x_i."""
+    """Returns the network's estimate of the noise in x = x_i."""
     return nnx.merge(graph, params, rest)(x, i.astype(x.dtype))
 
 
@@ -49,38 +52,41 @@ def noise(params, x, i):
 
 
 def loss(params, key, x0):
-    """Mean over the batch and the pixels."""
+    """Returns the mean over the batch and the pixels."""
     key_level, key_noise = jax.random.split(key)
     i = jax.random.randint(key_level, (len(x0),), 0, NUM_LEVELS)
-    x_i, std = chain.marginal(x0, i)
     eps = jax.random.normal(key_noise, x0.shape)
-    x_i = x_i + std[:, None, None, None] * eps
+
+    mean, std = chain.marginal(x0, i)
+    x_i = mean + std[:, None, None, None] * eps
     return jnp.mean((eps - noise(params, x_i, i)) ** 2)
 
 
 @partial(jax.jit, static_argnames="optimizer", donate_argnames="state")
 def train_step(optimizer, state, key, batch):
-    """One update of the parameters, and of their moving average, which is what samples."""
+    """Updates the parameters, and their moving average, which samples are drawn with."""
     params, opt_state, ema, n = state
     key_data, key_loss = jax.random.split(jax.random.fold_in(key, n))
-    x0 = (
-        2.0 * (batch + jax.random.uniform(key_data, batch.shape)) / 17.0 - 1.0
-    )  # integers 0 … 16, dequantised
+
+    # Dequantise integers 0 … 16, and scale them to [-1, 1].
+    x0 = 2.0 * (batch + jax.random.uniform(key_data, batch.shape)) / 17.0 - 1.0
+
     value, gradient = jax.value_and_grad(loss)(params, key_loss, x0)
     updates, opt_state = optimizer.update(gradient, opt_state)
     params = optax.apply_updates(params, updates)
+
+    # The average begins with a fast decay, so that it forgets the initial parameters.
     decay = jnp.minimum(0.999, (1 + n) / (10 + n))
     ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
     return (params, opt_state, ema, n + 1), value
 
 
 def train(images, steps):
-    """The averaged parameters."""
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, steps, 4e-5)),
-    )
+    """Returns the averaged parameters after `steps` updates."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 50, steps, 4e-5)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     state = jax.tree.map(jnp.copy, (params, optimizer.init(params), params, jnp.asarray(0)))
+
     rng = np.random.default_rng(0)
     bar = tqdm(range(steps), desc="training")
     for step in bar:
@@ -88,7 +94,7 @@ def train(images, steps):
         state, value = train_step(optimizer, state, jax.random.key(0), batch)
         if step % 50 == 0:
             bar.set_postfix(loss=f"{float(value):.4f}")
-    return state[2]
+    return state[2]  # the moving average
 
 
 # --- Sampling: the reverse chain, level by level (Algorithm 2) ---
@@ -96,7 +102,10 @@ def train(images, steps):
 
 @partial(jax.jit, static_argnames="shape")
 def sample(params, key, shape):
-    """x_{i-1} = (x_i - beta_i / sqrt(1 - alphas_bar_i) noise) / sqrt(alpha_i) + std z, from noise down to data."""
+    """Walks from noise down to data by
+
+    x_{i-1} = (x_i - beta_i / sqrt(1 - alphas_bar_i) noise) / sqrt(alpha_i) + std z
+    """
     key_start, key_steps = jax.random.split(key)
 
     def step(x, i):
@@ -105,7 +114,8 @@ def sample(params, key, shape):
         z = jax.random.normal(jax.random.fold_in(key_steps, i), x.shape)
         return mean + std[:, None, None, None] * z, None
 
-    x, _ = jax.lax.scan(step, jax.random.normal(key_start, shape), jnp.arange(NUM_LEVELS)[::-1])
+    start = jax.random.normal(key_start, shape)
+    x, _ = jax.lax.scan(step, start, jnp.arange(NUM_LEVELS)[::-1])
     return x
 
 
@@ -113,7 +123,7 @@ def sample(params, key, shape):
 
 
 def bits_per_dim(params, images, key):
-    """Of integers 0 … 16, dequantised, from the lowest level on; one value each."""
+    """Returns the bits/dim of each image, of integers 0 … 16, with t_min at the lowest level."""
     score = chain.model(nnx.merge(graph, params, rest))  # its levels are times of this SDE
     x = sd.UniformDequantization(levels=17)(key, jnp.asarray(images))
     out = sd.log_likelihood(
@@ -127,7 +137,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=1500, help="updates (default 1500)")
-    parser.add_argument("--picture", default="ddpm_from_scratch.png", help="where 64 samples go")
+    parser.add_argument("--picture", default="ddpm_from_scratch.png", help="file for 64 samples")
     parser.add_argument(
         "--held-out", type=int, default=100, help="digits to evaluate (default 100)"
     )
@@ -135,11 +145,13 @@ def main():
 
     data = digits()
     averaged = train(data.train, args.steps)
-    image_grid(np.asarray(sample(averaged, jax.random.key(1), (64, 8, 8, 1))), args.picture)
+
+    samples = sample(averaged, jax.random.key(1), (64, 8, 8, 1))
+    image_grid(np.asarray(samples), args.picture)
+
     bits = np.asarray(bits_per_dim(averaged, data.test[: args.held_out], jax.random.key(2)))
-    print(
-        f"{args.picture}: 64 samples; {bits.mean():.2f} ± {bits.std() / np.sqrt(len(bits)):.2f} bits/dim held out"
-    )
+    stderr = bits.std() / np.sqrt(len(bits))
+    print(f"{args.picture}: 64 samples; {bits.mean():.2f} ± {stderr:.2f} bits/dim held out")
 
 
 if __name__ == "__main__":

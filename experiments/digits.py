@@ -5,55 +5,49 @@ from __future__ import annotations
 import dataclasses
 
 import pipeline
-from image_task import ImageExperiment, ImageTask
+from image_experiment import ImageExperiment
+from image_task import ImageTask
 
 import scoresde as sd
-from scoresde.data.arrays import digits
+from scoresde.data import arrays
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
+
+TRAINING = sd.Training(steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600)
 
 
 @dataclasses.dataclass(frozen=True)
 class Digits(ImageExperiment):
-    """Settings of a digits experiment."""
+    """Settings of an experiment on the digits."""
 
     name: str = "digits"
-    """The run's folder is <runs>/<name>."""
     sde: AnySDE = sd.VP()
     net: AnyNet = sd.UNetConfig(channels=32, num_blocks=1)
     parameterization: AnyParameterization = sd.EDM(sigma_data=0.6)
-    training: sd.Training = sd.Training(
-        steps=1800, learning_rate=2e-3, final_rate=0.02, validate_every=600
-    )
+    training: sd.Training = TRAINING
     sampler: AnySampler = sd.ProbabilityFlow(rtol=1e-3, atol=1e-3)
     num_samples: int = 1000
-    """Samples for the distances; the picture shows the first 64."""
     likelihood_tolerance: float = 1e-4
-    """Relative and absolute tolerance of the likelihood's solver."""
     evaluation_batch: int = 250
-    """Examples at a time in sampling and likelihoods: fewer need less memory."""
-    likelihood_t_min: float = 1e-5
-    """Where the likelihood starts; a network of discrete levels has learnt nothing below its lowest."""
     shift: int = 0
-    """Augmentation: training digits are moved at random by up to so many pixels along each axis."""
-    seed: int = 0
-    """Decides the initial weights, every batch, and every draw."""
-    runs: str = "runs"
-    """Where runs' folders stand."""
+    """Augmentation: training digits are moved at random by up to this many pixels per axis."""
 
 
 def run(settings: Digits, others: dict[str, AnySampler] | None = None) -> int:
-    """Train or resume, sample, evaluate, report; the exit code. others: samplers to compare the run's own with."""
+    """Trains or resumes, draws samples, evaluates and reports; returns the exit code.
+
+    others: samplers to compare with the sampler of the settings, by name.
+    """
 
     def build() -> ImageTask:
-        data = digits()
+        data = arrays.digits()
         return ImageTask.build(
-            "digits",
-            data.train,
-            data.test,
-            data.train,
-            data.train_labels,
-            data.levels,
+            noun="digits",
+            train=data.train,
+            test=data.test,
+            reference=data.train,
+            labels=data.train_labels,
+            levels=data.levels,
             others=others or {},
             shift=settings.shift,
         )

@@ -1,30 +1,34 @@
-"""A score network of a Gaussian mixture in the plane, held against the truth, which is known exactly.
+"""A score network of a Gaussian mixture in the plane, compared with the exact score and density.
 
-    python experiments/mixture_2d.py                    # --help lists every setting; the same command resumes
+    python experiments/mixture_2d.py       # --help lists every setting
 
-Hardware: 2 CPU cores, about 2 minutes. To expect (seed 0): KL(exact ‖ model) 0.010 ± 0.003 nats on held-out draws; a
-sliced Wasserstein distance like that of exact draws; the score within 1 % at t ≥ 0.1; a picture of both densities.
+The same command, given again, resumes an interrupted run.
+
+Hardware: 2 CPU cores, about 2 minutes.
+
+Expect (seed 0): KL(exact ‖ model) 0.010 ± 0.003 nats on held-out draws; a sliced Wasserstein
+distance like that of exact draws; the score within 1 % at t ≥ 0.1; a picture of both densities.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pipeline
+from bookkeeping import Clock
 
 import scoresde as sd
-from scoresde.cli.flags import run
+from scoresde.cli.flags import run_script
 from scoresde.evaluation.comparison import Comparison, compare
 from scoresde.runs.plots import densities_2d, scatter_2d
 from scoresde.sampling.choices import AnySampler
 from scoresde.sde.mixture import ring
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
-
-TIMES = (0.01, 0.1, 0.3, 0.6, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,6 @@ class Mixture2D(pipeline.Experiment):
     """Train on draws of a mixture; compare samples, density and score with the exact ones."""
 
     name: str = "mixture_2d"
-    """The run's folder is <runs>/<name>."""
     sde: AnySDE = sd.VP()
     net: AnyNet = sd.MLPConfig(width=128, depth=3)
     parameterization: AnyParameterization = sd.EDM(sigma_data=1.1)
@@ -48,52 +51,58 @@ class Mixture2D(pipeline.Experiment):
     num_samples: int = 5000
     """Samples for the distances and the picture."""
     likelihood_tolerance: float = 1e-5
-    """Relative and absolute tolerance of the likelihood's solver."""
     evaluation_batch: int = 2000
-    """Examples at a time in sampling and likelihoods: fewer need less memory."""
+    seed: int = 0
+    """Decides the initial weights, every batch, and every draw, but not the data."""
     num_data: int = 20_000
     """Draws to train on."""
-    seed: int = 0
-    """Decides the initial weights, every batch, and every draw; the data are the same for every seed."""
-    runs: str = "runs"
-    """Where runs' folders stand."""
+
+
+EXPERIMENT = Mixture2D()
+
+TIMES = (0.01, 0.1, 0.3, 0.6, 1.0)
+"""Where the score is compared with the exact one."""
+
+
+def run(settings: Mixture2D) -> int:
+    """Trains or resumes, draws samples, evaluates and reports; returns the exit code."""
+    return pipeline.run(settings, lambda: MixtureTask.build(settings.num_data))
 
 
 @dataclasses.dataclass(frozen=True)
 class MixtureTask:
-    """Draws of a known mixture to train on, and the mixture itself to compare with."""
+    """Draws of a known mixture, and the mixture itself to compare with."""
 
     mixture: sd.GaussianMixture
     train: np.ndarray
     test: np.ndarray
     prepare: None = None
     draws: int = 64
-    """Samples at every checkpoint."""
+    """Samples drawn at every checkpoint."""
 
     @classmethod
     def build(cls, num_data: int) -> MixtureTask:
-        """Two independent sets of draws; 5000 to test on."""
+        """Returns the task with `num_data` draws to train on and 5000 others to test on."""
         mixture = ring()
         key_train, key_test = jax.random.split(jax.random.key(0))
-        train, test = (
-            np.asarray(mixture.sample(k, n)) for k, n in ((key_train, num_data), (key_test, 5000))
-        )
+        train = np.asarray(mixture.sample(key_train, num_data))
+        test = np.asarray(mixture.sample(key_test, 5000))
         return cls(mixture, train, test)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Points of the plane."""
+        """The shape of a point in the plane."""
         return (2,)
+
+    def picture(self, x: np.ndarray, path: Path) -> None:
+        """Saves a scatter plot of samples and of as many exact draws."""
+        scatter_2d({"samples": x, "exact draws": self.test[: len(x)]}, path)
 
     def watch(
         self, settings: Mixture2D, model: sd.ScoreModel, samples: sd.Sample
     ) -> dict[str, float]:
-        """Nothing: training takes a minute."""
+        """Returns nothing: training takes a minute."""
         return {}
-
-    def picture(self, x: np.ndarray, path: Path) -> None:
-        """Samples beside as many draws."""
-        scatter_2d({"samples": x, "exact draws": self.test[: len(x)]}, path)
 
     def evaluate(
         self,
@@ -102,106 +111,123 @@ class MixtureTask:
         model: sd.ScoreModel,
         samples: sd.Sample,
         folder: Path,
-        clock: pipeline.Clock,
+        clock: Clock,
     ) -> pipeline.Outcome:
-        """KL(exact ‖ model) on held-out draws, distances of the samples, the score's error over time, a picture."""
+        """Evaluates density, samples and score, and draws a picture of the density."""
         with clock("likelihood"):
-            exact, mine = self._log_densities(settings, model, jnp.asarray(self.test[:2000]))
-            gap = (exact - mine)[np.isfinite(mine)]
-            self._densities(settings, model, folder / "samples" / "densities.png")
+            x = jnp.asarray(self.test[:2000])
+            exact = self.log_density(model.sde, x)
+            learnt = log_density(settings, model, x)
+            self.picture_densities(settings, model, folder / "samples" / "densities.png")
+
         with clock("distances"):
             drawn = np.asarray(samples.x)[np.asarray(samples.success)]
             comparisons = compare(drawn, self.train, self.test)
+
         with clock("score"):
-            errors = self._score_errors(key, model)
-        f = {
+            errors = {t: self.score_error(key, model, t) for t in TIMES}
+
+        # KL(exact ‖ model) = E[log exact - log model], over draws of the mixture.
+        gap = (exact - learnt)[np.isfinite(learnt)]
+        figures = {
             "kl": float(gap.mean()),
             "kl_stderr": float(gap.std(ddof=1) / np.sqrt(len(gap))),
-            "likelihood_failures": float(len(mine) - len(gap)),
+            "likelihood_failures": float(len(learnt) - len(gap)),
             "sampling_failures": float(len(samples.x) - len(drawn)),
             "sampling_evaluations": float(np.mean(samples.nfe)),
-            **{
-                f"{c.distance}, {name}": getattr(c, name)
-                for c in comparisons
-                for name in ("value", "floor")
-            },
-            **{f"score error, t = {t:g}": error for t, error in zip(TIMES, errors, strict=True)},
         }
-        sliced = comparisons[-1]
-        headline = [
+        for found in comparisons:
+            figures[f"{found.distance}, value"] = found.value
+            figures[f"{found.distance}, floor"] = found.floor
+        for t, error in errors.items():
+            figures[f"score error, t = {t:g}"] = error
+
+        headline = self.headline(settings, figures, comparisons[-1], len(gap), len(drawn))
+        summary = [f"{label:<20} {value}   ({note})" for label, value, note in headline]
+        return pipeline.Outcome(figures, headline, tables(comparisons, errors), summary)
+
+    def headline(
+        self,
+        settings: Mixture2D,
+        f: dict[str, float],
+        sliced: Comparison,
+        num_held_out: int,
+        num_drawn: int,
+    ) -> list[list[str]]:
+        """Returns the page's first table."""
+        return [
             [
                 "KL(exact ‖ model)",
                 f"{f['kl']:.4f} ± {f['kl_stderr']:.4f} nats",
-                f"{len(gap)} held-out draws, exact "
-                f"divergence, t_min 1e-5, tolerance {settings.likelihood_tolerance:g}; ± one standard error over draws",
+                f"{num_held_out} held-out draws, exact divergence, t_min 1e-5, tolerance "
+                f"{settings.likelihood_tolerance:g}; ± one standard error over draws",
             ],
             [
                 "sliced Wasserstein",
                 f"{sliced.value:.3f} ± {sliced.stderr:.3f}",
-                f"{len(drawn)} samples against "
-                f"{len(self.train)} training draws; exact draws in their place: {sliced.floor:.3f}",
+                f"{num_drawn} samples against {len(self.train)} training draws; "
+                f"exact draws in their place: {sliced.floor:.3f}",
             ],
         ]
-        tables = [
-            {
-                "title": "Distances to the training set, samples and exact draws in equal numbers",
-                "columns": list(Comparison.COLUMNS),
-                "rows": [c.row() for c in comparisons],
-            },
-            {
-                "title": "Score: E|s - exact|² / E|exact|² over p_t",
-                "columns": ["t", "relative error"],
-                "rows": [[t, f"{error:.2%}"] for t, error in zip(TIMES, errors, strict=True)],
-            },
-        ]
-        summary = [f"{label:<20} {value}   ({note})" for label, value, note in headline]
-        return pipeline.Outcome(f, headline, tables, summary)
 
-    def _log_densities(
-        self, settings: Mixture2D, model: sd.ScoreModel, x: jax.Array
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The exact log density of the data and the model's, in nats."""
-        tolerance = settings.likelihood_tolerance
-        out = sd.log_likelihood(
-            jax.random.key(0),
-            model.sde,
-            model,
-            x,
-            divergence=sd.ExactDivergence(),
-            rtol=tolerance,
-            atol=tolerance,
-            batch_size=settings.evaluation_batch,
-            progress=True,
-        )
-        return np.asarray(self.mixture.log_prob(model.sde, x, 0.0)), np.asarray(out.log_prob)
+    def log_density(self, sde: sd.SDE, x: jax.Array) -> np.ndarray:
+        """Returns the exact log density of the data at x, in nats."""
+        return np.asarray(self.mixture.log_prob(sde, x, 0.0))
 
-    def _densities(
+    def picture_densities(
         self, settings: Mixture2D, model: sd.ScoreModel, path: Path, points: int = 60
     ) -> None:
-        """The exact density, the model's, and their difference, on a grid."""
+        """Saves a picture of the exact density, the model's, and their difference."""
         line = np.linspace(-2.8, 2.8, points)
-        grid = jnp.asarray(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2), jnp.float32)
-        exact, mine = (
-            np.exp(log).reshape(points, points)
-            for log in self._log_densities(settings, model, grid)
-        )
-        densities_2d({"exact": exact, "model": mine}, (line[0], line[-1], line[0], line[-1]), path)
+        square = np.stack(np.meshgrid(line, line), axis=-1)
+        grid = jnp.asarray(square.reshape(-1, 2), jnp.float32)
 
-    def _score_errors(self, key: jax.Array, model: sd.ScoreModel) -> list[float]:
-        """E|s - s*|² / E|s*|² over draws of p_t, at each of TIMES."""
-        x0, exact, errors = jnp.asarray(self.test), self.mixture.score(model.sde), []
-        for t in TIMES:
-            mean, std = model.sde.marginal_prob(x0, t)
-            x = mean + std * jax.random.normal(key, x0.shape)
-            want = exact(x, jnp.full(len(x), t))
-            errors.append(float(jnp.sum((model(x, t) - want) ** 2) / jnp.sum(want**2)))
-        return errors
+        exact = np.exp(self.log_density(model.sde, grid)).reshape(points, points)
+        learnt = np.exp(log_density(settings, model, grid)).reshape(points, points)
+        extent = (line[0], line[-1], line[0], line[-1])
+        densities_2d({"exact": exact, "model": learnt}, extent, path)
+
+    def score_error(self, key: jax.Array, model: sd.ScoreModel, t: float) -> float:
+        """Returns E|s - s*|² / E|s*|² over draws of p_t, where s* is the exact score."""
+        x0 = jnp.asarray(self.test)
+        mean, std = model.sde.marginal_prob(x0, t)
+        x = mean + std * jax.random.normal(key, x0.shape)
+
+        exact = self.mixture.score(model.sde)(x, jnp.full(len(x), t))
+        return float(jnp.sum((model(x, t) - exact) ** 2) / jnp.sum(exact**2))
 
 
-def main(settings: Mixture2D) -> int:
-    """Train or resume, sample, evaluate, report; the exit code."""
-    return pipeline.run(settings, lambda: MixtureTask.build(settings.num_data))
+def log_density(settings: Mixture2D, model: sd.ScoreModel, x: jax.Array) -> np.ndarray:
+    """Returns the log density of the model at x, in nats; NaN where the solver failed."""
+    likelihood = sd.log_likelihood(
+        jax.random.key(0),
+        model.sde,
+        model,
+        x,
+        divergence=sd.ExactDivergence(),
+        rtol=settings.likelihood_tolerance,
+        atol=settings.likelihood_tolerance,
+        batch_size=settings.evaluation_batch,
+        progress=True,
+    )
+    return np.asarray(likelihood.log_prob)
+
+
+def tables(comparisons: list[Comparison], errors: dict[float, float]) -> list[dict[str, Any]]:
+    """Returns the page's tables of distances and of the score's error by time."""
+    return [
+        {
+            "title": "Distances to the training set, samples and exact draws in equal numbers",
+            "columns": list(Comparison.COLUMNS),
+            "rows": [found.row() for found in comparisons],
+        },
+        {
+            "title": "Score: E|s - exact|² / E|exact|² over p_t",
+            "columns": ["t", "relative error"],
+            "rows": [[t, f"{error:.2%}"] for t, error in errors.items()],
+        },
+    ]
 
 
 if __name__ == "__main__":
-    run(main, Mixture2D, description=__doc__)
+    run_script(run, EXPERIMENT, description=__doc__)

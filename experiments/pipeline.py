@@ -1,41 +1,27 @@
-"""The life of an experiment: resume or say that it is finished, train with pictures, evaluate, leave a page."""
+"""The life of an experiment: train or resume, draw samples, evaluate, write a page of results."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
-import os
-import platform
-import re
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from bookkeeping import Clock, Page, command, cost, is_finished
+from processes import join
 
 import scoresde as sd
-from scoresde.runs.files import write_atomically
 from scoresde.runs.folder import RunFolder
-from scoresde.runs.report import write_report
-from scoresde.runs.settings import load_yaml, to_dict
 from scoresde.sampling.choices import AnySampler
+from scoresde.train.loop import Fit
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE, ModelSettings
-
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Settings that every experiment has."""
+    """Settings that every experiment has; subclasses add those of one kind of data."""
 
     name: str
     """The run's folder is <runs>/<name>."""
@@ -49,40 +35,63 @@ class Experiment:
     likelihood_tolerance: float
     """Relative and absolute tolerance of the likelihood's solver."""
     evaluation_batch: int
-    """Examples at a time in sampling and likelihoods: fewer need less memory."""
-    seed: int
+    """Examples per batch in sampling and likelihoods; fewer need less memory."""
+    seed: int = 0
     """Decides the initial weights, every batch, and every draw."""
-    runs: str
-    """Where runs' folders stand."""
+    runs: str = "runs"
+    """The folder that holds the folders of runs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found: figures to compute with, tables for the page (see `write_report`), lines to print."""
+    """What an evaluation found."""
 
     figures: dict[str, float]
+    """Numbers for programs, by name."""
     headline: list[list[str]]
+    """The first table of the page: label, value, conditions."""
     tables: list[dict[str, Any]]
+    """Further tables of the page; see `write_report`."""
     summary: list[str]
+    """Lines that are printed last."""
 
 
 class Task(Protocol):
-    """Data, what to draw of samples, and what to hold a trained model against."""
+    """The data of an experiment, and what a trained model and its samples are compared with."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        ...
+
     @property
-    def train(self) -> Any: ...
+    def train(self) -> Any:
+        """The training data, as `sd.fit` takes them."""
+        ...
+
     @property
-    def test(self) -> np.ndarray: ...
+    def test(self) -> np.ndarray:
+        """Held-out examples."""
+        ...
+
     @property
-    def prepare(self) -> Callable[[jax.Array, jax.Array], jax.Array] | None: ...  # see sd.fit
+    def prepare(self) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+        """The `prepare` of `sd.fit`."""
+        ...
+
     @property
-    def draws(self) -> int: ...  # samples at every checkpoint
-    def picture(self, x: np.ndarray, path: Path) -> None: ...
-    def watch(
-        self, settings: Any, model: sd.ScoreModel, samples: sd.Sample
-    ) -> dict[str, float]: ...
+    def draws(self) -> int:
+        """The number of samples drawn at every checkpoint."""
+        ...
+
+    def picture(self, x: np.ndarray, path: Path) -> None:
+        """Saves a picture of samples."""
+        ...
+
+    def watch(self, settings: Any, model: sd.ScoreModel, samples: sd.Sample) -> dict[str, float]:
+        """Returns figures that are logged at every checkpoint."""
+        ...
+
     def evaluate(
         self,
         settings: Any,
@@ -91,54 +100,92 @@ class Task(Protocol):
         samples: sd.Sample,
         folder: Path,
         clock: Clock,
-    ) -> Outcome: ...
+    ) -> Outcome:
+        """Evaluates the trained model and its samples."""
+        ...
 
 
-def run(settings: Experiment, build: Any) -> int:
-    """Train or resume, sample, evaluate, report; the exit code. build: () → the Task.
+def run(settings: Experiment, build: Callable[[], Any]) -> int:
+    """Trains or resumes, draws samples, evaluates and reports; returns the exit code.
 
-    Several processes train together (see `join`); process 0 does the rest.
+    `build` returns the `Task`; it is called only if the run is not finished yet. Several processes
+    train together (see `join`), and process 0 alone does the rest.
     """
     folder = Path(settings.runs).expanduser() / settings.name
-    command = "python " + " ".join(sys.argv)
-    if _is_finished(folder, settings):
+    page_path = folder / "report.html"
+    if is_finished(folder, settings):
         print(
-            f"{folder} is finished: {folder / 'report.html'} shows it. For another run: --name NAME or --seed N."
+            f"{folder} is finished: {page_path} shows it. For another run: --name NAME or --seed N."
         )
         return 0
+
     join()
-    RunFolder(folder)  # a place that cannot be written is said before any work
+    RunFolder(folder)  # refuses a place that cannot be written, before any work
     sd.use_cpu_cores()
+
     clock = Clock()
     with clock("data and references"):
         task: Task = build()
-    shape = task.shape
-    results: dict[str, Any] = {
-        "command": command,
-        "total_steps": settings.training.steps,
-        "device": device(),
-        "versions": versions(),
-        "timings": clock.seconds,
-    }
+    page = Page(folder, settings.training.steps, clock)
+    key_init, key_fit, key_sample, key_evaluate = jax.random.split(jax.random.key(settings.seed), 4)
+
+    # Train, on all processes.
+    fit = train(settings, task, page, clock, key_init, key_fit)
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()  # the others would not wait as long as an evaluation takes
+    if jax.process_index() > 0:
+        return 130 if fit.interrupted else 0
+    if fit.interrupted:
+        page.write(status="interrupted", step=fit.step)
+        print(f"stopped at step {fit.step} of {settings.training.steps}, saved in {folder}.")
+        print(f"To resume: {command()}")
+        return 130
+
+    # Evaluate the trained model.
+    with clock("sampling"):
+        samples = draw(settings, task, fit.model, key_sample)
+        task.picture(np.asarray(samples.x), page.picture_of(fit.step))
+    outcome = task.evaluate(settings, key_evaluate, fit.model, samples, folder, clock)
+
+    # Report.
+    spent = cost(fit.history, settings.training.batch_size)
+    page.write(
+        status="finished",
+        step=fit.step,
+        figures=outcome.figures | spent,
+        headline=outcome.headline,
+        tables=[*outcome.tables, table_of_costs(spent)],
+    )
+    minutes = clock.total() / 60
+    print(f"\n{settings.name}: {settings.training.steps} steps, finished in {minutes:.1f} minutes")
+    print("\n".join(f"  {line}" for line in outcome.summary))
+    print(f"look at {page_path}; in Python: model = sd.load({str(folder)!r})")
+    return 0
+
+
+def train(
+    settings: Experiment,
+    task: Task,
+    page: Page,
+    clock: Clock,
+    key_init: jax.Array,
+    key_fit: jax.Array,
+) -> Fit:
+    """Trains or resumes training, with a picture and a new page at every checkpoint."""
 
     def show(step: int, model: sd.ScoreModel) -> dict[str, float]:
+        key = jax.random.key(settings.seed)
+        shape = (task.draws, *task.shape)
         with clock("pictures while training"):
-            out = sd.sample(
-                jax.random.key(settings.seed),
-                settings.sampler,
-                model.sde,
-                model,
-                (task.draws, *shape),
-            )
-            task.picture(np.asarray(out.x), folder / "samples" / f"step_{step:06d}.png")
-            write(folder, results | {"status": "running", "step": step})
-            return task.watch(settings, model, out)
+            samples = sd.sample(key, settings.sampler, model.sde, model, shape)
+            task.picture(np.asarray(samples.x), page.picture_of(step))
+            page.write(status="running", step=step)
+            return task.watch(settings, model, samples)
 
-    key_init, key_fit, key_sample, key_evaluate = jax.random.split(jax.random.key(settings.seed), 4)
     with clock("initialisation"):
-        model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(
-            key_init, shape
-        )
+        parts = ModelSettings(settings.sde, settings.net, settings.parameterization)
+        model = parts.build(key_init, task.shape)
+
     with clock("training"):
         fit = sd.fit(
             key_fit,
@@ -147,154 +194,38 @@ def run(settings: Experiment, build: Any) -> int:
             validation=task.test,
             prepare=task.prepare,
             training=settings.training,
-            run=folder,
+            run=page.folder,
             config=settings,
             callbacks=[show],
         )
-    clock.seconds["training"] -= clock.seconds.get("pictures while training", 0.0)
-    if jax.process_count() > 1:
-        jax.distributed.shutdown()  # the others would not wait as long as an evaluation takes
-    if jax.process_index() > 0:
-        return 130 if fit.interrupted else 0
-    if fit.interrupted:
-        write(folder, results | {"status": "interrupted", "step": fit.step})
-        print(
-            f"stopped at step {fit.step} of {settings.training.steps}, saved in {folder}. To go on: {command}"
-        )
-        return 130
 
-    with clock("sampling"):
-        samples = sd.sample(
-            key_sample,
-            settings.sampler,
-            model.sde,
-            fit.model,
-            (settings.num_samples, *shape),
-            batch_size=settings.evaluation_batch,
-            progress=True,
-        )
-        task.picture(np.asarray(samples.x), folder / "samples" / f"step_{fit.step:06d}.png")
-    outcome = task.evaluate(settings, key_evaluate, fit.model, samples, folder, clock)
-    spent = cost(fit.history, settings.training.batch_size)
-    table = {
+    clock.seconds["training"] -= clock.seconds.get("pictures while training", 0.0)
+    return fit
+
+
+def draw(
+    settings: Experiment,
+    task: Task,
+    model: sd.ScoreModel,
+    key: jax.Array,
+    sampler: AnySampler | None = None,
+) -> sd.Sample:
+    """Draws `num_samples` samples in batches, by default with the sampler of the settings."""
+    return sd.sample(
+        key,
+        settings.sampler if sampler is None else sampler,
+        model.sde,
+        model,
+        (settings.num_samples, *task.shape),
+        batch_size=settings.evaluation_batch,
+        progress=True,
+    )
+
+
+def table_of_costs(spent: dict[str, float]) -> dict[str, Any]:
+    """Returns the page's table of speed and memory."""
+    return {
         "title": "Cost",
         "columns": ["", ""],
         "rows": [[name, f"{value:.4g}"] for name, value in spent.items()],
     }
-    results |= {
-        "status": "finished",
-        "step": fit.step,
-        "figures": outcome.figures | spent,
-        "headline": outcome.headline,
-        "tables": [*outcome.tables, table],
-    }
-    write(folder, results)
-    minutes = sum(clock.seconds.values()) / 60
-    print(f"\n{settings.name}: {settings.training.steps} steps, finished in {minutes:.1f} minutes")
-    print("\n".join(f"  {line}" for line in outcome.summary))
-    print(f"look at {folder / 'report.html'}; in Python: model = sd.load({str(folder)!r})")
-    return 0
-
-
-def join() -> None:
-    """Become one of several processes if JAX_COORDINATOR_ADDRESS names the first, host:port.
-
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say the rest, or what JAX reads of SLURM, Open MPI and Kubernetes. An error in
-    one ends the others after a minute.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if address is None:
-        return
-    if not re.fullmatch(r".+:[0-9]+", address):
-        raise ValueError(
-            f"JAX_COORDINATOR_ADDRESS is {address!r}: wanted process 0's host:port, as in host0:1234."
-        )
-    numbers: dict[str, int | None] = {}
-    for variable in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-        text = os.environ.get(variable)
-        if text is not None and not text.isdecimal():
-            raise ValueError(f"{variable} is {text!r}: wanted a whole number.")
-        numbers[variable] = None if text is None else int(text)
-    count, index = numbers.values()
-    if count is not None and index is not None and index >= count:
-        raise ValueError(
-            f"JAX_PROCESS_ID is {index} of JAX_NUM_PROCESSES = {count}: wanted 0 … {count - 1}."
-        )
-    handler = signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # JAX waits for the others, up to 5 minutes, in C++
-    try:
-        jax.distributed.initialize(
-            num_processes=count, process_id=index, shutdown_timeout_seconds=60
-        )
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the processes did not come together: {error} (JAX_COORDINATOR_ADDRESS={address}, "
-            f"JAX_NUM_PROCESSES={count}, JAX_PROCESS_ID={index}: the environment's, None where it does "
-            f"not say; then JAX asks SLURM, Open MPI or Kubernetes.)"
-        ) from error
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-# --- Bookkeeping ---
-
-
-class Clock:
-    """Seconds spent in each named part."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """results.json and the page made of it."""
-    write_atomically(folder / "results.json", json.dumps(results, indent=1).encode())
-    write_report(folder)
-
-
-def cost(history: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
-    """Examples a second of training, the median of its rows, and the most memory that the process has held."""
-    spent = {
-        "examples/s in training": batch_size
-        * float(np.median([row["steps_per_second"] for row in history]))
-    }
-    stats = jax.local_devices()[0].memory_stats() or {}  # None on CPU
-    if "peak_bytes_in_use" in stats:
-        spent["peak memory of the device, GiB"] = stats["peak_bytes_in_use"] / 2**30
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 2**10
-        spent["peak memory of the process, GiB"] = (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-        )
-    return spent
-
-
-def device() -> str:
-    """The devices that JAX runs on."""
-    devices = jax.devices()
-    return f"{len(devices)} × {devices[0].device_kind}, {platform.machine()} {platform.system()}"
-
-
-def versions() -> dict[str, str]:
-    """Python's and the main libraries'."""
-    names = ("scoresde", "jax", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in names
-    }
-
-
-def _is_finished(folder: Path, settings: Experiment) -> bool:
-    try:
-        finished = json.loads((folder / "results.json").read_text()).get("status") == "finished"
-        return finished and load_yaml(folder / "config.yaml") == to_dict(settings)
-    except (OSError, ValueError):
-        return False

@@ -1,4 +1,4 @@
-"""The experiment as a person runs it: wrong flags, an interruption, resuming, the end, and what it reaches."""
+"""Experiments as a person runs them: wrong flags, an interruption, resuming, and the figures."""
 
 import dataclasses
 import importlib
@@ -20,34 +20,25 @@ from flax import nnx
 from PIL import Image
 
 import scoresde as sd
+from scoresde.cli.flags import parse
 from scoresde.nets.ncsnpp import NCSNpp
 from scoresde.train.model_settings import ModelSettings
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
 SHORT = [
-    "--training.steps",
-    "200",
-    "--training.validate-every",
-    "100",
-    "--training.warmup",
-    "20",
-    "--training.batch-size",
-    "64",
-    "--num-samples",
-    "64",
-    "--likelihood-tolerance",
-    "1e-3",
+    "--training.steps=200",
+    "--training.validate-every=100",
+    "--training.warmup=20",
+    "--training.batch-size=64",
+    "--num-samples=64",
+    "--likelihood-tolerance=1e-3",
     "sampler:euler-maruyama",
-    "--sampler.num-steps",
-    "50",
+    "--sampler.num-steps=50",
     "net:di-t-config",
-    "--net.width",
-    "64",
-    "--net.depth",
-    "2",
-    "--net.num-heads",
-    "2",
+    "--net.width=64",
+    "--net.depth=2",
+    "--net.num-heads=2",
 ]
 
 
@@ -86,7 +77,7 @@ def test_an_unwritable_place_is_one_paragraph(tmp_path):
 
 
 def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
-    """Ctrl-C after the first checkpoint; the same command ends the run; once more says that it is finished."""
+    """Ctrl-C after the first checkpoint; the same command resumes; again, it reports the end."""
     run = tmp_path / "digits_vp"
     process = start(tmp_path, *SHORT)
     deadline = time.monotonic() + 300
@@ -97,7 +88,7 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert code == 130, err
-    assert "To go on:" in out
+    assert "To resume:" in out
     assert "Traceback" not in err
     stopped = json.loads((run / "results.json").read_text())
     assert stopped["status"] == "interrupted"
@@ -116,7 +107,7 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
         "report.html",
         "results.json",
     } <= {p.name for p in run.iterdir()}
-    # The fast form of the figures below: even 200 steps beat the fitted Gaussian by far on held-out digits.
+    # A fast form of the figures below: 200 steps beat the fitted Gaussian by far.
     figures = json.loads((run / "results.json").read_text())["figures"]
     assert (
         figures["bits_per_dim"] + 5 * figures["bits_per_dim_stderr"]
@@ -137,12 +128,22 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     assert bool(jnp.all(jnp.isfinite(model(jnp.zeros((2, 8, 8, 1)), 0.5))))
 
 
-# --- Several processes ---
-
-
 def experiment(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", ["digits_ncsn", "fashion_ve", "celeba64_ve", "mixture_2d"])
+def test_the_options_of_a_script_default_to_its_experiment(monkeypatch, name):
+    """Without options a script runs its own object, from the folder of its own name."""
+    settings = experiment(monkeypatch, name).EXPERIMENT
+    assert settings.name == name
+
+    found = parse(type(settings), ["--seed", "3"], defaults=vars(settings))
+    assert found == dataclasses.replace(settings, seed=3)
+
+
+# --- Several processes ---
 
 
 @pytest.mark.parametrize(
@@ -151,11 +152,11 @@ def experiment(monkeypatch, name):
         ("host0", "2", "0", "JAX_COORDINATOR_ADDRESS is 'host0': wanted process 0's host:port"),
         ("host0:1234", "two", "0", "JAX_NUM_PROCESSES is 'two': wanted a whole number"),
         ("host0:1234", "2", "2", "JAX_PROCESS_ID is 2 of JAX_NUM_PROCESSES = 2: wanted 0 … 1"),
-        ("host0:1234", "2", None, "the processes did not come together: .*JAX_PROCESS_ID=None"),
+        ("host0:1234", "2", None, "the processes could not connect: .*JAX_PROCESS_ID=None"),
     ],
 )
 def test_wrong_variables_are_named(monkeypatch, address, number, process, message):
-    """Before anything waits for other processes; Ctrl-C is Python's again after it."""
+    """Mistakes are found before any waiting, and Ctrl-C is Python's again afterwards."""
     variables = {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": number,
@@ -167,7 +168,7 @@ def test_wrong_variables_are_named(monkeypatch, address, number, process, messag
             monkeypatch.setenv(variable, text)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(ValueError, match=message):
-        experiment(monkeypatch, "pipeline").join()
+        experiment(monkeypatch, "processes").join()
     assert signal.getsignal(signal.SIGINT) == handler
 
 
@@ -176,9 +177,9 @@ def test_wrong_variables_are_named(monkeypatch, address, number, process, messag
 
 @pytest.mark.parametrize("name", ["digits_ddpm", "digits_ncsn"])
 def test_the_ancestors_train_and_sample_at_the_same_levels(monkeypatch, name):
-    """What the network is told, where it is trained, what the sampler visits, and where the likelihood starts."""
+    """The label, the training times, the sampler and the likelihood share their levels."""
     module = experiment(monkeypatch, name)
-    settings = next(v for k, v in vars(module).items() if k.startswith("Digits"))()
+    settings = module.EXPERIMENT
     n = settings.parameterization.label.num_steps
     assert n == settings.training.times.num_steps == settings.sampler.num_steps == module.LEVELS
     assert settings.likelihood_t_min == pytest.approx(settings.sde.level_times(n)[0], abs=1e-4)
@@ -188,7 +189,7 @@ def test_the_ancestors_train_and_sample_at_the_same_levels(monkeypatch, name):
 
 
 def test_ddpm_from_scratch_has_the_librarys_objective(monkeypatch):
-    """Its loss, written out with the same draws, is what Algorithm 1 says, and `DDPM.loss` per pixel."""
+    """Its loss is that of Algorithm 1 with the same draws, and `DDPM.loss` per pixel."""
     module = experiment(monkeypatch, "ddpm_from_scratch")
     assert len(Path(module.__file__).read_text().splitlines()) <= 200
     x0, key = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1), minval=-1.0), jax.random.key(1)
@@ -244,7 +245,7 @@ def figures_of(tmp_path, name, *flags):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_the_ancestors_reach_their_figures(tmp_path, seed):
-    """DDPM's distance is within 20 % of VP's, both by 300 ancestral steps. About half an hour a seed."""
+    """DDPM's distance is within 20 % of VP's, by 300 ancestral steps. Half an hour per seed."""
     ancestral = ["sampler:ancestral", "--sampler.num-steps", "300"]
     vp = figures_of(tmp_path, "digits_vp", "--seed", seed, *ancestral)
     ddpm = figures_of(tmp_path, "digits_ddpm", "--seed", seed)
@@ -276,10 +277,11 @@ def test_digits_reach_their_figures(tmp_path, seed):
 
 @pytest.mark.parametrize("name", ["fashion_vp", pytest.param("fashion_ve", marks=pytest.mark.slow)])
 def test_fashion_smoke(tmp_path, name):
-    """Idx files of noise through TFDS, cache, training, sampling and likelihood, and nothing outside the run's folder.
+    """Idx files of noise pass through everything, and nothing is written outside the run's folder.
 
-    Two steps leave EDM's untrained network, whose model is N(0, 0.7^2) exactly: of uniform pixels on [-1, 1] it has
-    7 + log2(0.7 sqrt(2 pi)) + log2(e) (1/3) / (2 0.49) = 8.30 bits/dim; the error over 8 x 36 pixels is 0.03.
+    After two steps EDM's network is as good as untrained, and its model is N(0, 0.7^2) exactly. On
+    uniform pixels in [-1, 1] that gives 7 + log2(0.7 sqrt(2 pi)) + log2(e) (1/3) / (2 0.49) = 8.30
+    bits/dim; the error over 8 x 36 pixels is 0.03.
     """
     environment = os.environ | {
         "SCORESDE_CACHE": str(tmp_path / "none"),
@@ -323,15 +325,14 @@ def test_fashion_smoke(tmp_path, name):
     ],
 )
 def test_photographs_smoke(monkeypatch, tmp_path, name):
-    """From images through training, sampling and likelihood to the page, in a network of the experiment's own kind.
+    """From images through training, sampling and likelihood to the page, with a small network.
 
-    In warm-up's first two steps its output stays at nearly 0, so the score is 0: from t_min to 1 the flow takes x to
-    a x, a = alpha(1) / alpha(t_min), and log p(x) = log prior(a x) + D log a. E|x_i|^2 = 1/3 for uniform pixels, on
-    [-1, 1] as on [0, 1].
+    In the first two steps of warm-up its output stays at nearly 0, so the score is 0. From t_min to
+    1 the flow takes x to a x, a = alpha(1) / alpha(t_min), and log p(x) = log prior(a x) + D log a.
+    E|x_i|^2 = 1/3 for uniform pixels, on [-1, 1] as on [0, 1].
     """
     module = experiment(monkeypatch, name)
-    (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
-    settings = kind(smoke=True, runs=str(tmp_path))
+    settings = dataclasses.replace(module.EXPERIMENT, smoke=True, runs=str(tmp_path))
     assert module.photographs.run(settings) == 0
     run = tmp_path / f"{name}_smoke"
     figures = json.loads((run / "results.json").read_text())["figures"]
@@ -351,14 +352,15 @@ def test_photographs_smoke(monkeypatch, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["cifar10_subvp", "celeba64_ve"])
 def test_photographs_train(monkeypatch, tmp_path, name):
-    """The two steps alone, where the whole is `slow`: of a network that gives nearly 0 the loss is the mean of noise^2.
+    """Training alone, for experiments whose smoke test is slow.
 
-    Its error over two batches of 3 x 8 x 8 x 3 entries is sqrt(2 / 1152) = 0.042; five of them are allowed.
+    The loss of a network that gives nearly 0 is the mean of noise^2. Its error over two batches of
+    3 x 8 x 8 x 3 entries is sqrt(2 / 1152) = 0.042; five of them are allowed.
     """
     module = experiment(monkeypatch, name)
-    (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
-    settings = module.photographs.reduced(kind(smoke=True))
-    task = module.photographs.PhotographTask.build(settings)
+    smoke = dataclasses.replace(module.EXPERIMENT, smoke=True)
+    settings = module.photographs.reduced(smoke)
+    task = module.photographs.build(settings)
     model = ModelSettings(settings.sde, settings.net, settings.parameterization).build(
         jax.random.key(0), task.shape
     )
@@ -375,7 +377,7 @@ def test_photographs_train(monkeypatch, tmp_path, name):
 
 
 def test_photographs_are_the_papers(monkeypatch):
-    """Sizes and optimisation of Song et al. 2021, App. H and their configurations; parameters from shapes alone."""
+    """Sizes and optimisation are those of Song et al. 2021, App. H, and of their configurations."""
     want = {
         "cifar10_vp": (61_804_419, 0.9999, 128, 1_300_000, 32),
         "cifar10_subvp": (61_804_419, 0.9999, 128, 1_300_000, 32),
@@ -385,8 +387,7 @@ def test_photographs_are_the_papers(monkeypatch):
     }
     for name, (count, ema, batch, steps, size) in want.items():
         module = experiment(monkeypatch, name)
-        (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
-        found = kind()
+        found = module.EXPERIMENT
         t = found.training
         assert (t.ema, t.batch_size, t.steps, found.size) == (ema, batch, steps, size), name
         sampler, sde = found.sampler, found.sde
@@ -424,7 +425,7 @@ def test_photographs_are_the_papers(monkeypatch):
 
 
 def test_adam_of_the_mean_takes_the_steps_of_half_the_sum(monkeypatch):
-    """Gradients above the clip and far below it, where epsilon decides; D = 3072."""
+    """Gradients lie above the clip, and far below it, where epsilon decides; D = 3072."""
     base = sd.Training(warmup=0)
     ours = experiment(monkeypatch, "photographs").of_half_sum(base, 32)
     rng = np.random.default_rng(0)
@@ -443,7 +444,7 @@ def test_adam_of_the_mean_takes_the_steps_of_half_the_sum(monkeypatch):
 
 
 def test_photographs_take_the_flags_they_recommend(monkeypatch):
-    """Smaller settings from any sampler and any number of parts; no data are no data."""
+    """Smoke settings follow from any settings, missing data are named, and docstrings are right."""
     photographs = experiment(monkeypatch, "photographs")
     training = dataclasses.replace(photographs.ADAM, accumulate=4)
     small = photographs.reduced(
@@ -460,26 +461,26 @@ def test_photographs_take_the_flags_they_recommend(monkeypatch):
         photographs.load(photographs.Photographs(data="/misspelt"))
     for name in ("cifar10_vp", "cifar10_subvp", "cifar10_ve", "celeba64_ve", "ffhq256_ve"):
         module = experiment(monkeypatch, name)
-        (kind,) = (v for v in vars(module).values() if getattr(v, "__module__", None) == name)
         flags = set(re.findall(r"--[a-z][a-z.-]*[a-z]", module.__doc__))
-        assert flags <= {"--help", "--smoke", "--download", "--name", "--data"} | options(kind), (
-            name
-        )
+        assert flags <= {"--help", "--smoke", "--download", "--name", "--data"} | options(
+            module.EXPERIMENT
+        ), name
 
 
-def options(kind, prefix="--"):
-    """The flags of settings as they stand, however deep."""
+def options(settings, prefix="--"):
+    """Returns the flags of settings and of the settings inside them."""
     found = set()
-    for field in dataclasses.fields(kind):
-        found.add(f"{prefix}{field.name.replace('_', '-')}")
-        value = getattr(kind, field.name)
+    for field in dataclasses.fields(settings):
+        flag = f"{prefix}{field.name.replace('_', '-')}"
+        found.add(flag)
+        value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            found |= options(value, f"{prefix}{field.name.replace('_', '-')}.")
+            found |= options(value, f"{flag}.")
     return found
 
 
 def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):
-    """Each image once, in one of the two sets; too few is said before any work."""
+    """Each image is in one of the two sets, once; too few images are refused before any work."""
     photographs = experiment(monkeypatch, "photographs")
     values = np.arange(10, dtype=np.uint8)
     for value in values:
@@ -491,7 +492,7 @@ def test_photographs_from_a_folder_hold_some_out(monkeypatch, tmp_path):
     assert sorted([*train.batch(np.arange(7))[:, 0, 0, 0], *test[:, 0, 0, 0]]) == [*(10 * values)]
     assert isinstance(train.source.pixels, np.memmap)  # not copied into memory
     assert len(test) == 3
-    task = photographs.PhotographTask.build(settings)
+    task = photographs.build(settings)
     assert task.reference.shape == (7, 4, 4, 3)
     with pytest.raises(ValueError, match="held_out is 10"):
         photographs.load(dataclasses.replace(settings, held_out=10))
