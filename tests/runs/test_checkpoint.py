@@ -1,7 +1,6 @@
-"""Checkpoints come back to the bit, or are named and passed over: damage of every kind is injected here."""
+"""Checkpoints come back bit for bit, or are named and skipped: every kind of damage is tried."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -27,7 +26,10 @@ ABOUT = {
 
 
 def make_state(seed, width=4):
-    """A training state with all that is hard to store: bfloat16, NaN, -0, typed keys, optax's named tuples."""
+    """A training state with all that is hard to store.
+
+    It holds bfloat16, NaN, -0, typed keys and optax's named tuples.
+    """
     key = jax.random.key(seed)
     params = {
         "conv": {
@@ -36,6 +38,7 @@ def make_state(seed, width=4):
         },
         "half": [jax.random.normal(key, (5,), jnp.bfloat16), (jnp.arange(3, dtype=jnp.uint8),)],
     }
+
     tx = optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)), 3)
     opt_state = tx.init(params)
     opt_state = jax.tree.map(
@@ -52,7 +55,7 @@ def make_state(seed, width=4):
 
 
 def bits(tree):
-    """Every leaf as (dtype, shape, bytes), with the tree's type: equal only where all of it is."""
+    """The tree's type, and each leaf as (dtype, shape, bytes)."""
 
     def leaf_bits(leaf):
         data = (
@@ -74,10 +77,12 @@ def write(directory, *steps, keep=10):
 
 
 def restore_naming(directory, *fragments):
-    """Restore with exactly one warning per step passed over, which names each of the fragments."""
+    """Restores, and checks that one warning names the step passed over, with each fragment."""
     with pytest.warns(UserWarning) as caught:
         restored = Checkpoints(directory).restore(make_state(0))
-    messages = [str(warning.message) for warning in caught if "passed over" in str(warning.message)]
+
+    messages = [str(warning.message) for warning in caught]
+    messages = [message for message in messages if "passed over" in message]
     assert len(messages) == 1, messages
     for fragment in fragments:
         assert fragment in messages[0]
@@ -109,12 +114,13 @@ def test_round_trip_to_the_bit(two_steps, like):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         restored = Checkpoints(two_steps).restore(like(make_state(0)))
+
     assert restored.step == 2
     assert restored.about == {**ABOUT, "step": 2}
     assert bits(restored.state) == bits(make_state(2))
-    assert bits(Checkpoints(two_steps).restore(like(make_state(0)), step=1).state) == bits(
-        make_state(1)
-    )
+
+    restored = Checkpoints(two_steps).restore(like(make_state(0)), step=1)
+    assert bits(restored.state) == bits(make_state(1))
 
 
 def test_donating_the_state_right_after_save_is_safe(tmp_path):
@@ -124,6 +130,7 @@ def test_donating_the_state_right_after_save_is_safe(tmp_path):
         for step in range(4):
             checkpoints.save(step, {"x": x}, {})
             x = advance(x)
+
         like = {"x": x}
         advance(x)  # what describes the wanted arrays may be donated too
         for step in range(4):
@@ -135,6 +142,7 @@ def test_scalars_of_python_and_numpy(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, state, {})
         back = checkpoints.restore(state).state
+
     assert (back["f"], back["i"], back["s"]) == (0.1, 2**40, "text")
     assert back["n"] == state["n"] and back["n"].dtype == np.float32
     assert back["a"].tolist() == [0, 1, 2]
@@ -147,6 +155,7 @@ def test_subtree_and_about_alone(two_steps):
     )
     assert bits(restored.state) == bits({name: make_state(1)[name] for name in ("ema", "key")})
     assert checkpoints.restore_subtree({}).about == {**ABOUT, "step": 2}
+
     with pytest.raises(
         CheckpointError, match=r"emma/conv/bias: checkpoint \(missing\), wanted float32\[4\]"
     ):
@@ -170,20 +179,20 @@ def test_relative_directory_and_home(tmp_path, monkeypatch):
 
 def test_every_leaf_that_differs_is_named_before_loading(two_steps):
     like = make_state(0, width=8)
-    like["params"]["half"][0] = like["params"]["half"][0].astype(
-        jnp.float32
-    )  # Orbax would cast this silently
+    # Orbax would cast this silently.
+    like["params"]["half"][0] = like["params"]["half"][0].astype(jnp.float32)
     like["extra"] = like.pop("step")
     like["key"] = jax.random.key_data(like["key"])
+
     with pytest.raises(CheckpointError) as error:
         Checkpoints(two_steps).restore(like)
+
     text = str(error.value)
     assert "extra: checkpoint (missing), wanted int32[]" in text
     assert "key: checkpoint key<fry>[], wanted uint32[2]" in text
     assert "ema/conv/kernel: checkpoint float32[3,3,1,4], wanted float32[3,3,1,8]" in text
-    assert (
-        "… and 3 more" in text
-    )  # mu and nu, params' kernel, params' half, step: eight in all, five named
+    # Eight leaves differ (also mu, nu, params' kernel and half, and step), and five are named.
+    assert "… and 3 more" in text
     assert "about" in text
 
 
@@ -203,14 +212,15 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path):
     write(tmp_path, 1, 2)
     rng = np.random.default_rng(0)
     files = [file for file in files_of(tmp_path, 2) if file.stat().st_size]
-    assert len(files) > 8 and any(
-        file.parent.name == "d" for file in files
-    )  # Orbax's array data is among them
+    assert len(files) > 8
+    assert any(file.parent.name == "d" for file in files)  # Orbax's array data is among them
+
     for file in files:
         bit = int(rng.integers(file.stat().st_size * 8))
         flip(file, bit)
         restored = restore_naming(tmp_path, "step 2", str(file))
-        assert restored.step == 1 and bits(restored.state) == bits(make_state(1))
+        assert restored.step == 1
+        assert bits(restored.state) == bits(make_state(1))
         with pytest.raises(CheckpointError, match="step 2 cannot be used"):
             Checkpoints(tmp_path).restore_subtree({}, step=2)
         flip(file, bit)
@@ -218,9 +228,8 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path):
 
 
 def remove_largest(folder):
-    largest = max(
-        (file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
-    )
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    largest = max(files, key=lambda file: file.stat().st_size)
     largest.unlink()
 
 
@@ -257,10 +266,13 @@ def test_damage_is_named_then_replaced(tmp_path, damage):
     write(tmp_path, 1, 2)
     damage(tmp_path / "2")
     step = 9 if (tmp_path / "9").exists() else 2
+
     restored = restore_naming(tmp_path, f"step {step}", str(tmp_path / str(step)))
-    assert restored.step == 1 and bits(restored.state) == bits(make_state(1))
+    assert restored.step == 1
+    assert bits(restored.state) == bits(make_state(1))
     with pytest.raises(CheckpointError, match=f"step {step} cannot be used"):
         Checkpoints(tmp_path).restore(make_state(0), step=step)
+
     write(tmp_path, step)
     assert bits(Checkpoints(tmp_path).restore(make_state(0)).state) == bits(make_state(step))
 
@@ -271,6 +283,7 @@ def test_no_sound_checkpoint(tmp_path):
     ):
         Checkpoints(tmp_path / "nowhere").restore({})
     assert not (tmp_path / "nowhere").exists()  # reading creates nothing
+
     write(tmp_path, 1, 2)
     for step in (1, 2):
         remove_largest(tmp_path / str(step))
@@ -299,16 +312,18 @@ def test_keeps_the_newest_sound_ones(tmp_path):
             checkpoints.save(step, make_state(step), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [2, 3]
+
         truncate_data(tmp_path / "3")
         checkpoints.save(4, make_state(4), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [2, 3, 4]  # two sound ones; the damaged one does not count
+
         checkpoints.save(5, make_state(5), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [4, 5]
-        checkpoints.save(
-            1, make_state(1), ABOUT
-        )  # gone back in time: what was just asked for stays
+
+        # An earlier step than those kept: what was just saved stays.
+        checkpoints.save(1, make_state(1), ABOUT)
         checkpoints.wait()
         assert checkpoints.steps() == [1, 4, 5]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "4", "5"]
@@ -319,7 +334,8 @@ def test_saving_a_step_again_replaces_it(tmp_path):
         for seed in (3, 4, 5):
             checkpoints.save(1, make_state(seed), {"seed": seed})
     restored = Checkpoints(tmp_path).restore(make_state(0))
-    assert restored.about == {"seed": 5} and bits(restored.state) == bits(make_state(5))
+    assert restored.about == {"seed": 5}
+    assert bits(restored.state) == bits(make_state(5))
     assert len(list((tmp_path / "1").iterdir())) == 2  # one set of arrays, one manifest
 
 
@@ -344,12 +360,14 @@ def test_a_failure_is_reported_once_and_costs_one_step(tmp_path, monkeypatch):
         ):
             checkpoints.save(3, make_state(3), ABOUT)
         checkpoints.wait()
-        assert checkpoints.steps() == [1, 3] and not (tmp_path / "2").exists()
+        assert checkpoints.steps() == [1, 3]
+        assert not (tmp_path / "2").exists()
         assert bits(checkpoints.restore(make_state(0)).state) == bits(make_state(3))
 
         checkpoints.save(2, make_state(2), ABOUT)
         with pytest.raises(CheckpointError, match="step 2"):
             checkpoints.close()
+
     with (
         pytest.raises(KeyError),
         pytest.warns(UserWarning, match="step 2"),
@@ -366,6 +384,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
         CheckpointError, match=f"step 1 could not be saved to {tmp_path}/file/runs/1: NotADirectory"
     ):
         checkpoints.save(1, make_state(1), ABOUT)
+
     (tmp_path / "file").unlink()
     checkpoints.save(1, make_state(1), ABOUT)
     checkpoints.close()
@@ -429,12 +448,12 @@ def test_killed_in_the_middle_of_a_save(tmp_path, step, moment):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         restored = Checkpoints(tmp_path).restore({"x": jnp.zeros((1000, 1000))})
-    assert (restored.step, restored.about) == (
-        1,
-        {"seed": 1},
-    )  # replacing step 1 had not committed either
+
+    # A save that replaces step 1 had not committed either.
+    assert (restored.step, restored.about) == (1, {"seed": 1})
     assert np.all(np.asarray(restored.state["x"]) == 1.0)
     assert [f"step {step}" in str(warning.message) for warning in caught] == [True] * (step == 2)
+
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(step, {"x": jnp.full((1000, 1000), 3.0)}, {})
     assert np.all(np.asarray(checkpoints.restore({"x": jnp.zeros((1000, 1000))}).state["x"]) == 3.0)
@@ -445,7 +464,8 @@ DISK_FULL = """
 import resource, sys
 import jax, numpy as np
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
-noise = lambda seed: {"x": jax.random.normal(jax.random.key(seed), (400, 1000))}  # 1.6 MB that does not compress
+# 1.6 MB that does not compress
+noise = lambda seed: {"x": jax.random.normal(jax.random.key(seed), (400, 1000))}
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, noise(1), {})
 checkpoints.wait()
@@ -467,11 +487,10 @@ print(checkpoints.steps(), same(3))
 def test_full_disk(tmp_path):
     result = run_python(DISK_FULL, tmp_path)
     assert result.returncode == 0, result.stderr
+
     message, *rest = result.stdout.splitlines()
-    assert (
-        f"step 2 could not be saved to {tmp_path}/2" in message
-        and "File too large" in result.stdout
-    )
+    assert f"step 2 could not be saved to {tmp_path}/2" in message
+    assert "File too large" in result.stdout
     assert rest[-2:] == ["[1] True", "[1, 3] True"]
 
 
@@ -501,15 +520,9 @@ def test_shardings_follow_like_whatever_was_saved(tmp_path):
     result = run_python(SHARDED, tmp_path, flags="--xla_force_host_platform_device_count=4")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # Orbax says nothing where nothing is wrong
-    on_one_device = {
-        "x": jax.ShapeDtypeStruct((8, 4), jnp.float32)
-    }  # the four devices are not here
+
+    # The four devices that saved do not exist here.
+    on_one_device = {"x": jax.ShapeDtypeStruct((8, 4), jnp.float32)}
     restored = Checkpoints(tmp_path).restore(on_one_device, step=1).state["x"]
     assert np.array_equal(restored, np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
     assert restored.sharding.device_set == {jax.local_devices()[0]}
-
-
-def test_the_manifest_can_be_read_by_a_person(two_steps):
-    content = json.loads((two_steps / "2" / "manifest.json").read_text())["content"]
-    assert content["about"]["net"] == ABOUT["net"]
-    assert content["leaves"]["params/conv/kernel"] == "float32[3,3,1,4]"

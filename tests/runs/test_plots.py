@@ -1,4 +1,4 @@
-"""Pictures are read back: pixel by pixel, or from the curves and points that matplotlib was given."""
+"""Pictures are read back: pixel by pixel, or from the curves and points matplotlib received."""
 
 import re
 import subprocess
@@ -14,18 +14,20 @@ from scoresde.runs.plots import FAILED, GAP, image_grid, path_gif, scatter_2d, t
 
 
 def test_grid_shows_every_pixel_at_its_place(tmp_path):
-    levels = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(
-        3, 4, 5, 3
-    )  # n, h, w, c: every value differs
+    levels = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)  # every value differs
     path = tmp_path / "new" / "grid.png"
+
     image = np.asarray(image_grid(levels / 127.5 - 1.0, path, columns=2, scale=7))
     assert image.shape == (2 * (4 * 7 + 2) + 2, 2 * (5 * 7 + 2) + 2, 3)
+
     for i, (row, column) in enumerate([(0, 0), (0, 1), (1, 0)]):
-        top, left = 2 + row * 30, 2 + column * 37
+        top = 2 + row * 30
+        left = 2 + column * 37
         for dy, dx in [(0, 0), (3, 3), (6, 6)]:  # a pixel's corners and centre
             np.testing.assert_array_equal(
                 image[top + dy : top + 28 : 7, left + dx : left + 35 : 7], levels[i]
             )
+
     assert (image[:2] == GAP).all()
     assert (image[32:, 39:] == GAP).all()
 
@@ -55,18 +57,19 @@ def test_errors_on_shapes_give_a_line_that_works(shape):
     x = np.zeros(shape)
     with pytest.raises(ValueError, match=re.escape(str(shape))) as error:
         image_grid(x)
-    image = eval(
-        str(error.value).partition("e.g. ")[2].rstrip("."), {"image_grid": image_grid, "x": x}
-    )
+
+    line = str(error.value).partition("e.g. ")[2].rstrip(".")
+    image = eval(line, {"image_grid": image_grid, "x": x})
     count = {(5, 8, 8): 5}.get(shape, 5 if len(shape) == 4 else 1)
     assert np.sum((np.asarray(image) == 128).all(axis=2)) == count * 48 * 48
 
 
 def test_bytes_need_their_range():
     x = np.full((1, 8, 8, 1), 200, np.uint8)
-    with pytest.raises(ValueError, match=r"200 to 200.*low=0, high=255"):
+    with pytest.raises(ValueError, match=r"from 200 to 200.*low=0, high=255"):
         image_grid(x)
     assert np.asarray(image_grid(x, low=0, high=255))[20, 20, 0] == 200
+
     with pytest.raises(ValueError, match=r"\(0, 8, 8, 1\)"):
         image_grid(np.zeros((0, 8, 8, 1)))
 
@@ -74,27 +77,25 @@ def test_bytes_need_their_range():
 def test_training_curve_draws_raw_and_mean_losses(tmp_path):
     steps = np.arange(200)
     loss = np.random.default_rng(0).normal(size=200)
-    rows = [{"step": int(s), "loss": v} for s, v in zip(steps, loss, strict=True)][
-        ::-1
-    ]  # out of order
+    rows = [{"step": int(s), "loss": v} for s, v in zip(steps, loss, strict=True)]
+    rows = rows[::-1]  # out of order
     rows += [{"step": 50, "valid_loss": 0.25}, {"step": 150, "valid_loss": float("nan")}]
+
     fig = training_curve(rows, tmp_path / "curve.png")
     (ax,) = fig.axes
     raw, mean, valid = ax.lines
     np.testing.assert_array_equal(raw.get_xydata(), np.stack([steps, loss], axis=1))
-    np.testing.assert_allclose(
-        mean.get_ydata()[100], loss[100 - 2 : 100 + 3].mean()
-    )  # 200 // 40 = 5 rows
+    # The window holds 200 // 40 = 5 rows.
+    np.testing.assert_allclose(mean.get_ydata()[100], loss[100 - 2 : 100 + 3].mean())
     np.testing.assert_allclose(mean.get_ydata()[0], loss[:3].mean())  # fewer at the ends, not zeros
     assert raw.get_alpha() < 0.5
     assert valid.get_ydata()[0] == 0.25
+
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["loss", "validation loss (1 not finite)"]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == (
-        "step",
-        "loss",
-        "linear",
-    )  # no logarithm: negative
+    assert ax.get_xlabel() == "step"
+    assert ax.get_ylabel() == "loss"
+    assert ax.get_yscale() == "linear"  # some losses are negative
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -107,9 +108,9 @@ def test_gradient_norm_and_learning_rate_have_their_own_scales():
     assert (losses.get_yscale(), norms.get_yscale(), rates.get_yscale()) == ("log", "log", "linear")
     assert [ax.get_ylabel() for ax in (norms, rates)] == ["gradient norm", "learning rate"]
     np.testing.assert_array_equal(rates.lines[0].get_ydata(), 1e-4 * np.arange(50))
-    assert (
-        len(training_curve([{"step": 0, "learning_rate": 1.0}]).axes) == 1
-    )  # a panel only where there is something
+
+    # There is a panel only where there is something to draw.
+    assert len(training_curve([{"step": 0, "learning_rate": 1.0}]).axes) == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
@@ -126,11 +127,15 @@ def test_nothing_to_draw_is_an_error():
 def test_scatter_holds_all_points_and_counts_the_lost_ones(tmp_path):
     points = np.random.default_rng(0).uniform(-1, 3, (999, 2))
     broken = points.copy()
-    broken[0], broken[1], broken[2, 1] = 1e6, np.nan, np.inf
+    broken[0] = 1e6
+    broken[1] = np.nan
+    broken[2, 1] = np.inf
+
     fig = scatter_2d({"data": points, "samples": broken}, tmp_path / "points.svg")
     data, samples = fig.axes
     np.testing.assert_array_equal(data.collections[0].get_offsets(), points)
     np.testing.assert_array_equal(samples.collections[0].get_offsets(), points[3:])
+
     assert data.get_title(loc="left") == "data\n999 points"
     assert samples.get_title(loc="left") == "samples\n999 points, 1 outside, 2 not finite"
     assert data.get_xlim() == samples.get_xlim()
@@ -138,6 +143,7 @@ def test_scatter_holds_all_points_and_counts_the_lost_ones(tmp_path):
     assert data.get_xlim()[1] < 4
     assert data.get_aspect() == 1.0
     assert b"<svg" in (tmp_path / "points.svg").read_bytes()
+
     scatter_2d(
         {"all lost": np.full((3, 2), np.nan), "none": np.zeros((0, 2)), "one": np.ones((1, 2))}
     )
@@ -187,13 +193,15 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_a_gif_shows_the_path_of_images_and_of_points(tmp_path):
-    """First, last and evenly chosen frames; x on the left, what it lets expect on the right, at the size of a grid."""
+    """The frames are evenly chosen, the first and last included; x is left, E[x0 | x] right."""
     from PIL import Image
 
     t = np.linspace(1.0, 0.0, 9)
     x = np.linspace(-1.0, 1.0, 9)[None, :, None, None, None] * np.ones((4, 9, 8, 8, 1))
+
     frames = path_gif(t, x, -x, tmp_path / "images.gif", frames=5)
     assert len(frames) == 5
+
     grid = image_grid(x[:, -1])
     assert frames[0].size == (2 * grid.width + 8, grid.height + 18)
     last = np.asarray(frames[-1])
@@ -201,7 +209,9 @@ def test_a_gif_shows_the_path_of_images_and_of_points(tmp_path):
     np.testing.assert_array_equal(last[18:, grid.width + 8 :], np.asarray(image_grid(-x[:, -1])))
     with Image.open(tmp_path / "images.gif") as gif:
         assert (gif.format, gif.n_frames) == ("GIF", 5)
+
     points = np.random.default_rng(0).normal(size=(50, 9, 2))
     assert len(path_gif(t, 100 * points, points, tmp_path / "points.gif", frames=3)) == 3
+
     with pytest.raises(ValueError, match="images"):
         path_gif(t, points[:, :, :1], points[:, :, :1], tmp_path / "no.gif")

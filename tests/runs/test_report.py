@@ -20,7 +20,10 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.text, self.pictures = [], [], [], []
+        self.open = []
+        self.tags = []
+        self.text = []
+        self.pictures = []
         self.feed(text)
         assert not self.open, f"left open: {self.open}"
 
@@ -51,7 +54,7 @@ def headings(run) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that is on its way."""
+    """A run in progress."""
     run = tmp_path / "digits_vp"
     for step in (500, 900, 1500):
         image_grid(np.full((4, 8, 8, 1), step / 1500), run / "samples" / f"step_{step}.png")
@@ -80,7 +83,7 @@ def run(tmp_path):
     return run
 
 
-def test_the_page_says_what_the_run_found(run):
+def test_the_page_shows_what_the_run_found(run):
     page = read(run)
     assert page.text[:4] == ["digits_vp", "digits_vp", "running", page.text[3]]
     assert "step 12,500 of 50,000" in page.text[3]
@@ -96,16 +99,19 @@ def test_the_page_says_what_the_run_found(run):
     text = "\n".join(page.text)
     assert "bits/dim\n2.41 ± 0.01\nheld-out digits\ndistance\n3.1416" in text
     assert "sampler\nnfe\nHeun\n35\nODE\n–" in text
-    assert (
-        "training\n1 h 01 min\n75.0%\ncompilation\n20 min 20 s\n25.0%\nsampling\n250 ms\n0.0%\ntotal\n1 h 21 min"
-        in text
-    )
+    times = [
+        "training\n1 h 01 min\n75.0%",
+        "compilation\n20 min 20 s\n25.0%",
+        "sampling\n250 ms\n0.0%",
+        "total\n1 h 21 min",
+    ]
+    assert "\n".join(times) in text
     assert "python experiments/digits_vp.py\ndevice\nNVIDIA H100\njax\n0.8.1" in text
     assert "config.yaml\nsde:\n  beta_max: 20.0" in text
     assert {"details", "pre"} <= set(page.tags)
 
 
-def test_the_page_stands_alone(run):
+def test_the_page_needs_no_other_file(run):
     page = read(run)
     text = (run / "report.html").read_text("utf-8")
     assert not {"script", "link", "a", "iframe"} & set(page.tags)
@@ -121,10 +127,10 @@ def test_the_page_stands_alone(run):
 
 def test_newest_sample_first_then_earlier_ones_in_order(run):
     samples = run / "samples"
-    (samples / "step_1600.png").write_bytes(
-        (samples / "step_1500.png").read_bytes()[:-9]
-    )  # still being written
+    # This one is still being written.
+    (samples / "step_1600.png").write_bytes((samples / "step_1500.png").read_bytes()[:-9])
     (samples / "inpainted.png").write_bytes((samples / "step_900.png").read_bytes())
+
     page = read(run)
     names = ["step_1500", "inpainted", "step_500", "step_900"]  # by number: 500 < 900 < 1500
     assert page.pictures[:4] == [(samples / f"{name}.png").read_bytes() for name in names]
@@ -141,6 +147,7 @@ def test_of_many_earlier_samples_some_evenly_spaced(run):
         (run / "samples" / f"step_{step:06d}.png").write_bytes(png)
     (run / "samples" / "step_500.png").unlink()
     (run / "samples" / "step_900.png").unlink()
+
     page = read(run)
     steps = [int(t.removeprefix("step ")) for t in page.text if re.match("step \\d+$", t)]
     assert steps == [1500, 0, 200, 500, 700, 1000, 1200]
@@ -148,31 +155,30 @@ def test_of_many_earlier_samples_some_evenly_spaced(run):
 
 
 def test_a_repeated_step_keeps_its_later_row(run, monkeypatch):
-    with (run / "metrics.jsonl").open("a") as file:  # killed, resumed from step 2, running
-        file.write(
-            '{"step": 2, "loss": -2.0}\n{"step": 3, "loss": -3.0, "valid_loss": 1.0}\n{"step": 4, "lo'
-        )
+    # The run was killed and resumed from step 2; it is still writing its last line.
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": -2.0}\n')
+        file.write('{"step": 3, "loss": -3.0, "valid_loss": 1.0}\n')
+        file.write('{"step": 4, "lo')
+
     drawn = []
     monkeypatch.setattr(
         report, "training_curve", lambda rows: drawn.extend(rows) or training_curve(rows)
     )
     page = read(run)
-    assert [(row["step"], row["loss"]) for row in drawn] == [
-        (0, 9),
-        (1, 8),
-        (2, -2.0),
-        (3, -3.0),
-        (4, 5),
-    ]
+
+    losses = [(row["step"], row["loss"]) for row in drawn]
+    assert losses == [(0, 9), (1, 8), (2, -2.0), (3, -3.0), (4, 5)]
     assert drawn[3]["valid_loss"] == 1.0
-    assert "left out" not in " ".join(page.text)  # the last line is on its way: nothing to say
+    assert "left out" not in " ".join(page.text)  # the last line is no fault
 
 
-def test_what_cannot_be_read_is_said(run):
+def test_what_cannot_be_read_is_noted(run):
     (run / "metrics.jsonl").write_text(
         '{"step": 1, "lo{"step": 1, "loss": 2.0}\n[1]\n{"step": 2, "loss": 1.0}\n'
     )
     (run / "results.json").write_text('{"status": ')
+
     text = " ".join(read(run).text)
     assert "Line 1 of metrics.jsonl" in text
     assert "Line 2 of" in text
@@ -213,6 +219,7 @@ def test_everything_is_escaped(tmp_path):
         "versions": {evil: evil},
     }
     (tmp_path / "results.json").write_text(json.dumps(results))
+
     text = write_report(tmp_path, title=evil).read_text("utf-8")
     page = Page(text)
     assert "script" not in page.tags
@@ -228,11 +235,13 @@ def test_missing_parts_leave_no_headings(tmp_path):
     page = Page(path.read_text("utf-8"))
     assert page.text[:2] == [tmp_path.name] * 2
     assert len(page.text) == 3
+
     (tmp_path / "results.json").write_text(
         '{"headline": [], "tables": [{"title": "x", "rows": []}], "timings": {}}'
     )
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "accuracy": 1}\n')
     (tmp_path / "samples").mkdir()
+
     page = read(tmp_path)
     assert headings(tmp_path) == []
     assert not page.pictures

@@ -10,7 +10,8 @@ import pytest
 import scoresde as sd
 from scoresde.runs.settings import ConfigError, from_dict
 from scoresde.runs.yaml_files import load_yaml, save_yaml
-from scoresde.train.model_settings import AnySDE
+from scoresde.sampling.choices import AnySampler
+from scoresde.train.model_settings import AnyNet, AnySDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,24 +19,31 @@ class Experiment:
     """An experiment."""
 
     sde: AnySDE = sd.VP(beta_max=15.0)
+    net: AnyNet = sd.UNetConfig()
+    sampler: AnySampler = sd.EulerMaruyama()
+    training: sd.Training = sd.Training()
     name: str = "run"
 
 
 def test_the_file_is_plain_yaml(tmp_path):
-    save_yaml(Experiment(sd.VE(sigma_max=jnp.asarray(7.0))), tmp_path / "config.yaml")
-    text = (tmp_path / "config.yaml").read_text()
+    path = tmp_path / "config.yaml"
+    save_yaml(Experiment(sd.VE(sigma_max=jnp.asarray(7.0))), path)
+
+    text = path.read_text()
     assert "!!" not in text
     assert "kind: VE" in text
-    assert from_dict(load_yaml(tmp_path / "config.yaml"), Experiment).sde == sd.VE(sigma_max=7.0)
+    assert from_dict(load_yaml(path), Experiment).sde == sd.VE(sigma_max=7.0)
 
 
 @pytest.mark.parametrize("text", ["seed: 010", "seed: 1:30", "seed: 0x10", "seed: 1_000"])
 def test_whole_numbers_are_decimal(tmp_path, text):
-    """YAML 1.1 reads these as 8, 90, 16 and 1000; here none is a number, rather than another one than it looks."""
-    (tmp_path / "config.yaml").write_text(text)
-    assert isinstance(load_yaml(tmp_path / "config.yaml")["seed"], str)
-    (tmp_path / "config.yaml").write_text("seed: 90\nsmall: -3\nzero: 0")
-    assert load_yaml(tmp_path / "config.yaml") == {"seed": 90, "small": -3, "zero": 0}
+    """YAML 1.1 reads these as 8, 90, 16 and 1000. Here they are text, which no number accepts."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert isinstance(load_yaml(path)["seed"], str)
+
+    path.write_text("seed: 90\nsmall: -3\nzero: 0")
+    assert load_yaml(path) == {"seed": 90, "small": -3, "zero": 0}
 
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -90,9 +98,11 @@ def test_a_hostile_file_is_refused_quickly(tmp_path, case):
     content, message = HOSTILE[case]
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
+
     start = time.process_time()
     with pytest.raises(ConfigError, match=message) as caught:
         load_yaml(path)
+
     assert time.process_time() - start < 1.0
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < 500

@@ -1,0 +1,54 @@
+"""A run's folder holds its metrics and held-out data as another program would read them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scoresde.runs import folder as folder_module
+from scoresde.runs.folder import HELD_OUT, RunFolder
+
+
+def test_rows_are_json_lines_in_order_of_step(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.append({"step": 20, "loss": np.float32(2.5)})
+    folder.append({"step": 10, "loss": float("nan")})
+
+    lines = folder.metrics.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 20, "loss": 2.5},
+        {"step": 10, "loss": None},
+    ]
+    assert [row["step"] for row in folder.rows()] == [10, 20]
+
+
+def test_half_a_line_does_not_spoil_the_next(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append({"step": 1, "loss": 3.0})
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 2, "lo')
+
+    folder.append({"step": 2, "loss": 2.0})
+    assert folder.rows() == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
+
+
+def test_held_out_examples_are_kept_with_their_conditions(tmp_path):
+    x = np.arange(6.0).reshape(3, 2)
+    RunFolder(tmp_path).keep(x, {"label": np.arange(3), "mask": [np.ones(3)]})
+
+    with np.load(tmp_path / HELD_OUT) as arrays:
+        assert set(arrays) == {"x", "cond['label']", "cond['mask'][0]"}
+        np.testing.assert_array_equal(arrays["x"], x)
+        np.testing.assert_array_equal(arrays["cond['label']"], np.arange(3))
+
+
+def test_a_large_held_out_set_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "LARGEST_HELD_OUT", 10)
+    RunFolder(tmp_path).keep(np.zeros((3, 2)), None)
+    assert not (tmp_path / HELD_OUT).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"file/run cannot be written .*choose another folder"):
+        RunFolder(tmp_path / "file" / "run")
