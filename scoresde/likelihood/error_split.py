@@ -1,4 +1,14 @@
-"""The standard error of a mean likelihood, split into its sources."""
+"""The standard error of a mean likelihood, split into its sources by one-way analysis of variance.
+
+    y_ir = mean + e_i + d_ir + p_ir                                            (Eq. 1)
+    mean_i var_r(y_ir) = v_d + v_p                                             (Eq. 2)
+    v_p = mean(probe_stderr^2)                                                 (Eq. 3)
+    var_i(mean_r y_ir) = v_e + (v_d + v_p) / R                                 (Eq. 4)
+    stderr^2 = var_i(mean_r y_ir) / n = v_e / n + v_d / (n R) + v_p / (n R)    (Eq. 5)
+
+y_ir is the value of example i of n in repeat r of R. Its error has a part e_i of the example,
+d_ir of the dequantisation and p_ir of the probes, with variances v_e, v_d and v_p.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +18,24 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-# --- Where the error comes from ---
-
 
 @dataclasses.dataclass(frozen=True)
 class ErrorSplit:
-    """A mean over examples and repeats, its standard error, and the shares of that error: stderr^2 is their sum.
+    """A mean over examples and repeats, its standard error, and the parts of that error.
 
-    None where the draws do not tell: one repeat does not separate dequantisation from examples, nor one probe from
-    dequantisation.
+    stderr^2 is the sum of the squared parts (Eq. 5). A part is None if the draws cannot tell:
+    one repeat does not separate dequantisation from examples, and one probe does not separate
+    the probes from dequantisation.
     """
 
     mean: float
     stderr: float
     examples: float | None
-    """Because the set is finite: another set of examples."""
+    """The part that comes from the finite number of examples."""
     dequantization: float | None
-    """Because each example is dequantised a finite number of times."""
+    """The part that comes from dequantising each example a finite number of times."""
     probes: float | None
-    """Because the divergence is probed."""
+    """The part that comes from probing the divergence."""
 
 
 def split_error(
@@ -34,44 +43,69 @@ def split_error(
     probe_stderr: Float[np.ndarray, "examples repeats"],
     dequantized: bool = True,
 ) -> ErrorSplit:
-    """Variance components of y_ir = mean + example_i + dequantization_ir + probe_ir, by one-way analysis of variance:
+    """Returns the mean of the values and its standard error, split by Eq. 5.
 
-        within = mean_i var_r(y_ir) = v_d + v_p,   v_p = mean(probe_stderr^2),   var_i(mean_r y_ir) = v_e + within / R
-        stderr^2 = var_i(mean_r y_ir) / n = v_e / n + v_d / (n R) + v_p / (n R)
+    A variance that is estimated below zero counts as zero, and the others share what is left.
 
-    A variance estimated below zero counts as zero, and the others as what is left.
-
-    dequantized: whether v_d is there at all. Failed examples (NaN) are to be left out before.
+    Args:
+        values: y_ir, without the examples that failed.
+        probe_stderr: the standard error of each value over probes; NaN if it is not known.
+        dequantized: whether the examples were dequantised; if not, v_d is zero.
 
     Raises:
-        ValueError: if there is no example, or a value is NaN.
+        ValueError: if there is no example, or a value is NaN or infinite.
     """
-    n, repeats = values.shape
+    n = len(values)
     if n < 1 or not np.all(np.isfinite(values)):
         raise ValueError(
-            f"values have shape {values.shape}: wanted at least one example, and none that failed."
+            f"values have shape {values.shape}: wanted at least one example, and none that failed. "
+            f"Write values[np.isfinite(values).all(axis=1)]."
         )
+
     means = values.mean(axis=1)
-    total = float(np.var(means, ddof=1)) if n > 1 else math.nan
-    most = total if n > 1 else math.inf
-    within = (
-        min(float(np.mean(np.var(values, axis=1, ddof=1))) / repeats, most) if repeats > 1 else None
-    )
-    known = np.all(np.isfinite(probe_stderr))
-    probe = (
-        min(float(np.mean(probe_stderr**2)) / repeats, most if within is None else within)
-        if known
-        else None
-    )
-    if not dequantized:  # whatever varies within an example is the probes'
-        within = probe = probe if within is None else within
-    draws = None if within is None or probe is None else within - probe
-    example = None if within is None or n < 2 else total - within
-    share = lambda v: None if v is None else math.sqrt(v / n)  # noqa: E731
+    total = float(np.var(means, ddof=1)) if n > 1 else math.nan  # Eq. 4
+
+    # (v_d + v_p) / R and v_p / R, each at most what it is a part of.
+    within = _within(values)
+    if within is not None and n > 1:
+        within = min(within, total)
+    probes = _probes(probe_stderr)
+    if probes is not None and within is not None:
+        probes = min(probes, within)
+    elif probes is not None and n > 1:
+        probes = min(probes, total)
+
+    # Without dequantisation, whatever varies within an example comes from the probes.
+    if not dequantized:
+        within = probes if within is None else within
+        probes = within
+
+    draws = None if within is None or probes is None else within - probes
+    examples = None if within is None or n == 1 else total - within
     return ErrorSplit(
         mean=float(means.mean()),
         stderr=math.sqrt(total / n),
-        examples=share(example),
-        dequantization=share(draws) if dequantized else 0.0,
-        probes=share(probe),
+        examples=_part(examples, n),
+        dequantization=_part(draws, n) if dequantized else 0.0,
+        probes=_part(probes, n),
     )
+
+
+def _within(values: np.ndarray) -> float | None:
+    """(v_d + v_p) / R (Eq. 2), or None if there is one repeat."""
+    repeats = values.shape[1]
+    if repeats == 1:
+        return None
+    return float(np.mean(np.var(values, axis=1, ddof=1))) / repeats
+
+
+def _probes(probe_stderr: np.ndarray) -> float | None:
+    """v_p / R (Eq. 3), or None if the error over probes is not known."""
+    if not np.all(np.isfinite(probe_stderr)):
+        return None
+    return float(np.mean(probe_stderr**2)) / probe_stderr.shape[1]
+
+
+def _part(variance: float | None, n: int) -> float | None:
+    """The part of the standard error that belongs to a variance in Eq. 4."""
+    return None if variance is None else math.sqrt(variance / n)
