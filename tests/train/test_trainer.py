@@ -1,0 +1,125 @@
+"""The loop over steps: it resumes to the bit, stops when asked, and gives up when it diverges."""
+
+import dataclasses
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_training import KEY, SMALL, data, final_state, mlp, weights
+
+import scoresde as sd
+from scoresde.parallel.mesh import data_mesh
+
+
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
+def test_resumed_training_is_the_same_to_the_bit(mixture, tmp_path, dropout):
+    """40 steps equal 20 and another 20 from the checkpoint: the whole state, dropout included."""
+
+    def train(name, training=SMALL):
+        return sd.fit(
+            KEY,
+            mlp(dropout=dropout),
+            data(mixture),
+            training=training,
+            run=tmp_path / name,
+            progress=False,
+        )
+
+    whole = train("whole")
+    train("parts", dataclasses.replace(SMALL, steps=20))
+    parts = train("parts")
+
+    states = []
+    for name in ("whole", "parts"):
+        state = final_state(mlp(dropout=dropout), tmp_path / name)
+        states.append([np.asarray(leaf) for leaf in jax.tree.leaves(state)])
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(weights(whole.model), weights(parts.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [row["step"] for row in parts.history] == [row["step"] for row in whole.history]
+
+    again = train("parts")
+    assert again.step == 40  # finished: nothing is trained
+
+
+def test_several_steps_a_dispatch_are_the_same_steps(mixture):
+    one = sd.fit(KEY, mlp(), data(mixture), training=SMALL, progress=False)
+    four = dataclasses.replace(SMALL, steps_per_dispatch=4)
+    several = sd.fit(KEY, mlp(), data(mixture), training=four, progress=False)
+    for a, b in zip(weights(one.model), weights(several.model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    assert several.step == 40
+
+
+def test_two_devices_give_one_devices_losses(mixture):
+    """A batch of 32 is cut over both devices; the mesh takes as many as divide the batch."""
+    assert jax.local_device_count() == 2
+    assert data_mesh(32).size == 2
+    assert data_mesh(31).size == 1
+
+    model = mlp()
+    x = data(mixture)
+    losses = []
+    for devices in (jax.local_devices(), jax.local_devices()[:1]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "local_devices", lambda devices=devices: devices)
+            fit = sd.fit(KEY, model, x, training=SMALL, progress=False)
+        losses.append([row["loss"] for row in fit.history])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
+    """SIGINT at a validation stops there, with a checkpoint; the same call then finishes."""
+
+    def interrupt(now, model):
+        if now == step:
+            signal.raise_signal(signal.SIGINT)
+
+    training = dataclasses.replace(SMALL, steps=4, log_every=1, validate_every=1)
+
+    def train(callbacks):
+        return sd.fit(
+            KEY,
+            mlp(),
+            data(mixture),
+            training=training,
+            run=tmp_path / "run",
+            callbacks=callbacks,
+            progress=False,
+        )
+
+    stopped = train([interrupt])
+    assert (stopped.step, stopped.interrupted) == (step, True)
+    assert sd.runs.Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == step
+
+    whole = train([])
+    assert (whole.step, whole.interrupted) == (4, False)
+
+
+def test_training_stops_after_several_bad_steps_with_the_last_finite_state(mixture, tmp_path):
+    def prepare(key, x):
+        return x * jnp.nan
+
+    run = tmp_path / "run"
+    with pytest.raises(sd.TrainingDiverged, match="not finite"):
+        sd.fit(KEY, mlp(), data(mixture), prepare=prepare, training=SMALL, run=run, progress=False)
+    for a, b in zip(weights(sd.load(run)), weights(mlp()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_callbacks_see_the_ema_model(mixture):
+    """Once per validation, and each time with the weights of that step."""
+    seen = []
+
+    def callback(step, model):
+        seen.append((step, float(jnp.abs(model(jnp.ones((1, 2)), 0.5)).sum())))
+        return {"mine": np.float32(step)}
+
+    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], progress=False)
+    assert [step for step, _ in seen] == [20, 40]
+    assert seen[0][1] != seen[1][1]
+    assert fit.history[-1]["mine"] == 40.0
