@@ -56,8 +56,9 @@ from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.mixture import GaussianMixture
+from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, SubVP
+from scoresde.sde.vp import VP
 from scoresde.types import ScoreFn
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ read concrete values only, so they run once, while JAX traces, and cost nothing 
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 import jax
@@ -130,6 +132,18 @@ def same_shape(value: Any, x: Array, name: str) -> None:
         )
 
 
+def one_per_example(value: Any, x: Array, name: str) -> None:
+    """What a function returned is one number per example of x.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    if jnp.shape(value) != x.shape[:1]:
+        raise ValueError(
+            f"{name} returned shape {jnp.shape(value)}: wanted one value per example, {x.shape[:1]}."
+        )
+
+
 def condition(cond: Cond, batch: int) -> None:
     """Every leaf of a condition has the leading batch axis.
 
@@ -161,3 +175,24 @@ def numbers(array: np.ndarray, name: str) -> None:
             f"{name} holds NaN or infinity in {np.sum(~finite)} of {len(array)} examples: "
             f"drop or mend them first."
         )
+
+
+# --- Warnings ---
+
+
+_INTERNAL = ("scoresde", "jax", "equinox", "jaxtyping", "beartype", "contextlib")
+"""Packages between a check and the person who called the library."""
+
+
+def warn(message: str) -> None:
+    """Warns at the line outside the library that led here."""
+    frame = sys._getframe()
+    level = 1
+    while frame.f_back is not None and _package(frame) in _INTERNAL:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _package(frame: Any) -> str:
+    return frame.f_globals.get("__name__", "").split(".")[0]

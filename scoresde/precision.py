@@ -1,4 +1,4 @@
-"""The precision of a solve: float32 and better, float64 on request in a process whose default is float32."""
+"""The precision of a solve: float32 or better, and float64 on request."""
 
 from __future__ import annotations
 
@@ -16,43 +16,45 @@ from scoresde.checks import is_concrete
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 matrix products in full: accelerators round them to bf16 or tf32 by default, far above solver error."""
+    """Computes float32 matrix products in full. Accelerators round them to bf16 or tf32 by default,
+    which is far above the error of a solver."""
     with jax.default_matmul_precision("float32"):
         yield
 
 
 def in_float64(tree: Any) -> Any:
-    """Every floating-point array of a tree in float64; call it where that is enabled."""
+    """Casts every floating-point array of a tree to float64, which must be enabled where it is called."""
     return jax.tree.map(
         lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, tree
     )
 
 
 def at_least_float32(x: Any) -> Array:
-    """As a JAX array: what an adaptive step adds does not fit half precision."""
+    """Returns a JAX array in float32 or better: what a small step adds does not fit half precision."""
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def precision_of(array: Any) -> AbstractContextManager[Any]:
-    """Where arithmetic with a float64 array stays in it: a result that was asked for in float64 does not lose it."""
+    """Enables float64 where the array has it, so that a result that was asked for in float64 keeps it."""
     return jax.enable_x64(True) if getattr(array, "dtype", None) == jnp.float64 else nullcontext()
 
 
 def check_float64(score: Any, x: Any) -> None:
-    """float64=True can be had here.
+    """Checks that float64=True is possible here.
 
     Raises:
-        ValueError: while jit or vmap traces, whose precision is decided outside; for a network that computes in less.
+        ValueError: while jit or vmap traces, where the precision was decided outside; for a network
+            that computes in bfloat16.
     """
     if not is_concrete(x):
         raise ValueError(
-            "float64=True is for a call outside jit: within, write with jax.enable_x64(True) around it "
-            "all, and hand over float64."
+            "float64=True does not work inside jit, where the precision is already fixed. Write "
+            "`with jax.enable_x64(True):` around the whole program, and pass float64 arrays."
         )
     config = getattr(getattr(score, "net", score), "config", None)
     if getattr(config, "dtype", "float32") == "bfloat16":
         raise ValueError(
-            "float64=True, and the network computes in bfloat16: build it with dtype='float32', and load "
-            "a run's weights by sd.load(run, model=...)."
+            "float64=True, but the network computes in bfloat16: build it with dtype='float32', and "
+            "load the weights of a run with sd.load(run, model=...)."
         )

@@ -18,7 +18,8 @@ from scoresde.score.labels import Index
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import Noise, Score
 from scoresde.sde.base import SDE, check_sde, plain_settings
-from scoresde.types import Cond, Key, ScoreFn, call_score, right_pad, sum_data
+from scoresde.sde.bound_score import bind
+from scoresde.types import Cond, Key, ScoreFn, right_pad, sum_data
 
 State = Float[Array, " batch *data"]
 Indices = Int[Array, " batch"] | Int[np.ndarray, " batch"] | int
@@ -156,7 +157,10 @@ class Chain:
         noise = normal_like(example_keys(key, x0.shape[0]), x0)
         mean, std = self.marginal(x0, i)
         std = right_pad(std, x0)
-        output = call_score(network, mean + std * noise, i, cond)
+        x = mean + std * noise
+        output = network(x, i) if cond is None else network(x, i, cond)
+        checks.same_shape(output, x, "the network")
+        output = output.astype(x.dtype)
         residual = noise - output if predicts == "noise" else noise + std * output
         squared = sum_data(residual**2)
         return squared if weighting == "simple" else _row(self._bound_weights(), i, x0) * squared
@@ -198,9 +202,8 @@ class Chain:
 
         def network(x: State, i: Indices, cond: Cond = None) -> Array:
             i, x = self._inputs(i, x)
-            return -_at(std, i, x) * call_score(
-                score, _at(scale, i, x) * x, _row(times, i, x), cond
-            )
+            s = bind(sde, score, cond)(_at(scale, i, x) * x, _row(times, i, x))
+            return -_at(std, i, x) * s
 
         return network
 

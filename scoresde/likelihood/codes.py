@@ -1,9 +1,15 @@
-"""Latent codes: the probability flow from data to the prior and back, and ways between two codes."""
+"""Latent codes: the probability flow from data to the prior and back, and paths between two codes.
+
+    dx/dt = f x - 1/2 g^2 score(x, t)                                                    (Eq. 1)
+    between codes a and b, at w in [0, 1], cos omega = <a, b> / |a||b|:
+    sin((1 - w) omega) / sin(omega) a + sin(w omega) / sin(omega) b                      (Eq. 2)
+
+Song et al. 2021 (arXiv:2011.13456), Sec. 4.3 and App. D.5; spherical interpolation: Shoemake 1985.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,19 +19,13 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.checks import is_concrete
-from scoresde.parallel.arguments import as_argument
-from scoresde.parallel.per_example import check_score, in_chunks, warn_of_failures
-from scoresde.precision import at_least_float32, check_float64, full_precision, in_float64
+from scoresde.parallel.per_example import per_example
+from scoresde.precision import at_least_float32, full_precision
 from scoresde.sampling.base import Sample, check_times, finish
-from scoresde.sampling.flow_solver import (
-    MAX_STEPS,
-    InLogSNR,
-    InTime,
-    check_solver,
-    check_variable,
-    solve,
-)
-from scoresde.sde.base import SDE, check_sde, reverse_drift
+from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
+from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.sde.base import SDE, reverse_drift
+from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, ScoreFn, right_pad, sum_data
 
 
@@ -45,13 +45,14 @@ def encode(
     float64: bool = False,
     batch_size: int | None = None,
 ) -> Sample:
-    """x_1 at the end of dx/dt = f x - 1/2 g^2 score from x0, taken as of t_min: `.x`, with evaluations and success.
+    """Returns the code x_1 of x0, taken as a state at t_min: the end of the flow (Eq. 1), in `.x`.
 
-    The inverse of `decode` (Song et al. 2021, arXiv:2011.13456, Sec. 4.3); `log_likelihood(...).latent` is the same at
-    the price of the divergence. Settings, failures and what is raised are those of `log_likelihood`.
+    It is the inverse of `decode`; `log_likelihood(...).latent` is the same at the price of the
+    divergence. Settings, failures and errors are those of `log_likelihood`.
     """
-    settings = Flow((t_min, 1.0), rtol, atol, solver, controller, variable, max_steps)
-    return _flow(sde, score, x0, "x0", cond, settings, float64, batch_size)
+    flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
+    x = _checked(x0, "x0", sde, flow_solver, t_min)
+    return _flow(Ends(flow_solver, t_min, 1.0), sde, score, x, cond, float64, batch_size)
 
 
 def decode(
@@ -71,126 +72,118 @@ def decode(
     float64: bool = False,
     batch_size: int | None = None,
 ) -> Sample:
-    """x at t_min from the code x_1, without a last denoising: `decode(encode(x0).x)` is x0, but for the solver's error.
+    """Returns x at t_min from the code x_1, without a last denoising: the flow (Eq. 1) backwards.
 
-    The flow spreads out towards the data, and an error with it: at the default tolerance x0 comes back within 3e-3
-    (exact scores) or 3e-2 (trained networks); within 1e-5 by float64=True, rtol=1e-9, atol=1e-9 in both calls.
+    `decode(encode(x0).x)` is x0 up to the solver's error. The flow spreads out towards the data, and an
+    error with it: at the default tolerance x0 comes back within 3e-3 (exact scores) or 3e-2 (trained
+    networks); within 1e-5 with float64=True, rtol=1e-9 and atol=1e-9 in both calls.
 
-    temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018): draws of the prior scaled
-    below 1 lead to likelier, less various data. Raises as `log_likelihood`, and ValueError if temperature < 0.
+    temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018). Draws from the
+    prior scaled below 1 lead to likelier, less diverse data.
+
+    Raises:
+        ValueError: if temperature < 0; otherwise as `log_likelihood`.
     """
+    flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     checks.setting("temperature", temperature, "[0, inf)")
-    settings = Flow((1.0, t_min), rtol, atol, solver, controller, variable, max_steps)
-    return _flow(sde, score, x1, "x1", cond, settings, float64, batch_size, temperature)
+    x = temperature * _checked(x1, "x1", sde, flow_solver, t_min)
+    return _flow(Ends(flow_solver, 1.0, t_min), sde, score, x, cond, float64, batch_size)
 
 
 def interpolate(
     a: Float[Array, " batch *data"], b: Float[Array, " batch *data"], num: int
 ) -> Float[Array, " batch num *data"]:
-    """Spherical interpolation of codes (Shoemake 1985), num points from a to b, both included.
+    """Returns `num` points of the spherical interpolation from a to b (Eq. 2), both included.
 
-        sin((1 - w) omega) / sin(omega) a + sin(w omega) / sin(omega) b,   cos omega = <a, b> / |a||b|
-
-    Two draws of the prior are nearly orthogonal and of one length in many dimensions; so are all points between.
+    Two draws from the prior are nearly orthogonal and of one length in many dimensions, and so are all
+    points between them.
 
     Raises:
-        ValueError: if a and b differ in shape, num < 2, or a is -c b, c > 0: every great circle through both is a way.
+        ValueError: if a and b differ in shape, num < 2, or a is -c b with c > 0, where no great circle
+            is the shortest.
     """
     checks.batch(a, "a")
     checks.count("num", num, 2)
     if a.shape != b.shape:
         raise ValueError(
-            f"a has shape {a.shape}, b has {b.shape}: wanted codes of the same shape, one pair a row."
+            f"a has shape {a.shape}, b has {b.shape}: wanted codes of one shape, a pair in each row."
         )
+
     lengths = jnp.sqrt(sum_data(a**2) * sum_data(b**2))
     cosine = jnp.clip(sum_data(a * b) / jnp.where(lengths > 0.0, lengths, 1.0), -1.0, 1.0)
     if is_concrete(cosine) and bool(jnp.any(cosine < -1.0 + 1e-6)):
         raise ValueError(
-            f"row {int(jnp.argmin(cosine))}: a and b point opposite ways, and no way between is shortest: "
-            f"go by a third code."
+            f"row {int(jnp.argmin(cosine))}: a and b point in opposite directions, so no path between "
+            f"them is the shortest. Go through a third code."
         )
+
     omega = jnp.arccos(cosine)
-    sine, w = jnp.sin(omega), jnp.linspace(0.0, 1.0, num)
-    straight = jnp.abs(sine) < 1e-6  # along one line: sin(w omega) / sin(omega) → w
-    safe = jnp.where(straight, 1.0, sine)
+    sine = jnp.sin(omega)
+    parallel = jnp.abs(sine) < 1e-6  # there sin(w omega) / sin(omega) → w
+    safe_sine = jnp.where(parallel, 1.0, sine)
+
+    def weight(part):
+        return jnp.where(parallel, part, jnp.sin(part * omega) / safe_sine)
 
     def at(w):
-        ways = (jnp.where(straight, part, jnp.sin(part * omega) / safe) for part in (1.0 - w, w))
-        return sum(right_pad(way, a) * x for way, x in zip(ways, (a, b), strict=True))
+        return right_pad(weight(1.0 - w), a) * a + right_pad(weight(w), b) * b  # Eq. 2
 
-    return jnp.moveaxis(jax.vmap(at)(w), 0, 1)
+    return jnp.moveaxis(jax.vmap(at)(jnp.linspace(0.0, 1.0, num)), 0, 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Flow:
-    """From one time to another along the probability flow, and how."""
+# --- The solve ---
 
-    ends: tuple[float, float]
-    rtol: float
-    atol: float
-    solver: Any
-    controller: Any = dataclasses.field(hash=False)  # may hold arrays
-    variable: InTime | InLogSNR
-    max_steps: int
+
+class Ends(NamedTuple):
+    """How and between which times the flow is integrated: the static argument of the program."""
+
+    flow_solver: FlowSolver
+    start: float
+    end: float
 
 
 def _flow(
+    settings: Ends,
     sde: SDE,
     score: ScoreFn,
     x: Array,
-    name: str,
     cond: Cond,
-    settings: Flow,
     float64: bool,
     batch_size: int | None,
-    scale: float = 1.0,
 ) -> Sample:
-    if float64:
-        check_float64(score, x)
-        with jax.enable_x64(True):
-            sde, score, x, cond = in_float64((sde, score, x, cond))
-            return _flow(sde, score, x, name, cond, settings, False, batch_size, scale)
-    check_sde(sde)
-    checks.batch(x, name)
-    checks.condition(cond, x.shape[0])
-    check_score(sde, score, cond)
-    check_times(min(settings.ends))
-    check_variable(settings.variable, sde, min(settings.ends))
-    solver = check_solver(settings.solver, settings.rtol, settings.atol, settings.controller)
-    settings = dataclasses.replace(settings, solver=solver)
-    x = scale * at_least_float32(x)
-    out = in_chunks(
-        lambda shared, rows: _flow_chunk(shared, rows, settings),
-        (sde, as_argument(score)),
-        (x, cond),
+    return per_example(
+        _integrate,
+        settings,
+        None,
+        sde,
+        score,
+        x,
+        cond,
         x.shape[0],
-        batch_size,
+        float64=float64,
+        batch_size=batch_size,
+        what="flows",
+        goal="their end",
     )
-    warn_of_failures(out.success, "flows", "their end", stacklevel=4)
-    return out
 
 
 @eqx.filter_jit
-def _flow_chunk(shared: tuple[SDE, ScoreFn], rows: tuple[Array, Cond], settings: Flow) -> Sample:
-    (sde, score), (start, end) = shared, settings.ends
-
-    def one(x, c):
-        c = jax.tree.map(lambda leaf: leaf[None], c)
-        field = lambda t, x: reverse_drift(sde, score, x[None], t, c, weight=0.5)[0]  # noqa: E731
-        return solve(
-            field,
-            x,
-            sde,
-            start,
-            end,
-            solver=settings.solver,
-            variable=settings.variable,
-            rtol=settings.rtol,
-            atol=settings.atol,
-            max_steps=settings.max_steps,
-            controller=settings.controller,
-        )
+def _integrate(
+    settings: Ends, sde: SDE, score: ScoreFn, keys: None, x: Array, cond: Cond
+) -> Sample:
+    def field(sde, score, cond, x, t):
+        return reverse_drift(sde, bind(sde, score, cond), x, t, weight=0.5)  # Eq. 1
 
     with full_precision():
-        solution = jax.vmap(one)(*rows)
+        solution = settings.flow_solver.solve(
+            field, sde, score, cond, x, settings.start, settings.end
+        )
     return finish(solution.y, solution.success, solution.nfe, None)
+
+
+def _checked(x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float) -> Array:
+    """Checks what only a flow knows, and returns x in float32 or better."""
+    checks.batch(x, name)
+    check_times(t_min)
+    flow_solver.check_start(sde, t_min)
+    return at_least_float32(x)

@@ -1,4 +1,11 @@
-"""Denoising score matching."""
+"""Denoising score matching.
+
+    x_t = alpha x_0 + sigma noise,   noise ~ N(0, I)                                    (Eq. 1)
+    loss = lambda(t) |score(x_t, t) + noise / sigma|^2 = w(t) |sigma score + noise|^2   (Eq. 2)
+
+Vincent 2011; Song et al. 2021 (arXiv:2011.13456), Eq. 7. Its minimiser is the score of p_t; its minimum
+is not 0. loss/weighting.py has the weights w.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +17,9 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.loss import weighting as weightings
-from scoresde.loss.weighting import Weighting
 from scoresde.sde.base import SDE, check_sde
-from scoresde.types import Cond, Key, ScoreFn, call_score, right_pad, sum_data
-
-# --- The loss ---
+from scoresde.sde.bound_score import bind
+from scoresde.types import Cond, Key, ScoreFn, right_pad, sum_data
 
 
 def dsm_loss(
@@ -23,21 +28,30 @@ def dsm_loss(
     score: ScoreFn,
     x0: Float[Array, " batch *data"],
     t: Float[Array, " batch"],
-    weighting: Weighting = weightings.Variance(),
+    weighting: weightings.Weighting = weightings.Variance(),
     cond: Cond = None,
 ) -> Float[Array, " batch"]:
-    """Denoising score matching (Vincent 2011; Song et al. 2021, arXiv:2011.13456, Eq. 7):
+    """Returns the denoising score matching loss (Eq. 2): one value per example, summed over the data.
 
-        lambda(t) |score(x_t, t) + noise / sigma|^2,   x_t = alpha x_0 + sigma noise
-
-    One value per example, summed over data dimensions. Its minimiser is the score, its minimum is not 0. key: one, or
-    one per example; t: in (0, 1], one per example.
+    key: one, or one per example. x0: about in [-1, 1]. t: in (0, 1], one per example.
 
     Raises:
         ValueError: if t does not hold exactly one time per example in (0, 1], or cond one row.
     """
+    keys, score = _training_batch(key, sde, score, x0, t, cond)
+
+    noise = normal_like(keys, x0)
+    mean, std = sde.marginal_prob(x0, t)
+    std = right_pad(std, x0)
+    residual = std * score(mean + std * noise, t) + noise  # Eq. 1 within Eq. 2
+    return weighting(sde, t) * sum_data(residual**2)  # Eq. 2
+
+
+def _training_batch(key, sde, score, x0, t, cond):
+    """Checks a batch, and returns one key per example and the score with its condition bound."""
     check_sde(sde)
     checks.batch(x0, "x0")
+    checks.condition(cond, x0.shape[0])
     if jnp.shape(t) != x0.shape[:1]:
         raise ValueError(
             f"t has shape {jnp.shape(t)}, x0 has {x0.shape}: dsm_loss wants one time per example. "
@@ -46,11 +60,7 @@ def dsm_loss(
     checks.times(t)
     if not sde.noisy_at_zero and is_concrete(t) and not bool(jnp.all(t > 0)):
         raise ValueError(
-            "t holds 0, the data themselves, where the conditional score is infinite: draw t in [1e-5, 1]."
+            "t holds 0, which is the data, where the conditional score is infinite: draw t in "
+            "[1e-5, 1]."
         )
-    checks.condition(cond, x0.shape[0])
-    noise = normal_like(example_keys(key, x0.shape[0]), x0)
-    mean, std = sde.marginal_prob(x0, t)
-    std = right_pad(std, x0)
-    residual = std * call_score(score, mean + std * noise, t, cond) + noise
-    return weighting(sde, t) * sum_data(residual**2)
+    return example_keys(key, x0.shape[0]), bind(sde, score, cond)

@@ -1,4 +1,11 @@
-"""Weightings of the denoising loss over time."""
+"""Weightings of the denoising loss over time.
+
+lambda(t) |s + noise / sigma|^2 = w(t) |sigma s + noise|^2,   w = lambda / sigma^2        (Eq. 1)
+
+Variance      lambda = sigma^2, w = 1
+Likelihood    lambda = g^2, w = g^2 / sigma^2
+EDM           w = 1 + sigma^2 / (alpha sigma_data)^2
+"""
 
 from __future__ import annotations
 
@@ -12,19 +19,17 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.sde.base import SDE
 
-# --- Weightings: lambda(t) of lambda |s + noise / sigma|^2, given as the factor of |sigma s + noise|^2 ---
-
 
 @runtime_checkable
 class Weighting(Protocol):
-    """lambda(t) / sigma(t)^2, one per example."""
+    """(sde, t) → w(t) of Eq. 1, one per example."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Variance:
-    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; Ho et al. 2020, L_simple)."""
+    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; L_simple of Ho et al. 2020)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return jnp.ones_like(t)
@@ -32,7 +37,8 @@ class Variance:
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """lambda = g^2: half its time integral bounds the negative log-likelihood (Song et al. 2021b, arXiv:2101.09258)."""
+    """lambda = g^2: half its integral over time bounds the negative log-likelihood (Song et al. 2021b,
+    arXiv:2101.09258)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return sde.squared_diffusion(t) / sde.variance(t)
@@ -40,7 +46,7 @@ class Likelihood:
 
 @dataclasses.dataclass(frozen=True)
 class EDM:
-    """Unit weight on EDM's network output F (Karras et al. 2022): factor 1 + sigma^2 / (alpha sigma_data)^2.
+    """Unit weight on the output F of EDM's network (Karras et al. 2022, arXiv:2206.00364).
 
     Raises:
         ValueError: if sigma_data is not positive.
@@ -54,3 +60,7 @@ class EDM:
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return 1.0 + jnp.exp(-sde.log_snr(t)) / self.sigma_data**2
+
+
+AnyWeighting = Variance | Likelihood | EDM
+"""The weightings that settings choose from."""

@@ -12,8 +12,9 @@ from scoresde.sampling.euler_maruyama import EulerMaruyama
 from scoresde.sampling.predictor_corrector import PredictorCorrector
 from scoresde.score.labels import Scaled, Sigma
 from scoresde.score.parameterization import Noise, Score
+from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, SubVP
+from scoresde.sde.vp import VP
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,19 +10,76 @@ import jax
 from jax import Array
 from jaxtyping import PyTree
 
+from scoresde import checks
 from scoresde.types import Cond, pytree_dataclass
+
+
+def as_argument(score: PyTree) -> PyTree:
+    """Returns the score as a pytree that `eqx.filter_jit` takes: arrays are traced, the rest is hashable.
+
+    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules, and methods of a
+    pytree, are taken apart. A plain function is static: pass the same object again to compile once.
+    What a function captures is frozen at its first call, so a captured NNX module draws a warning.
+    """
+    return jax.tree.map(_as_leaf, score)
+
+
+def _as_leaf(leaf: Any) -> Any:
+    if hasattr(leaf, "dtype"):
+        return leaf
+    if _is_bound_linen_module(leaf):
+        module, variables = leaf.unbind()
+        kind = LinenDenoiser if hasattr(module, "denoise") else LinenScore
+        return kind(module, variables)
+    if _is_method_of_arrays(leaf):
+        return jax.tree_util.Partial(leaf.__func__, leaf.__self__)
+    if inspect.isfunction(leaf):
+        _warn_of_captured_modules(leaf)
+    return leaf if is_hashable(leaf) else ByIdentity(leaf)
+
+
+def is_hashable(value: Any) -> bool:
+    """Whether a value can be a static argument."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_bound_linen_module(leaf: Any) -> bool:
+    """Recognises a bound module of flax.linen without importing it."""
+    return hasattr(leaf, "unbind") and hasattr(leaf, "apply")
+
+
+def _is_method_of_arrays(leaf: Any) -> bool:
+    if not inspect.ismethod(leaf):
+        return False
+    return any(hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__))
+
+
+def _warn_of_captured_modules(function: Callable[..., Any]) -> None:
+    captured = inspect.getclosurevars(function)
+    for name, value in {**captured.globals, **captured.nonlocals}.items():
+        if any(base.__module__.startswith("flax.nnx") for base in type(value).__mro__):
+            checks.warn(
+                f"the score is a function that captures the NNX module {name!r}: its weights are "
+                f"frozen at the first call. If they may change, pass the module itself, or a "
+                f"ScoreModel that holds it."
+            )
 
 
 @pytree_dataclass("module")
 class LinenScore:
-    """A bound Linen module taken apart, so that its weights are jit arguments and not constants of the program."""
+    """A bound Linen module taken apart, so that its weights are arguments of the program."""
 
     module: Any
     variables: PyTree[Array]
 
     def __call__(self, x: Array, t: Array, cond: Cond = None) -> Array:
-        """The module applied to its variables."""
-        return self.module.apply(self.variables, x, t, *(() if cond is None else (cond,)))
+        """Applies the module to its variables."""
+        arguments = (x, t) if cond is None else (x, t, cond)
+        return self.module.apply(self.variables, *arguments)
 
 
 @pytree_dataclass("module")
@@ -31,10 +87,9 @@ class LinenDenoiser(LinenScore):
     """A bound Linen module that offers `denoise`."""
 
     def denoise(self, x: Array, t: Array, cond: Cond = None) -> Array:
-        """The module's own E[x_0 | x_t]."""
-        return self.module.apply(
-            self.variables, x, t, *(() if cond is None else (cond,)), method="denoise"
-        )
+        """Applies the module's own `denoise`, E[x_0 | x_t = x]."""
+        arguments = (x, t) if cond is None else (x, t, cond)
+        return self.module.apply(self.variables, *arguments, method="denoise")
 
 
 class ByIdentity:
@@ -43,6 +98,7 @@ class ByIdentity:
     def __init__(self, function: Callable[..., Any]):
         self.function = function
         self.denoise = getattr(function, "denoise", None)
+        self.start = getattr(function, "start", 1.0)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -52,41 +108,3 @@ class ByIdentity:
 
     def __hash__(self) -> int:
         return id(self.function)
-
-
-def as_argument(score: PyTree) -> PyTree:
-    """A score that `eqx.filter_jit` takes as an argument: arrays traced, everything else static and hashable.
-
-    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules are taken apart, methods bound to
-    a pytree too. A plain function is static: hand over the same object to compile once, and know that what it
-    captures is frozen at its first call (a captured NNX module draws a warning).
-    """
-    return jax.tree.map(_as_leaf, score)
-
-
-def _as_leaf(leaf: Any) -> Any:
-    if hasattr(leaf, "dtype"):
-        return leaf
-    if hasattr(leaf, "unbind") and hasattr(
-        leaf, "apply"
-    ):  # a bound Linen module, without importing Flax
-        module, variables = leaf.unbind()
-        return (LinenDenoiser if hasattr(module, "denoise") else LinenScore)(module, variables)
-    if inspect.ismethod(leaf) and any(
-        hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__)
-    ):
-        return jax.tree_util.Partial(leaf.__func__, leaf.__self__)
-    if inspect.isfunction(leaf):
-        captured = inspect.getclosurevars(leaf)
-        for name, value in {**captured.globals, **captured.nonlocals}.items():
-            if any(base.__module__.startswith("flax.nnx") for base in type(value).__mro__):
-                warnings.warn(
-                    f"the score is a function that captures the NNX module {name!r}: its weights are frozen at the "
-                    f"first call. If they may change, pass the module itself or a ScoreModel that holds it.",
-                    stacklevel=4,
-                )
-    try:
-        hash(leaf)
-    except TypeError:
-        return ByIdentity(leaf)
-    return leaf

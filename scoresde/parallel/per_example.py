@@ -1,9 +1,15 @@
-"""Calling a score under jit and in chunks: weights become arguments, one compilation per shape."""
+"""The one edge of everything that works on many examples: sampling, likelihoods, codes, bounds.
+
+A public function checks what it alone knows and calls `per_example` with a compiled core, which sees
+plain arrays. Done here, once, for all of them: checks of (sde, score, cond), the precision, one random
+key per example, the score's weights as arguments of the compiled program, chunks of one shape, the
+local devices, and the names of the rows that failed.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import equinox as eqx
@@ -16,31 +22,146 @@ from tqdm import tqdm
 
 from scoresde import checks
 from scoresde.checks import is_concrete
+from scoresde.keys import example_keys
+from scoresde.parallel.arguments import as_argument
 from scoresde.parallel.mesh import gather, spread
-from scoresde.sde.base import SDE
-from scoresde.types import Cond
+from scoresde.precision import check_float64, in_float64
+from scoresde.sde.base import SDE, check_sde
+from scoresde.types import Cond, Key, ScoreFn
+
+Core = Callable[..., Any]
+"""(settings, sde, score, keys, rows, cond) → a pytree whose leaves have the batch axis first, compiled
+once per shape by `eqx.filter_jit`; settings is hashable and static."""
+
+
+def per_example(
+    core: Core,
+    settings: Any,
+    key: Key | None,
+    sde: SDE,
+    score: ScoreFn,
+    rows: PyTree,
+    cond: Cond,
+    batch: int,
+    *,
+    float64: bool = False,
+    batch_size: int | None = None,
+    progress: bool = False,
+    what: str = "examples",
+    goal: str = "their end",
+) -> Any:
+    """Returns `core(settings, sde, score, keys, rows, cond)` for all `batch` examples.
+
+    rows: a pytree of arrays (batch, ...). batch_size: examples a chunk, all at once if None. progress:
+    whether to show a bar over chunks. what, goal: name the examples, and what a failed one did not
+    reach.
+    Example i depends on (key, i) alone, not on how the batch is cut.
+
+    Raises:
+        TypeError: if sde is not an SDE.
+        ValueError: if a condition does not have one row per example, a label is not one of the
+            network's classes, there is no example, or float64 is not possible here.
+    """
+    check_sde(sde)
+    checks.condition(cond, batch)
+    check_score(sde, score, cond)
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)
+    if batch == 0:
+        raise ValueError("there is no example: the batch axis has length 0.")
+    if float64:
+        check_float64(score, rows)
+
+    with jax.enable_x64(True) if float64 else nullcontext():
+        if float64:
+            sde, score, rows, cond = in_float64((sde, score, rows, cond))
+
+        shared = (sde, as_argument(score))
+        examples = (None if key is None else example_keys(key, batch), rows, cond)
+        size, devices = chunk_size(batch, batch_size, (settings, shared, examples))
+        if size == batch and devices == 1:
+            out = core(settings, *shared, *examples)
+        else:
+            results = []
+            for part in _chunks(examples, batch, size, what if progress else None):
+                if devices == 1:
+                    results.append(core(settings, *shared, *part))
+                else:
+                    sharded, part = spread(shared, part)
+                    results.append(gather(core(settings, *sharded, *part)))
+            out = _joined(results, batch)
+
+    warn_of_failures(getattr(out, "success", None), what, goal)
+    return out
+
+
+# --- Chunks ---
+
+
+def chunk_size(batch: int, batch_size: int | None, arguments: PyTree) -> tuple[int, int]:
+    """Returns the size of a chunk, and the number of devices that it is cut over.
+
+    Chunks are of one size, so that one shape is compiled, and as equal as possible: 65 examples in
+    chunks of at most 64 are 33 and 32. Devices share a chunk where every argument is known now.
+    """
+    most = batch if batch_size is None else min(batch_size, batch)
+    number_of_chunks = -(-batch // most)
+    size = -(-batch // number_of_chunks)
+
+    devices = jax.local_device_count()
+    known = is_concrete(*_arrays(arguments), jnp.zeros(()))  # zeros: a tracer while JAX traces
+    if devices == 1 or not known:
+        return size, 1
+    return (-(-size // devices) * devices if size >= devices else size), devices
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    """Returns the arrays of a tree, and the tracers among the fields of plain settings objects."""
+    leaves = jax.tree.leaves(tree)
+    fields = [value for leaf in leaves for value in getattr(leaf, "__dict__", {}).values()]
+    return [leaf for leaf in (*leaves, *fields) if eqx.is_array(leaf)]
+
+
+def _chunks(examples: PyTree, batch: int, size: int, label: str | None) -> Iterator[PyTree]:
+    """Yields the chunks; the last one is padded with copies of the last example."""
+    hidden = label is None or size >= batch
+    for start in tqdm(range(0, batch, size), desc=label, disable=hidden, unit="chunk"):
+        index = np.minimum(np.arange(start, start + size), batch - 1)
+        yield jax.tree.map(lambda a, index=index: a[index], examples)
+
+
+def _joined(results: list[PyTree], batch: int) -> PyTree:
+    """Joins the chunks along the batch axis without the padding; scalars are those of the last chunk."""
+
+    def join(*leaves):
+        return jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1]
+
+    return jax.tree.map(join, *results)
+
+
+# --- Checks ---
 
 
 def check_score(sde: SDE, score: Any, cond: Cond) -> None:
-    """The score was made for this SDE, and labels are rows of its network's table, where that can be read.
+    """Warns if the score was made for another SDE, or has classes and is given no label.
 
     Raises:
-        ValueError: if a label is none of the network's classes; the one after the last stands for "no label".
+        ValueError: if a label is not one of the network's classes; the one after the last stands for
+            "no label".
     """
     own = getattr(score, "sde", None)
-    if isinstance(own, SDE) and not _alike(own, sde):
-        warnings.warn(
-            f"the score is that of {own}, and is used under {sde}: hand over the same SDE, its .sde.",
-            stacklevel=3,
+    if isinstance(own, SDE) and not _are_alike(own, sde):
+        checks.warn(
+            f"the score belongs to {own}, but is used under {sde}: pass the same SDE, the score's .sde."
         )
+
     classes = getattr(score, "num_classes", None)
     if classes is None:
         return
     if cond is None:
-        warnings.warn(
-            f"the network has {classes} classes and no cond arrived: it takes its row for no label, which "
-            f"`fit` does not train. Write cond=labels, 0 … {classes - 1}.",
-            stacklevel=3,
+        checks.warn(
+            f"the network has {classes} classes, but no cond was passed: it uses its row for no "
+            f"label, which `fit` does not train. Write cond=labels, 0 … {classes - 1}."
         )
     elif is_concrete(cond) and np.size(cond) and not 0 <= np.min(cond) <= np.max(cond) <= classes:
         raise ValueError(
@@ -48,73 +169,27 @@ def check_score(sde: SDE, score: Any, cond: Cond) -> None:
         )
 
 
-def _alike(a: SDE, b: SDE) -> bool:
-    """Of one type and settings, or a setting is not known yet."""
-    leaves = jax.tree.leaves(a), jax.tree.leaves(b)
-    if type(a) is not type(b) or len(leaves[0]) != len(leaves[1]):
+def _are_alike(a: SDE, b: SDE) -> bool:
+    """Whether two SDEs are of one type and have equal settings, as far as these are known."""
+    a_leaves = jax.tree.leaves(a)
+    b_leaves = jax.tree.leaves(b)
+    if type(a) is not type(b) or len(a_leaves) != len(b_leaves):
         return False
-    known = is_concrete(*leaves[0], *leaves[1])
-    return not known or all(
-        np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5)
-        for x, y in zip(*leaves, strict=True)
-    )
+    if not is_concrete(*a_leaves, *b_leaves):
+        return True
+    pairs = zip(a_leaves, b_leaves, strict=True)
+    return all(np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in pairs)
 
 
-def warn_of_failures(success: Array, what: str, goal: str, stacklevel: int = 3) -> None:
-    """Name the rows that failed, where that can be read now."""
-    failed = np.flatnonzero(~np.asarray(success)) if is_concrete(success) else []
+def warn_of_failures(success: Array | None, what: str, goal: str) -> None:
+    """Names the rows that failed, where that is known now."""
+    if success is None or not is_concrete(success):
+        return
+    failed = np.flatnonzero(~np.asarray(success))
     if len(failed):
-        named = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
-        warnings.warn(
-            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {named}: they are NaN and success is "
-            f"False. Try a looser tolerance, more max_steps, or check the score for NaN.",
-            stacklevel=stacklevel,
+        rows = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+        checks.warn(
+            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they are NaN "
+            f"and their success is False. Try a looser tolerance, more steps, a larger t_min, or look "
+            f"for NaN in the score."
         )
-
-
-def in_chunks(
-    function: Callable[..., PyTree],
-    shared: PyTree,
-    rows: PyTree,
-    batch: int,
-    batch_size: int | None,
-    progress: str | None = None,
-) -> PyTree:
-    """`function(shared, rows)` in chunks of `batch_size` examples, each cut over the local devices.
-
-    rows: leaves (batch, ...). Chunks are of one size that the devices divide, so one shape is compiled, and as equal as
-    can be: the last one is padded with a few copies of the last example. Every leaf of the result with a leading axis
-    is cut and joined along it; others are the last chunk's. progress: the bar's label, or None for no bar.
-    """
-    if batch_size is not None:
-        checks.count("batch_size", batch_size)
-    if batch == 0:
-        raise ValueError("there is no example: the batch axis has length 0.")
-    chunk = batch if batch_size is None else min(batch_size, batch)
-    devices = jax.local_device_count()
-    arrays = jax.tree.leaves((eqx.filter(shared, eqx.is_array), rows))
-    spreads = devices > 1 and is_concrete(
-        *arrays, jnp.zeros(())
-    )  # zeros: a tracer where all this is being traced
-    chunk = -(-batch // -(-batch // chunk))  # 65 examples in chunks of at most 64: 33 and 32
-    size = -(-chunk // devices) * devices if spreads and chunk >= devices else chunk
-    if size == batch and not spreads:
-        return function(shared, rows)
-    results = []
-    for start in tqdm(
-        range(0, batch, size),
-        desc=progress,
-        disable=progress is None or size >= batch,
-        unit="chunk",
-    ):
-        index = np.minimum(
-            np.arange(start, start + size), batch - 1
-        )  # padding repeats the last example
-        part = jax.tree.map(lambda a, index=index: a[index], rows)
-        results.append(
-            gather(function(*spread(shared, part))) if spreads else function(shared, part)
-        )
-    return jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1],
-        *results,
-    )

@@ -1,195 +1,218 @@
-"""What fixed-grid samplers share: their settings, and one scan with its path, last denoising, count of evaluations."""
+"""`GridSampler`: what every sampler on a fixed grid of times shares, one scan over its steps.
+
+    t_0 = start > t_1 > … > t_N = t_min                                  (Eq. 1)
+    x_{i+1} = step(x_i, t_i, t_{i+1}; coefficients(t_i, t_{i+1}))        (Eq. 2)
+    x = E[x_0 | x_N] at t_N, with `denoise`                              (Eq. 3)
+
+A sampler gives `coefficients` and `step`, and, where they are not the default, its times and the number
+of evaluations of a step. It declares num_steps itself: a field here would come first, so that DDIM(0.5)
+would set it instead of eta.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from scoresde import checks
 from scoresde.keys import fold_in_examples
 from scoresde.precision import full_precision
-from scoresde.sampling.base import (
-    Sample,
-    check_sampler_input,
-    check_times,
-    finish,
-    path_of,
-    traced,
-    widen,
-)
-from scoresde.sampling.time_grid import (
-    AnyGrid,
-    GivenTimes,
-    Times,
-    Uniform,
-    check_grid,
-    grid_times,
-    on_grid,
-)
-from scoresde.sde.base import SDE, check_sde, denoise
+from scoresde.sampling.base import Sample, check_times, finish, path_of, sampler_inputs
+from scoresde.sampling.linear_step import linear_step
+from scoresde.sampling.on_grid import Times, check_grid, grid_times, on_grid, traced_settings
+from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Uniform
+from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GridSettings:
-    """The settings of every fixed-grid sampler beside num_steps, by keyword.
+class GridSampler:
+    """The settings of every fixed-grid sampler beside num_steps, by keyword, and its scan.
 
     Raises:
         ValueError: if num_steps < 1, or not 0 <= t_min < start <= 1.
     """
 
     t_min: float | None = 1e-3
-    """Where to stop: on real data the score blows up as t → 0. None: num_steps' lowest level, 1/num_steps; 0 for VE."""
+    """Where to stop: on real data the score blows up as t → 0. None means the lowest of the SDE's own
+    num_steps levels, 1 / num_steps, or 0 for VE."""
     start: float = 1.0
     """The time of x1: 1 for draws of the prior, less for data noised part-way."""
     grid: AnyGrid = Uniform()
     """Where the steps lie."""
     denoise: bool = True
-    """End with one Tweedie denoising, E[x_0 | x_{t_min}]."""
+    """Whether to end with one denoising, E[x_0 | x] at t_min (Eq. 3)."""
     save_path: bool = False
-    """Keep every state and its E[x_0 | x]: memory grows with num_steps, and each state takes one more evaluation."""
+    """Whether to keep every state and its E[x_0 | x]: memory grows with num_steps, and each state takes
+    one more evaluation."""
 
     def __post_init__(self):
         checks.count("num_steps", getattr(self, "num_steps", None))
         check_times(0.0 if self.t_min is None else self.t_min, self.start)
         check_grid(self.grid)
 
-
-@runtime_checkable
-class FixedGrid(Protocol):
-    """`GridSettings` with its steps, as `integrate` reads them."""
+    # --- What a sampler gives ---
 
     @property
-    def num_steps(self) -> int: ...
-    @property
-    def t_min(self) -> float | None: ...
-    @property
-    def start(self) -> float: ...
-    @property
-    def grid(self) -> AnyGrid: ...
-    @property
-    def denoise(self) -> bool: ...
-    @property
-    def save_path(self) -> bool: ...
+    def evaluations(self) -> int:
+        """Evaluations of the score in one step."""
+        return 1
 
+    def times(self, sde: SDE) -> Times:
+        """Returns the times of the states, falling from start (Eq. 1); num_steps + 1 by default."""
+        end = self.end_time(sde)
+        return grid_times(self.grid, sde, self._num_steps, end, self.start)
 
-def lowest_time(settings: FixedGrid, sde: SDE) -> float:
-    """t_min, or the lowest of the SDE's own num_steps levels."""
-    return (
-        float(sde.level_times(settings.num_steps)[0]) if settings.t_min is None else settings.t_min
-    )
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> PyTree[Array]:
+        """Returns what depends on the grid alone, for all steps at once: leaves (steps, ...).
 
-
-def end_time(settings: FixedGrid, sde: SDE) -> float:
-    """`lowest_time`, which lies below start.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    end = lowest_time(settings, sde)
-    if not end < settings.start:
-        raise ValueError(
-            f"t_min = None with num_steps = {settings.num_steps} ends at the lowest of that many levels, t = {end:g}, "
-            f"which is not below start = {settings.start:g}: write more num_steps, or a t_min, e.g. t_min=1e-3."
-        )
-    return end
-
-
-def step_times(settings: FixedGrid, sde: SDE) -> Times:
-    """num_steps + 1 times, falling from start to t_min."""
-    return grid_times(
-        settings.grid, sde, settings.num_steps, end_time(settings, sde), settings.start
-    )
-
-
-def check_levels(settings: FixedGrid) -> None:
-    """A single level is x1's own, at `start`: there is no lower one for t_min."""
-    if settings.num_steps == 1 and settings.t_min is not None:
-        raise ValueError(
-            f"num_steps is 1: the one level is start = {settings.start:g}, and t_min = {settings.t_min:g} would be "
-            f"another. Write num_steps=2, or leave t_min out."
+        It is computed in float64 on the host where the SDE's settings are known.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define coefficients(self, sde, t, t_next)."
         )
 
+    def initial_state(self, x1: Array) -> Any:
+        """Returns what the steps carry: x1, or (x1, memory) for a multistep method."""
+        return x1
 
-def level_times(settings: FixedGrid, sde: SDE) -> Times:
-    """num_steps times, falling from start to the lowest: the levels of a discretisation, by default the SDE's own."""
-    if isinstance(settings.grid, GivenTimes) and len(settings.grid.times) != settings.num_steps:
-        raise ValueError(
-            f"the grid holds {len(settings.grid.times)} times and the sampler has {settings.num_steps} levels, a time "
-            f"each: write num_steps={len(settings.grid.times)}."
-        )
-    if settings.num_steps == 1:
-        return np.array([settings.start])
-    return grid_times(
-        settings.grid, sde, settings.num_steps - 1, end_time(settings, sde), settings.start
-    )
+    # Takes one step (Eq. 2): (sde, score, keys, state, t, t_next, coefficients of this step) → state.
+    # score(x, t) and score.denoise(x, t) are bound to their condition, keys are one per example and
+    # step, t and t_next are (batch,). The default is linear in x, score and noise.
+    step = linear_step
 
+    # --- The scan ---
 
-def check_log_snr(settings: FixedGrid, sde: SDE) -> None:
-    """Log SNR is finite at t_min, for samplers that step in it."""
-    check_sde(sde)
-    if lowest_time(settings, sde) == 0.0 and not sde.noisy_at_zero:
-        raise ValueError(
-            f"t_min = 0 has infinite log SNR under {sde}: write t_min=1e-3; the step from there to data is `denoise`."
-        )
+    def __call__(
+        self,
+        key: Key,
+        sde: SDE,
+        score: ScoreFn,
+        x1: Float[Array, " batch *data"],
+        cond: Cond = None,
+    ) -> Sample:
+        """Integrates x1 at t = start down to t_min.
 
+        key: one, or one per example. cond: leaves (batch, ...).
 
-def integrate(
-    settings: FixedGrid,
-    key: Key,
-    sde: SDE,
-    score: ScoreFn,
-    x1: Array,
-    cond: Cond,
-    coefficients: Callable[[Array, Array], PyTree[Array]],
-    step: Callable[[ScoreFn, Key, Any, Array, Array, Any], Any],
-    evaluations: int,
-    times: Times | None = None,
-    memory: Callable[[Array], Any] | None = None,
-) -> Sample:
-    """x1 through the grid's steps from start down to t_min, or through `times` instead.
+        Raises:
+            ValueError: if x1 has no batch axis, or a key or condition does not match it; if the grid
+                does not fit the SDE.
+        """
+        keys, x1, score, dtype = sampler_inputs(key, sde, score, x1, cond)
+        batch = x1.shape[0]
 
-    coefficients: (t_i, t_{i+1}) → what depends on the grid alone, for all steps at once, in float64. step: (score,
-    keys, x, t_i, t_{i+1}, row of the coefficients) → x, with one key per example and step; x is in float32 or better,
-    whatever dtype x1 and the score have. evaluations: of the score, a step. memory: x1 → what a multistep method
-    remembers beside x; its step takes and returns (x, memory).
+        times = self.times(sde)
+        coefficients = partial(self.coefficients, sde)
+        table = on_grid(sde, coefficients, times[:-1], times[1:], traced=traced_settings(self))
+        rows = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), (times[:-1], times[1:], table))
 
-    Raises:
-        ValueError: if x1 has no batch axis, or a key or condition does not match it.
-    """
-    x1, keys = check_sampler_input(key, sde, x1, cond)
-    given, (x1, score) = x1.dtype, widen(x1, score)
-    batch, dtype = x1.shape[0], x1.dtype
-    if times is None:
-        times = step_times(settings, sde)
-    steps = len(times) - 1
-    table = on_grid(sde, coefficients, times[:-1], times[1:], traced=traced(settings))
+        def body(state, inputs):
+            i, t, t_next, row = inputs
+            step_keys = fold_in_examples(keys, i)
+            t = jnp.full(batch, t)
+            t_next = jnp.full(batch, t_next)
+            state = self.step(sde, score, step_keys, state, t, t_next, row)
+            return state, (_states(state) if self.save_path else None)
 
-    def body(state, inputs):
-        i, t, t_next, row = inputs
-        t, t_next = jnp.full(batch, t), jnp.full(batch, t_next)
-        state = step(score, fold_in_examples(keys, i), state, t, t_next, row)
-        x = state if memory is None else state[0]
-        return state, (x if settings.save_path else None)
+        with full_precision():
+            steps = jnp.arange(len(times) - 1)
+            state, saved = jax.lax.scan(body, self.initial_state(x1), (steps, *rows))
+            x, path = self._end(score, _states(state), jnp.asarray(times, x1.dtype), x1, saved)
 
-    with full_precision():
-        rows = jax.tree.map(lambda a: jnp.asarray(a, dtype), (times[:-1], times[1:], table))
-        start = x1 if memory is None else (x1, memory(x1))
-        state, states = jax.lax.scan(body, start, (jnp.arange(steps), *rows))
-        x, path = state if memory is None else state[0], None
-        if states is not None:
-            path, last = path_of(
-                sde, score, jnp.asarray(times, dtype), jnp.concatenate([x1[None], states]), cond
+        more = len(times) if self.save_path else int(self.denoise)
+        nfe = (len(times) - 1) * self.evaluations + more
+        return finish(x, jnp.ones(batch, bool), nfe, path, dtype)
+
+    def _end(self, score: Any, x: Array, times: Array, x1: Array, saved: Array | None) -> Any:
+        """Returns the last state, denoised if so set (Eq. 3), and the path if it is kept."""
+        if saved is not None:
+            path, denoised = path_of(score, times, jnp.concatenate([x1[None], saved]))
+            return denoised if self.denoise else x, path
+        if self.denoise:
+            x = score.denoise(x, jnp.full(x.shape[:1], times[-1]))
+        return x, None
+
+    # --- Times ---
+
+    @property
+    def _num_steps(self) -> int:
+        return getattr(self, "num_steps")  # noqa: B009 (a field of the subclass)
+
+    def lowest_time(self, sde: SDE) -> float:
+        """Returns t_min, or the time of the lowest of the SDE's own num_steps levels."""
+        return float(sde.level_times(self._num_steps)[0]) if self.t_min is None else self.t_min
+
+    def end_time(self, sde: SDE) -> float:
+        """Returns `lowest_time`.
+
+        Raises:
+            ValueError: if it does not lie below start.
+        """
+        end = self.lowest_time(sde)
+        if not end < self.start:
+            raise ValueError(
+                f"t_min = None with num_steps = {self._num_steps} ends at the lowest of that many "
+                f"levels, t = {end:g}, which is not below start = {self.start:g}: write more "
+                f"num_steps, or a t_min, e.g. t_min=1e-3."
             )
-            x = last if settings.denoise else x
-        elif settings.denoise:
-            x = denoise(sde, score, x, jnp.full(batch, times[-1], dtype), cond)
-    nfe = steps * evaluations + (steps + 1 if settings.save_path else settings.denoise)
-    return finish(x, jnp.ones(batch, bool), nfe, path, given)
+        return end
+
+
+def _states(state: Any) -> Array:
+    """Returns x of what the steps carry."""
+    return state[0] if isinstance(state, tuple) else state
+
+
+# --- Times of samplers that work at noise levels, or in log SNR ---
+
+
+def level_times(sampler: GridSampler, sde: SDE) -> Times:
+    """Returns num_steps times, falling from start to the lowest: the levels of a discretisation, by
+    default the SDE's own.
+
+    Raises:
+        ValueError: if a given grid holds another number of times.
+    """
+    num_steps = sampler._num_steps
+    if isinstance(sampler.grid, GivenTimes) and len(sampler.grid.times) != num_steps:
+        raise ValueError(
+            f"the grid holds {len(sampler.grid.times)} times and the sampler has {num_steps} levels, "
+            f"one time each: write num_steps={len(sampler.grid.times)}."
+        )
+    if num_steps == 1:
+        return np.array([sampler.start])
+    return grid_times(sampler.grid, sde, num_steps - 1, sampler.end_time(sde), sampler.start)
+
+
+def check_levels(sampler: GridSampler) -> None:
+    """Checks that a single level has no t_min: it is the level of x1 itself, at `start`.
+
+    Raises:
+        ValueError: if it has.
+    """
+    if sampler._num_steps == 1 and sampler.t_min is not None:
+        raise ValueError(
+            f"num_steps is 1: the one level is start = {sampler.start:g}, and t_min = "
+            f"{sampler.t_min:g} would be another. Write num_steps=2, or leave t_min out."
+        )
+
+
+def check_log_snr(sampler: GridSampler, sde: SDE) -> None:
+    """Checks that log SNR is finite at t_min, for samplers that step in it.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if sampler.lowest_time(sde) == 0.0 and not sde.noisy_at_zero:
+        raise ValueError(
+            f"t_min = 0 has infinite log SNR under {sde}: write t_min=1e-3; the step from there to "
+            f"the data is `denoise`."
+        )

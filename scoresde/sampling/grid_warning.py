@@ -1,71 +1,73 @@
-"""A warning for stochastic multistep solvers on grids that do not suit them."""
+"""A warning for stochastic multistep solvers on grids over which they extrapolate too far.
+
+The measure is the solver's own law on Gaussian data, where E[x_0 | x] is a multiple of x and the solver is
+linear. No bound on the ratio of neighbouring steps tells good grids from bad ones.
+"""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from scoresde.sampling.grid_sampler import FixedGrid
-from scoresde.sampling.time_grid import Times, UniformLogSNR, on_grid
+from scoresde import checks
+from scoresde.sampling.on_grid import Times, on_grid
+from scoresde.sampling.time_grid import UniformLogSNR
 from scoresde.sde.base import SDE
 
+DATA_VARIANCE = 0.25
 
-def warn_of_grid(
-    settings: FixedGrid, sde: SDE, times: Times, order: int, coefficients: Callable[..., Any]
-) -> None:
-    """Steps of very unequal length in log SNR, over which a noisy multistep solver extrapolates too far, are told.
 
-    The measure is the solver's own law on Gaussian data: no bound on the steps' ratio tells good grids from bad ones.
-    """
-
-    def excess(times):
-        return excess_variance(sde, times, on_grid(sde, coefficients, times[:-1], times[1:]))
-
-    own = excess(times)
+def warn_of_grid(sampler: Any, sde: SDE, times: Times, order: int) -> None:
+    """Warns if the sampler's grid makes the variance of its samples wrong, and equal steps of log SNR
+    would not."""
+    own = _excess(sampler, sde, times)
     if abs(own) < 0.1:
         return
-    even = excess(UniformLogSNR()(sde, settings.num_steps, float(times[-1]), settings.start))
-    if abs(even) > 0.5 * abs(own):  # steps too long on any grid
+
+    grid = UniformLogSNR()
+    even = _excess(sampler, sde, grid(sde, len(times) - 1, float(times[-1]), sampler.start))
+    if abs(even) > 0.5 * abs(own):  # the steps are too long on any grid
         return
-    frame, level = sys._getframe(), 1
-    while (
-        frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in INTERNAL
-    ):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(
-        f"order {order} with eta > 0 on the steps of {settings.grid}: on data N(0, 1/4) their variance is {own:+.0%} "
-        f"off, and {even:+.0%} on as many equal steps of log SNR. Write grid=sd.grids.UniformLogSNR().",
-        stacklevel=level,
+
+    checks.warn(
+        f"order {order} with eta > 0 on the steps of {sampler.grid}: on data N(0, 1/4) the variance of "
+        f"its samples is {own:+.0%} off, and {even:+.0%} on as many equal steps of log SNR. Write "
+        f"grid=sd.grids.UniformLogSNR()."
     )
 
 
-INTERNAL = ("scoresde", "jax", "equinox", "jaxtyping", "beartype", "contextlib")
-"""Packages between a sampler and whoever called it."""
+def _excess(sampler: Any, sde: SDE, times: Times) -> float:
+    rows = on_grid(sde, partial(sampler.coefficients, sde), times[:-1], times[1:])
+    return excess_variance(sde, times, rows)
 
 
 def excess_variance(sde: SDE, times: Times, rows: Any) -> float:
-    """How far the variance is off after the last step, in parts, on data N(0, 1/4).
+    """Returns by how much the variance is off after the last step, relative to the exact one.
 
-    E[x_0 | x] is a multiple of x there and the solver linear: its covariance, of x, base and the last D, is followed.
+    rows: the steps' coefficients (`exponential.Row`). The covariance that is followed is that of x, of
+    the last step without its D, and of the last D.
     """
     alpha, variance = on_grid(sde, lambda t: (sde.alpha(t), sde.variance(t)), times)
-    total = 0.25 * alpha**2 + variance
-    order, corrected = rows.weights.shape[1], rows.correction.shape[1]
+    total = DATA_VARIANCE * alpha**2 + variance
+
+    order = rows.data_coefs.shape[1]
+    corrected = rows.correction.shape[1]
     nodes = max(order, corrected)
-    cov = np.zeros((2 + nodes, 2 + nodes))
+    size = 2 + nodes
+
+    cov = np.zeros((size, size))
     cov[:2, :2] = total[0]
     for i in range(len(times) - 1):
-        step = np.eye(2 + nodes)
-        step[2:] = np.eye(nodes, 2 + nodes, k=1)  # each D takes the place of an older one
-        step[2] = 0.25 * alpha[i] / total[i] * np.eye(2 + nodes)[0]
+        step = np.eye(size)
+        step[2:] = np.eye(nodes, size, k=1)  # each D takes the place of an older one
+        step[2] = DATA_VARIANCE * alpha[i] / total[i] * np.eye(size)[0]
         if corrected:
             step[0] = step[1] + rows.correction[i] @ step[2:]
-        step[1] = rows.keep[i] * step[0]
-        step[0] = step[1] + rows.weights[i] @ step[2 : 2 + order]
+        step[1] = rows.x_coef[i] * step[0]
+        step[0] = step[1] + rows.data_coefs[i] @ step[2 : 2 + order]
+
         cov = step @ cov @ step.T
-        cov[:2, :2] += rows.spread[i] ** 2
+        cov[:2, :2] += rows.noise_std[i] ** 2
     return float(cov[0, 0] / total[-1] - 1.0)

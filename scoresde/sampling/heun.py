@@ -1,59 +1,129 @@
-"""EDM's second-order sampler, with churn."""
+"""EDM's second-order sampler: Heun's rule in sigma / alpha, with churn.
+
+In y = x / alpha and v = sigma / alpha, under any SDE, from level i to i + 1:
+
+    v^ = (1 + gamma) v_i,   y^ = y_i + S_noise sqrt(v^^2 - v_i^2) z                    (Eq. 1)
+    d  = (y^ - D(y^, v^)) / v^,   y' = y^ + (v_{i+1} - v^) d                           (Eq. 2)
+    d' = (y' - D(y', v_{i+1})) / v_{i+1},   y_{i+1} = y^ + (v_{i+1} - v^) (d + d') / 2   (Eq. 3)
+
+    gamma = min(churn / N, sqrt(2) - 1) where churn_min <= v_i <= churn_max, else 0    (Eq. 4)
+
+Karras et al. 2022 (arXiv:2206.00364), Alg. 2, with N = num_steps + 1 levels.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import normal_like
-from scoresde.sampling.base import Sample
-from scoresde.sampling.grid_sampler import (
-    FixedGrid,
-    GridSettings,
-    check_log_snr,
-    integrate,
-    step_times,
-)
-from scoresde.sampling.time_grid import AnyGrid, Karras, Times, on_grid
-from scoresde.sde.base import SDE, denoise
-from scoresde.types import Cond, Key, ScoreFn
+from scoresde.sampling.grid_sampler import GridSampler, check_log_snr
+from scoresde.sampling.on_grid import Times
+from scoresde.sampling.time_grid import AnyGrid, Karras
+from scoresde.sde.base import SDE
+
+
+class Jump(NamedTuple):
+    """The exact noise that leads from a level up to another one (Eq. 1)."""
+
+    time: Array
+    x_coef: Array
+    noise_std: Array
+
+
+class Row(NamedTuple):
+    """What a step from one level to the next needs; the jump before it is None where no step has one."""
+
+    jump: Jump | None
+    v: Array
+    v_next: Array
+    alpha: Array
+    alpha_next: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KarrasSettings(GridSettings):
-    """The settings of samplers that step in sigma / alpha."""
+class HeunSampler(GridSampler):
+    """Heun's steps (Eq. 2 and 3) for samplers that say where noise leads up first."""
 
     grid: AnyGrid = Karras()
     """Where the steps lie."""
 
+    @property
+    def evaluations(self) -> int:
+        return 2
+
+    @property
+    def _noise_scale(self) -> float:
+        """S_noise of Eq. 1."""
+        return 1.0
+
+    def _jumps(self, sde: SDE, t: Array) -> Array | None:
+        """Returns the times >= t to which noise leads up before each step, or None for nowhere."""
+        return None
+
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> Row:
+        """Returns the levels of Eq. 1 to 3, and the jumps."""
+        up = self._jumps(sde, t)
+        jump = None
+        if up is not None:
+            coefficient, std = sde.transition(t, up)
+            jump = Jump(up, coefficient, self._noise_scale * std)
+
+        begin = t if up is None else up
+        return Row(
+            jump=jump,
+            v=sigma_over_alpha(sde, begin),
+            v_next=sigma_over_alpha(sde, t_next),
+            alpha=sde.alpha(begin),
+            alpha_next=sde.alpha(t_next),
+        )
+
+    def step(
+        self,
+        sde: SDE,
+        score: Any,
+        keys: Array,
+        x: Array,
+        t: Array,
+        t_next: Array,
+        coefficients: Row,
+    ) -> Array:
+        """Takes one step of Heun's rule, after noise."""
+        c = coefficients
+        if c.jump is not None:
+            t = jnp.full_like(t, c.jump.time)
+            x = c.jump.x_coef * x + c.jump.noise_std * normal_like(keys, x)  # Eq. 1
+
+        y = x / c.alpha
+        slope = (y - score.denoise(x, t)) / c.v  # Eq. 2
+        y_euler = y + (c.v_next - c.v) * slope
+
+        slope_next = (y_euler - score.denoise(c.alpha_next * y_euler, t_next)) / c.v_next  # Eq. 3
+        return c.alpha_next * (y + 0.5 * (c.v_next - c.v) * (slope + slope_next))
+
 
 @dataclasses.dataclass(frozen=True)
-class Heun(KarrasSettings):
-    """The probability flow by Heun's rule in sigma / alpha, with churn (Karras et al. 2022, arXiv:2206.00364, Alg. 2).
+class Heun(HeunSampler):
+    """The probability flow by Heun's rule in sigma / alpha, with churn (Eq. 1 to 4), under any SDE.
 
-    In y = x / alpha and v = sigma / alpha, under any SDE, from level i to i + 1:
-
-        v^ = (1 + gamma) v_i,   y^ = y_i + S_noise sqrt(v^^2 - v_i^2) z      gamma = min(churn / N, sqrt(2) - 1) in
-        d  = (y^ - D(y^, v^)) / v^,   y' = y^ + (v_{i+1} - v^) d              [churn_min, churn_max], else 0
-        d' = (y' - D(y', v_{i+1})) / v_{i+1},   y_{i+1} = y^ + (v_{i+1} - v^) (d + d') / 2
-
-    N = num_steps + 1 levels: the last step, from the lowest to data, is `denoise`, never churned. Churn
-    raises no level above the one of t = 1. Order 2. Evaluations: 2 num_steps, one more with `denoise`: EDM's 35 for its
-    18 levels, num_steps = 17.
+    The last step, from the lowest level to the data, is `denoise`, and is never churned. Churn raises no
+    level above that of t = 1. Order 2. Evaluations: 2 num_steps, and one more with `denoise`: EDM's 35
+    for its 18 levels with num_steps = 17.
 
     Raises:
-        ValueError: if churn, noise_scale or a bound is negative, num_steps < 1, or not 0 <= t_min < start <= 1, or
-            log SNR is infinite at t_min.
+        ValueError: if churn, noise_scale or a bound is negative, num_steps < 1, not
+            0 <= t_min < start <= 1, or log SNR is infinite at t_min.
+        TypeError: if churn or a bound is a tracer.
     """
 
     num_steps: int = 17
-    """Steps from start to t_min, two evaluations each."""
+    """Steps from start to t_min, with two evaluations each."""
     churn: float = 0.0
     """S_churn: 0 for the ODE; up to (sqrt(2) - 1) N."""
     churn_min: float = 0.0
@@ -61,7 +131,7 @@ class Heun(KarrasSettings):
     churn_max: float = math.inf
     """S_max, the highest."""
     noise_scale: float = 1.0
-    """S_noise, of the noise that churn adds: 1 leaves the law unchanged."""
+    """S_noise, a factor on the noise that churn adds: 1 leaves the law unchanged."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,82 +140,39 @@ class Heun(KarrasSettings):
         for name in ("churn", "churn_min", "churn_max"):
             if not is_concrete(getattr(self, name)):
                 raise TypeError(
-                    f"{name} is traced: where to churn is laid out before the trace. Wanted a number."
+                    f"{name} is a tracer, but where to churn is fixed before the trace: wanted a number."
                 )
         if not self.churn_min <= self.churn_max:
             raise ValueError(
-                f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}."
+                f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}: wanted "
+                f"churn_min <= churn_max."
             )
 
-    def __call__(
-        self,
-        key: Key,
-        sde: SDE,
-        score: ScoreFn,
-        x1: Float[Array, " batch *data"],
-        cond: Cond = None,
-    ) -> Sample:
-        """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
-
-        Raises:
-            ValueError: if x1 has no batch axis, or a key or condition does not match it.
-        """
+    def times(self, sde: SDE) -> Times:
         check_log_snr(self, sde)
-        times = step_times(self, sde)
-        gamma = min(self.churn / (self.num_steps + 1), math.sqrt(2.0) - 1.0)
+        return super().times(sde)
 
-        def raised(t):
-            level = sigma_over_alpha(sde, t)
-            churned = (level >= self.churn_min) & (level <= self.churn_max)
-            up = sde.time_from_log_snr(-2.0 * jnp.log(level * (1.0 + gamma)))
-            return jnp.where(churned & (level * (1.0 + gamma) < sigma_over_alpha(sde, 1.0)), up, t)
+    @property
+    def _noise_scale(self) -> float:
+        return self.noise_scale
 
-        jumps = None if gamma == 0.0 else on_grid(sde, raised, times[:-1])
-        return heun(self, key, sde, score, x1, cond, times, jumps, self.noise_scale)
+    def _jumps(self, sde: SDE, t: Array) -> Array | None:
+        gamma = min(self.churn / (self.num_steps + 1), math.sqrt(2.0) - 1.0)  # Eq. 4
+        if gamma == 0.0:
+            return None
 
-
-# --- The solver ---
+        level = sigma_over_alpha(sde, t)
+        raised = level * (1.0 + gamma)
+        churned = (level >= self.churn_min) & (level <= self.churn_max)
+        possible = raised < sigma_over_alpha(sde, 1.0)
+        return jnp.where(churned & possible, time_of_level(sde, raised), t)
 
 
 def sigma_over_alpha(sde: SDE, t: Array | float) -> Array:
-    """sigma / alpha, EDM's sigma; like t."""
+    """Returns sigma / alpha, the sigma of EDM; like t."""
     return jnp.exp(-0.5 * sde.log_snr(t))
 
 
-def heun(
-    settings: FixedGrid,
-    key: Key,
-    sde: SDE,
-    score: ScoreFn,
-    x1: Array,
-    cond: Cond,
-    times: Times,
-    jumps: Times | None,
-    noise_scale: float = 1.0,
-) -> Sample:
-    """Heun's steps t_i → t_{i+1}; jumps: the times t^_i >= t_i to which noise leads up first, None for nowhere."""
-
-    def coefficients(t, s):
-        up, jump = t, None
-        if jumps is not None:
-            up = jnp.asarray(jumps, t.dtype)
-            keep, std = sde.transition(t, up)
-            jump = up, keep, noise_scale * std
-        return (
-            jump,
-            (sigma_over_alpha(sde, up), sigma_over_alpha(sde, s)),
-            (sde.alpha(up), sde.alpha(s)),
-        )
-
-    def step(score, keys, x, t, s, row):
-        jump, (v, v_next), (alpha, alpha_next) = row
-        if jump is not None:
-            up, keep, spread = jump
-            t, x = jnp.full_like(t, up), keep * x + spread * normal_like(keys, x)
-        y = x / alpha
-        slope = (y - denoise(sde, score, x, t, cond)) / v
-        moved = y + (v_next - v) * slope
-        slope_next = (moved - denoise(sde, score, alpha_next * moved, s, cond)) / v_next
-        return alpha_next * (y + 0.5 * (v_next - v) * (slope + slope_next))
-
-    return integrate(settings, key, sde, score, x1, cond, coefficients, step, 2, times)
+def time_of_level(sde: SDE, level: Array) -> Array:
+    """Returns the time at which sigma / alpha is `level`."""
+    return sde.time_from_log_snr(-2.0 * jnp.log(level))

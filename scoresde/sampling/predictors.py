@@ -1,4 +1,13 @@
-"""Predictors: one step of a solver that is linear in the state, the score and the noise."""
+"""Predictors: one step t → t_next < t of a solver, linear in the state, the score and the noise.
+
+    Euler-Maruyama       x + [f x - g^2 score] dt + g sqrt(-dt) z        (Eq. 1)
+    reverse diffusion    x - f_i + G_i^2 score + G_i z                   (Eq. 2)
+    probability flow     x - f_i + 1/2 G_i^2 score                       (Eq. 3)
+
+The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s - 1) x
+and G_i is its standard deviation: DDPM's step for VP and NCSN's for VE, valid for steps of any length,
+and for sub-VP too. Song et al. 2021 (arXiv:2011.13456), App. D.3 and E.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +17,50 @@ from typing import Protocol, runtime_checkable
 from jax import Array
 
 from scoresde.sampling.euler_maruyama import euler_maruyama_step
+from scoresde.sampling.linear_step import LinearStep
 from scoresde.sde.base import SDE
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A step t → t_next < t that is linear in what it is given: x ← keep x + pull score(x, t) + spread z.
+    """A `LinearStep` from t to t_next, whose coefficients are functions of the grid alone."""
 
-    `coefficients` returns (keep, pull, spread), functions of the grid alone; None stands for a zero.
-    """
-
-    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]: ...
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class EulerMaruyama:
-    """x + [f x - g^2 score] dt + g sqrt(-dt) z."""
+    """One step of Euler-Maruyama (Eq. 1)."""
 
-    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep:
         return euler_maruyama_step(sde, t, t_next)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReverseDiffusion:
-    """x - f_i + G_i^2 score + G_i z (Song et al. 2021, arXiv:2011.13456, App. E).
+    """The reverse of the SDE's own discretisation (Eq. 2)."""
 
-    The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s - 1) x and G_i
-    its standard deviation: DDPM's step for VP, NCSN's for VE, and valid for steps of any length, sub-VP's too.
-    """
-
-    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep:
         coefficient, std = sde.transition(t_next, t)
-        return 2.0 - coefficient, std**2, std
+        return LinearStep(x_coef=2.0 - coefficient, score_coef=std**2, noise_std=std)
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbabilityFlow:
-    """x - f_i + 1/2 G_i^2 score: the reverse diffusion step of the probability flow (Song et al. 2021, App. D.3)."""
+    """The reverse diffusion step of the probability flow (Eq. 3)."""
 
-    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep:
         coefficient, std = sde.transition(t_next, t)
-        return 2.0 - coefficient, 0.5 * std**2, None
+        return LinearStep(x_coef=2.0 - coefficient, score_coef=0.5 * std**2, noise_std=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Leaves x as it is: the corrector alone, at each t_{i+1}, follows p_t down (annealed Langevin dynamics)."""
+    """Leaves x as it is, so that the corrector alone follows p_t down (annealed Langevin dynamics)."""
 
-    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array | None, ...]:
-        return None, None, None
+    def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep:
+        return LinearStep(x_coef=None, score_coef=None, noise_std=None)
 
 
 AnyPredictor = ReverseDiffusion | EulerMaruyama | ProbabilityFlow | Identity
+"""The predictors that settings choose from."""

@@ -1,4 +1,12 @@
-"""Restart sampling: Heun's steps down, jumps of exact noise up."""
+"""Restart sampling: Heun's steps down, and jumps of exact noise back up.
+
+On reaching an interval's lower end t_low, K times:
+
+    x gets the exact noise from t_low up to t_high, and Heun's steps lead down to t_low again    (Eq. 1)
+
+The noise forgets errors made above; the law is unchanged as steps shrink. Xu et al. 2023
+(arXiv:2306.14878), Alg. 1.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +15,19 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.checks import is_concrete
-from scoresde.sampling.base import Sample
-from scoresde.sampling.grid_sampler import check_log_snr, step_times
-from scoresde.sampling.heun import KarrasSettings, heun, sigma_over_alpha
-from scoresde.sampling.time_grid import Karras, on_grid
+from scoresde.sampling.grid_sampler import check_log_snr
+from scoresde.sampling.heun import HeunSampler, sigma_over_alpha, time_of_level
+from scoresde.sampling.on_grid import Times, on_grid
+from scoresde.sampling.time_grid import Karras
 from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Where Restart goes back: from sigma / alpha = low up to high, `repeats` times, num_steps Heun steps down each.
+    """Where Restart goes back: from sigma / alpha = low up to high, `repeats` times.
 
     Raises:
         ValueError: if not 0 < low < high, or a count is < 1.
@@ -32,9 +38,9 @@ class Interval:
     high: float = 0.3
     """sigma / alpha to go back to; at most that of the sampler's start."""
     num_steps: int = 3
-    """Steps down, two evaluations each."""
+    """Heun steps down, with two evaluations each."""
     repeats: int = 5
-    """K."""
+    """K, how often to go back."""
 
     def __post_init__(self):
         checks.setting("low", self.low, "(0, inf)")
@@ -48,85 +54,88 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True)
-class Restart(KarrasSettings):
-    """Restart sampling (Xu et al. 2023, arXiv:2306.14878, Alg. 1) on Heun's steps, under any SDE.
+class Restart(HeunSampler):
+    """Restart sampling (Eq. 1) on Heun's steps, under any SDE.
 
-    Down the grid as `Heun`; on reaching an interval's low, K times: x gets the exact noise from there up to high, and
-    Heun's steps lead down to low again. The noise forgets errors made above; the law is unchanged as steps shrink.
-    Evaluations: 2 (num_steps + sum of repeats × interval steps), one more with `denoise`.
+    Evaluations: 2 (num_steps + sum of repeats × interval steps), and one more with `denoise`.
 
     Raises:
-        ValueError: as `Heun`; if an interval does not fit the grid, when the sampler is called.
-        TypeError: if the SDE's settings or the grid's times are traced, when the sampler is called.
+        ValueError: as `Heun`; when it is called, if an interval does not fit the grid.
+        TypeError: when it is called, if the SDE's settings or the grid's times are tracers.
     """
 
     num_steps: int = 17
-    """Steps from start to t_min, two evaluations each."""
+    """Steps from start to t_min, with two evaluations each."""
     intervals: tuple[Interval, ...] = (Interval(),)
     """Where to go back."""
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.intervals, (list, Interval)):
-            own = (
-                (self.intervals,) if isinstance(self.intervals, Interval) else tuple(self.intervals)
-            )
-            object.__setattr__(self, "intervals", own)  # settings are hashable
-        if not self.intervals or not all(
-            isinstance(interval, Interval) for interval in self.intervals
-        ):
+        intervals = self.intervals
+        if isinstance(intervals, Interval):
+            intervals = (intervals,)
+        elif isinstance(intervals, list):
+            intervals = tuple(intervals)
+        object.__setattr__(self, "intervals", intervals)  # settings are hashable
+
+        if not intervals or not all(isinstance(interval, Interval) for interval in intervals):
             raise ValueError(
-                f"intervals are {self.intervals}: wanted some, e.g. (sd.Interval(0.06, 0.3),)."
+                f"intervals are {self.intervals}: wanted at least one, e.g. (sd.Interval(0.06, 0.3),)."
             )
 
-    def __call__(
-        self,
-        key: Key,
-        sde: SDE,
-        score: ScoreFn,
-        x1: Float[Array, " batch *data"],
-        cond: Cond = None,
-    ) -> Sample:
-        """Integrate x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
+    def times(self, sde: SDE) -> Times:
+        return self._visits(sde)[0]
+
+    def _jumps(self, sde: SDE, t: Array) -> Array | None:
+        return jnp.asarray(self._visits(sde)[1], t.dtype)
+
+    def _visits(self, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the times in the order of visit, (steps + 1,), and to where each step first goes back
+        up: its own start, or the upper end of an interval."""
+        check_log_snr(self, sde)
+        times = super().times(sde)
+        if not isinstance(times, np.ndarray) or not is_concrete(times):
+            raise TypeError(
+                "Restart's intervals are placed on the grid before the trace: the SDE's settings must "
+                "be numbers."
+            )
+
+        detours = self._detours(sde, times)
+        visited = [times[:1]]
+        jumps = []
+        for place in range(1, len(times)):
+            visited.append(times[place : place + 1])
+            jumps.append(times[place - 1 : place])
+            for interval in detours.get(place, []):
+                down = self._way_down(sde, interval, float(times[place]))
+                visited += [down[1:]] * interval.repeats
+                jumps += [down[:-1]] * interval.repeats
+        return np.concatenate(visited), np.concatenate(jumps)
+
+    def _detours(self, sde: SDE, times: np.ndarray) -> dict[int, list[Interval]]:
+        """Returns the intervals by the place of their lower end on the grid.
 
         Raises:
-            ValueError: if x1 has no batch axis, a key or condition does not match it, or an interval not the grid.
-            TypeError: if the SDE's settings or the grid's times are traced.
+            ValueError: if an interval does not fit the grid.
         """
-        check_log_snr(self, sde)
-        times, jumps = restart_times(self, sde)
-        return heun(self, key, sde, score, x1, cond, times, jumps)
+        levels = on_grid(sde, lambda t: sigma_over_alpha(sde, t), times)
+        detours: dict[int, list[Interval]] = {}
+        for interval in self.intervals:
+            place = int(np.argmin(np.abs(levels - interval.low)))
+            near = 0.5 < levels[place] / interval.low < 2.0
+            within = levels[place] < interval.high <= levels[0] * (1.0 + 1e-6)
+            if not (near and within):
+                raise ValueError(
+                    f"{interval} does not fit the grid, whose sigma / alpha falls from "
+                    f"{levels[0]:.3g} to {levels[-1]:.3g} (the level nearest its low is "
+                    f"{levels[place]:.3g}): wanted low and high within it, low below high, and a "
+                    f"level within a factor of two of low. Take more steps."
+                )
+            detours.setdefault(place, []).append(interval)
+        return detours
 
-
-def restart_times(settings: Restart, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
-    """Times in the order of visit, (steps + 1,), and to where each step first goes back up: its own start, or high."""
-    times = step_times(settings, sde)
-    if not isinstance(times, np.ndarray) or not is_concrete(times):
-        raise TypeError(
-            "Restart's intervals are laid on the grid before the trace: the SDE's settings must be numbers."
-        )
-    levels = on_grid(sde, lambda t: sigma_over_alpha(sde, t), times)
-    visited, jumps = [times[:1]], []
-    detours: dict[int, list[Interval]] = {}
-    for interval in settings.intervals:
-        place = int(np.argmin(np.abs(levels - interval.low)))
-        near = 0.5 < levels[place] / interval.low < 2.0
-        if not (near and levels[place] < interval.high <= levels[0] * (1.0 + 1e-6)):
-            raise ValueError(
-                f"{interval} does not fit the grid, whose sigma / alpha falls from {levels[0]:.3g} to {levels[-1]:.3g} "
-                f"(the level nearest its low is {levels[place]:.3g}): wanted low and high within it, low below high, "
-                f"and a level within a factor of two of low: take more steps."
-            )
-        detours.setdefault(place, []).append(interval)
-    for place in range(1, len(times)):
-        visited.append(times[place : place + 1])
-        jumps.append(times[place - 1 : place])
-        for interval in detours.get(place, []):
-            up = on_grid(
-                sde, lambda v: sde.time_from_log_snr(-2.0 * jnp.log(v)), np.array([interval.high])
-            )
-            high = min(float(up[0]), settings.start)
-            down = np.asarray(Karras()(sde, interval.num_steps, float(times[place]), high))
-            visited += [down[1:]] * interval.repeats
-            jumps += [down[:-1]] * interval.repeats
-    return np.concatenate(visited), np.concatenate(jumps)
+    def _way_down(self, sde: SDE, interval: Interval, low_time: float) -> np.ndarray:
+        """Returns the times from the interval's upper end down to its lower end."""
+        up = on_grid(sde, lambda level: time_of_level(sde, level), np.array([interval.high]))
+        high_time = min(float(up[0]), self.start)
+        return np.asarray(Karras()(sde, interval.num_steps, low_time, high_time))

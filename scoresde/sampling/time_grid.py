@@ -1,29 +1,24 @@
-"""Where a fixed-grid sampler stops on its way from `start` to t_min, and float64 coefficients on that grid."""
+"""Time grids: where a fixed-grid sampler steps on its way from `start` down to t_min."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from scoresde import checks
-from scoresde.checks import is_concrete
+from scoresde.sampling.on_grid import Times, on_grid
 from scoresde.sde.base import SDE
-
-Times = np.ndarray | Array
 
 
 @runtime_checkable
 class TimeGrid(Protocol):
     """(sde, num_steps, t_min, start) → num_steps + 1 decreasing times from start to t_min.
 
-    A function of your own with three arguments serves samplers that start at 1.
+    A custom function with three arguments works for samplers that start at 1.
     """
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times: ...
@@ -39,7 +34,8 @@ class Uniform:
 
 @dataclasses.dataclass(frozen=True)
 class Quadratic:
-    """Equal steps in the square root of t: DDIM's quadratic subsequence (Song et al. 2021, arXiv:2010.02502, D.2)."""
+    """Equal steps in the square root of t: the quadratic subsequence of DDIM (Song et al. 2021,
+    arXiv:2010.02502, App. D.2)."""
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         times = np.linspace(np.sqrt(start), np.sqrt(t_min), num_steps + 1) ** 2
@@ -49,49 +45,49 @@ class Quadratic:
 
 @dataclasses.dataclass(frozen=True)
 class UniformLogSNR:
-    """Equal steps in log SNR: finer near the data, where the score varies fastest. Needs sigma(t_min) > 0."""
+    """Equal steps in log SNR: finer near the data, where the score varies fastest.
+
+    It needs sigma(t_min) > 0.
+    """
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
-        return _in_log_snr(
-            sde,
-            t_min,
-            start,
-            lambda first, last: first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1),
-        )
+        def log_snrs(first, last):
+            return first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
+
+        return _in_log_snr(sde, t_min, start, log_snrs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Karras:
-    """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, arXiv:2206.00364, Eq. 5). Needs sigma(t_min) > 0.
+    """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, arXiv:2206.00364, Eq. 5).
 
-    EDM's own sigmas, .002 … 80 in 18 levels: 17 steps under VE(.002, 80) with t_min = 0; its last step, to sigma = 0,
-    is `denoise`.
+    It needs sigma(t_min) > 0. EDM's own sigmas, .002 … 80 in 18 levels, are 17 steps under
+    VE(.002, 80) with t_min = 0; EDM's last step, to sigma = 0, is `denoise`.
 
     Raises:
         ValueError: if rho is not positive.
     """
 
     rho: float = 7.0
-    """1: equal steps of sigma / alpha; the larger, the finer near the data; infinity would be UniformLogSNR."""
+    """1 gives equal steps of sigma / alpha; larger values are finer near the data, and infinity would
+    be UniformLogSNR."""
 
     def __post_init__(self):
         checks.setting("rho", self.rho, "(0, inf)")
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
-        def log_snr(first, last):
-            high, low = (jnp.exp(-0.5 * end / self.rho) for end in (first, last))
-            return (
-                -2.0
-                * self.rho
-                * jnp.log(high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1))
-            )
+        def log_snrs(first, last):
+            high = jnp.exp(-0.5 * first / self.rho)
+            low = jnp.exp(-0.5 * last / self.rho)
+            levels = high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1)
+            return -2.0 * self.rho * jnp.log(levels)
 
-        return _in_log_snr(sde, t_min, start, log_snr)
+        return _in_log_snr(sde, t_min, start, log_snrs)
 
 
 @dataclasses.dataclass(frozen=True)
 class GivenTimes:
-    """Times of your own, any array of them: from the sampler's start down to its t_min, num_steps + 1 of them.
+    """Times from any array: num_steps + 1 of them, from the sampler's start down to its t_min.
 
     Raises:
         ValueError: if they do not fall, or leave [0, 1].
@@ -111,13 +107,12 @@ class GivenTimes:
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
         times = np.asarray(self.times)
-        if len(times) != num_steps + 1 or not np.allclose(
-            times[[0, -1]], [start, t_min], rtol=1e-6, atol=0.0
-        ):
+        ends_fit = np.allclose(times[[0, -1]], [start, t_min], rtol=1e-6, atol=0.0)
+        if len(times) != num_steps + 1 or not ends_fit:
             raise ValueError(
-                f"the grid holds {len(times)} times from {times[0]:g} to {times[-1]:g}, and the sampler wants "
-                f"{num_steps} steps from {start:g} to {t_min:g}: write num_steps={len(times) - 1}, "
-                f"start={times[0]:g}, t_min={times[-1]:g}."
+                f"the grid holds {len(times)} times from {times[0]:g} to {times[-1]:g}, but the "
+                f"sampler wants {num_steps} steps from {start:g} to {t_min:g}: write "
+                f"num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
             )
         return times
 
@@ -127,7 +122,7 @@ AnyGrid = Uniform | UniformLogSNR | Quadratic | Karras | GivenTimes
 
 
 def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., Any]) -> Times:
-    """Times whose log SNRs are log_snrs(that of start, that of t_min)."""
+    """Returns the times whose log SNRs are log_snrs(that of start, that of t_min)."""
 
     def times(ends):
         grid = sde.time_from_log_snr(log_snrs(*sde.log_snr(ends)))
@@ -139,75 +134,3 @@ def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., An
             f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3."
         )
     return grid
-
-
-def check_grid(grid: Any) -> None:
-    """A grid, or a function that serves as one.
-
-    Raises:
-        TypeError: if it is neither.
-    """
-    if isinstance(grid, (list, tuple, np.ndarray, jax.Array)):
-        times = np.asarray(grid).reshape(-1) if is_concrete(*grid) and len(grid) else np.ones(1)
-        raise TypeError(
-            f"grid is a {type(grid).__name__} of times: write grid=sd.grids.GivenTimes(times), with "
-            f"num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
-        )
-    if isinstance(grid, type) or not callable(grid):
-        raise TypeError(
-            f"grid is {grid!r}: wanted a grid such as sd.grids.Uniform() or sd.grids.GivenTimes(array), or a function (sde, "
-            f"num_steps, t_min, start)."
-        )
-
-
-def grid_times(
-    grid: Callable[..., Any], sde: SDE, num_steps: int, t_min: float, start: float = 1.0
-) -> Times:
-    """The grid's times, checked: num_steps + 1 of them, falling from start to t_min.
-
-    Raises:
-        TypeError: if the grid is not callable.
-        ValueError: if its times are not such.
-    """
-    check_grid(grid)
-    arguments = (sde, num_steps, t_min, start)
-    if len(inspect.signature(grid).parameters) < 4:
-        if start != 1.0:
-            raise TypeError(
-                f"the grid takes (sde, num_steps, t_min), and sampling starts at {start:g}: add `start`."
-            )
-        arguments = arguments[:3]
-    times: Times = on_grid(sde, lambda: _as_times(grid(*arguments)))
-    if np.shape(times) != (num_steps + 1,):
-        raise ValueError(
-            f"the grid gave times of shape {np.shape(times)}: {num_steps} steps need {num_steps + 1} times."
-        )
-    if is_concrete(times):
-        t = np.asarray(times, np.float64)
-        if not (
-            np.all(np.diff(t) < 0) and np.allclose(t[[0, -1]], [start, t_min], rtol=1e-5, atol=1e-9)
-        ):
-            raise ValueError(
-                f"the grid runs {t[0]:g}, {t[1]:g}, … {t[-1]:g}: wanted times falling from {start:g} to {t_min:g}."
-            )
-    return times
-
-
-def _as_times(times: Any) -> Times:
-    return times if hasattr(times, "shape") else np.asarray(times, np.float64)
-
-
-def on_grid(
-    sde: SDE, function: Callable[..., Any], *times: Times, traced: tuple[Any, ...] = ()
-) -> Any:
-    """`function(*times)` in float64 on the host if the SDE's settings are concrete, else in the trace.
-
-    Differences of times and cancelling coefficients keep their digits although samplers run in float32; settings
-    that are traced (learnt schedules, gradients with respect to them) stay differentiable. traced: those of the
-    sampler, which the function reads.
-    """
-    if traced or not is_concrete(*jax.tree.leaves(sde), *times):
-        return function(*(jnp.asarray(t) for t in times))
-    cpu = jax.local_devices(backend="cpu")[0]
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
-        return jax.tree.map(np.asarray, function(*(jnp.asarray(t, jnp.float64) for t in times)))

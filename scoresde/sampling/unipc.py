@@ -1,54 +1,36 @@
-"""UniPC."""
+"""UniPC (Zhao et al. 2023, arXiv:2302.04867): `Exponential` for the ODE, with corrector."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from jax import Array
-from jaxtyping import Float
-
-from scoresde.sampling.base import Sample
-from scoresde.sampling.exponential import Exponential, LogSNRSettings, shared
-from scoresde.sde.base import SDE
-from scoresde.types import Cond, Key, ScoreFn
+from scoresde.sampling.exponential import ExponentialSampler, check_exponential
 
 
 @dataclasses.dataclass(frozen=True)
-class UniPC(LogSNRSettings):
-    """UniPC (Zhao et al. 2023, arXiv:2302.04867): `Exponential` of this order for the ODE, with corrector.
+class UniPC(ExponentialSampler):
+    """UniPC, whose order of convergence is one above that of its predictor.
 
-    Order p + 1. The weights are the integrals: the paper's, whose B(h) cancels wherever it solves for all of them (its
-    code rounds one to 1/2 at p = 1 and 2). Evaluations: num_steps, one more with `denoise`.
+    The weights are the integrals: the paper's, whose B(h) cancels wherever it solves for all of them
+    (its code rounds one to 1/2 at p = 1 and 2). Evaluations: num_steps, and one more with `denoise`.
 
     Raises:
         ValueError: as `Exponential`.
     """
 
     order: int = 2
-    """p, of the predictor: 1, 2 or 3."""
+    """Order p of the predictor: 1, 2 or 3."""
     num_steps: int = 20
-    """Steps from start to t_min, an evaluation each."""
+    """Steps from start to t_min, with one evaluation each."""
 
     def __post_init__(self):
         super().__post_init__()
-        _ = self.solver
+        check_exponential(self.order, 0.0, corrector=True)
 
     @property
-    def solver(self) -> Exponential:
-        """The exponential integrator that this is."""
-        return Exponential(order=self.order, corrector=True, **shared(self))
+    def _order(self) -> int:
+        return self.order
 
-    def __call__(
-        self,
-        key: Key,
-        sde: SDE,
-        score: ScoreFn,
-        x1: Float[Array, " batch *data"],
-        cond: Cond = None,
-    ) -> Sample:
-        """Integrate x1 at t = start down to t_min; the key is not used. cond: leaves (batch, ...).
-
-        Raises:
-            ValueError: if x1 has no batch axis, or a condition does not match it.
-        """
-        return self.solver(key, sde, score, x1, cond)
+    @property
+    def _corrects(self) -> bool:
+        return True

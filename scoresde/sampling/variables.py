@@ -1,4 +1,4 @@
-"""The variable in which a solver integrates the probability flow: t itself, or the log SNR."""
+"""The variable in which a solver integrates the probability flow: t itself, or log SNR."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from scoresde.sde.base import SDE, derivative
+from scoresde.sde.base import SDE
+from scoresde.sde.calculus import derivative
 
 
 @dataclasses.dataclass(frozen=True)
 class InTime:
-    """Integrate in t itself."""
+    """u = t."""
 
     def at(self, sde: SDE, t: Array) -> Array:
-        """The variable at time t."""
+        """Returns u(t)."""
         return t
 
     def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
-        """t and dt/du at the variable u."""
+        """Returns t(u) and dt/du."""
         return u, jnp.ones_like(u)
 
 
 @dataclasses.dataclass(frozen=True)
 class InLogSNR:
-    """Integrate in -log SNR, in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
+    """u = -log SNR(t), in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
 
     def at(self, sde: SDE, t: Array) -> Array:
-        """The variable at time t."""
+        """Returns u(t)."""
         return -sde.log_snr(t)
 
     def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
-        """t and dt/du at the variable u."""
-        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends to rounding
+        """Returns t(u) and dt/du."""
+        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends, to rounding
         return t, -1.0 / derivative(sde.log_snr, t)

@@ -1,50 +1,98 @@
-"""`ScoreModel`: a network under an SDE, as a score."""
+"""`ScoreModel`: a network under an SDE, as a score.
+
+    score(x, t) = -noise / sigma,   E[x_0 | x_t = x] = x_0        (Eq. 1)
+
+where the network's output gives x_0 and noise as its parameterisation says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.score.parameterization import Noise, State
-from scoresde.sde.base import SDE, as_time
-from scoresde.types import Cond, Time, call_score, pytree_dataclass, right_pad
+from scoresde.score.parameterization import Noise
+from scoresde.sde.base import SDE, times_of
+from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 
 @pytree_dataclass("parameterization")
 class ScoreModel:
-    """A network under an SDE, as a ScoreFn with `denoise`. A pytree: its leaves are the network's arrays.
+    """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's arrays.
 
-    net(x, t) or net(x, t, cond): an NNX, Equinox or bound Linen module, or any function, whose output has x's shape
-    and means what `parameterization` says.
+    net(x, t) or net(x, t, cond) is an NNX, Equinox or bound Linen module, or any function, whose
+    output has the shape of x and means what `parameterization` says.
     """
 
     sde: SDE
     net: Callable[..., Array]
     parameterization: Any = Noise()
 
-    @property
-    def num_classes(self) -> int | None:
-        """Of a conditional network of the library; None: unconditional, or what a network of your own does not say."""
-        return getattr(getattr(self.net, "config", None), "num_classes", None)
+    is_bound = True  # its outputs have the shape and the precision of x (sde/bound_score.py)
 
-    def __call__(self, x: State, t: Time, cond: Cond = None) -> State:
-        """The score, -noise / sigma; t: one time, or one per example."""
-        _, noise = self.data_and_noise(x, t, cond)
-        return -noise / right_pad(self.sde.sigma(as_time(t)), x)
+    def __call__(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch *data"]:
+        """Returns the score (Eq. 1). t: one time, or one per example.
 
-    def denoise(self, x: State, t: Time, cond: Cond = None) -> State:
-        """E[x_0 | x_t = x]."""
-        x0, _ = self.data_and_noise(x, t, cond)
+        Raises:
+            ValueError: if t does not fit x, or the network returned another shape than that of x.
+        """
+        output = self.net(*self._network_inputs(x, t, cond))
+        _, noise = self._data_and_noise(output, x, t)
+        return -noise / right_pad(self.sde.sigma(t), x)
+
+    def denoise(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch *data"]:
+        """Returns E[x_0 | x_t = x] (Eq. 1). t: one time, or one per example.
+
+        Raises:
+            ValueError: as the score.
+        """
+        output = self.net(*self._network_inputs(x, t, cond))
+        x0, _ = self._data_and_noise(output, x, t)
         return x0
 
-    def data_and_noise(self, x: State, t: Time, cond: Cond = None) -> tuple[State, State]:
-        """E[x_0 | x_t] and E[noise | x_t] from one evaluation of the network."""
+    def data_and_noise(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch *data"]]:
+        """Returns E[x_0 | x_t] and E[noise | x_t] from one evaluation of the network.
+
+        Raises:
+            ValueError: as the score.
+        """
+        return self._data_and_noise(self.net(*self._network_inputs(x, t, cond)), x, t)
+
+    def _network_inputs(self, x: Array, t: Time, cond: Cond) -> tuple[Any, ...]:
+        """Returns the arguments of the network."""
         checks.batch_at_times(x, t)
-        t = jnp.broadcast_to(as_time(t), x.shape[:1])
-        scaled, label = self.parameterization.inputs(self.sde, x, t)
-        output = call_score(self.net, scaled, label, cond)
-        return self.parameterization.data_and_noise(self.sde, output, x, t)
+        inputs = self.parameterization.inputs(self.sde, x, times_of(t, x))
+        return inputs if cond is None else (*inputs, cond)
+
+    def _data_and_noise(self, output: Array, x: Array, t: Time) -> tuple[Array, Array]:
+        """Returns the x_0 and the noise that the network's output means."""
+        checks.same_shape(output, x, "the network")
+        output = output.astype(x.dtype)
+        return self.parameterization.data_and_noise(self.sde, output, x, times_of(t, x))
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes of a conditional network of the library; None where it has none, or
+        where the network does not say."""
+        return getattr(getattr(self.net, "config", None), "num_classes", None)
+
+    def __repr__(self) -> str:
+        arrays = [leaf for leaf in jax.tree.leaves(self.net) if hasattr(leaf, "shape")]
+        parameters = sum(int(np.prod(leaf.shape)) for leaf in arrays)
+        config = getattr(self.net, "config", None)
+        net = type(self.net).__name__ if config is None else config
+        return (
+            f"ScoreModel(\n  sde={self.sde!r},\n  net={net!r}, {parameters:,} numbers,\n"
+            f"  parameterization={self.parameterization!r},\n)"
+        )

@@ -1,4 +1,10 @@
-"""Variance-exploding SDE with geometric sigma(t)."""
+"""Variance-exploding SDE with geometric sigma(t).
+
+    dx = sigma(t) sqrt(2 log r) dw,   sigma = sigma_min r^t,   r = sigma_max / sigma_min   (Eq. 1)
+    p(x_t | x_s): variance sigma_s^2 (r^(2 (t - s)) - 1)                                   (Eq. 2)
+
+Song et al. 2021 (arXiv:2011.13456), Eq. 9 and 30; the limit of NCSN (Song & Ermon 2019).
+"""
 
 from __future__ import annotations
 
@@ -7,16 +13,17 @@ from jax import Array
 
 from scoresde import checks
 from scoresde.checks import is_concrete
-from scoresde.sde.base import SDE, as_float, as_time, sqrt_or_zero
+from scoresde.sde.base import SDE, as_float, as_time
+from scoresde.sde.calculus import sqrt_or_zero
 from scoresde.types import Scalar, Time, pytree_dataclass
 
 
 @pytree_dataclass()
 class VE(SDE):
-    """Variance-exploding SDE, dx = sigma(t) sqrt(2 log r) dw, sigma = sigma_min r^t, r = sigma_max / sigma_min.
+    """Variance-exploding SDE whose noise scale rises geometrically from sigma_min to sigma_max.
 
-    Song et al. 2021 (arXiv:2011.13456), Eq. 9 and 30; the limit of NCSN (Song & Ermon 2019). The published values
-    of sigma are for data in [0, 1]; for data in [-1, 1] the same process has both doubled.
+    The published values of sigma are for data in [0, 1]; for data in [-1, 1] the same process has
+    both doubled. Its prior is N(0, sigma_max^2 I).
 
     Raises:
         ValueError: if a scale is not positive and finite, or sigma_min >= sigma_max.
@@ -32,8 +39,8 @@ class VE(SDE):
         checks.setting("sigma_max", self.sigma_max, "(0, inf)")
         if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the noise grows from data "
-                f"to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
+                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the noise "
+                f"grows from data to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
             )
 
     @property
@@ -52,7 +59,7 @@ class VE(SDE):
         return self.sigma(t) ** 2
 
     def sigma(self, t: Time) -> Array:
-        return self.sigma_min * jnp.exp(as_time(t) * self.log_ratio)
+        return self.sigma_min * jnp.exp(as_time(t) * self.log_ratio)  # Eq. 1
 
     def log_snr(self, t: Time) -> Array:
         return -2.0 * (jnp.log(self.sigma_min) + as_time(t) * self.log_ratio)
@@ -62,9 +69,8 @@ class VE(SDE):
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
         s, t = self._ordered(s, t)
-        return jnp.ones_like(t), self.sigma(s) * sqrt_or_zero(
-            jnp.expm1(2.0 * (t - s) * self.log_ratio)
-        )
+        growth = jnp.expm1(2.0 * (t - s) * self.log_ratio)
+        return jnp.ones_like(t), self.sigma(s) * sqrt_or_zero(growth)  # Eq. 2
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         return (-0.5 * as_float(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio

@@ -19,8 +19,9 @@ from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
 from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity
+from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP, SubVP
+from scoresde.sde.vp import VP
 
 AnySDE = VP | SubVP | VE
 AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
