@@ -1,4 +1,12 @@
-"""A residual multilayer perceptron, for vectors and whatever is read as one."""
+"""A residual multilayer perceptron, for vectors and for data that are read as vectors.
+
+    h   = W x + b
+    h   ← h + W2 drop(silu(W1 silu(norm(h)) + W silu(e))),   `depth` times      (Eq. 1)
+    out = W silu(norm(h)) + b                                                   (Eq. 2)
+
+e is the embedding of the time and the label (nets/embeddings.py, Eq. 2). In Eq. 2, W is zero at the
+start, and so is W2 in Eq. 1.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +19,10 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.nets.layers import TimeEmbedding, check_shape, linear, zeros
+from scoresde.nets.base import Network
+from scoresde.nets.embeddings import TimeEmbedding
+from scoresde.nets.initializers import zeros
+from scoresde.nets.layers import linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,41 +48,48 @@ class MLPConfig:
             checks.count("num_classes", self.num_classes)
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
-        """The network for examples of this shape."""
+        """Returns the network for examples of this shape."""
         net = MLP(self, shape, rngs=rngs)
         net.eval()  # no dropout; training switches it on for its own copy
         return net
 
 
-class MLP(nnx.Module):
-    """x (batch, *data), t (batch,) → (batch, *data), x read as a vector; the output layer starts at zero."""
+class MLP(Network):
+    """The perceptron: x (batch, *data), t (batch,), labels (batch,) or None → (batch, *data).
+
+    The output is zero at the start.
+    """
 
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
-        self.config, self.shape, width = config, tuple(shape), config.width
+        self.config = config
+        self.shape = tuple(shape)
+
+        width = config.width
         dim = math.prod(shape)
-        self.time = TimeEmbedding(
-            width // 2 * 2, width, config.time_scale, config.num_classes, rngs=rngs
-        )
+        even = width // 2 * 2  # a sine and a cosine per frequency
+
+        self.time = TimeEmbedding(even, width, config.time_scale, config.num_classes, rngs=rngs)
         self.input = linear(dim, width, rngs=rngs)
-        self.blocks = nnx.List(
-            [MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)]
-        )
+        blocks = [MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)]
+        self.blocks = nnx.List(blocks)
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.output = linear(width, dim, kernel_init=zeros, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, " batch *data"], t: Float[Array, " batch"], cond: Array | None = None
     ) -> Float[Array, " batch *data"]:
-        check_shape(x, x.shape[1:] == self.shape, self.shape, "MLPConfig")
+        self.check_input(x)
         embedding = self.time(t, cond)
+
         h = self.input(x.reshape(len(x), -1))
         for block in self.blocks:
             h = block(h, embedding)
-        return self.output(jax.nn.silu(self.norm(h))).reshape(x.shape)
+        out = self.output(jax.nn.silu(self.norm(h)))  # Eq. 2
+        return out.reshape(x.shape)
 
 
 class MLPBlock(nnx.Module):
-    """h + W2 drop(silu(W1 silu(norm(h)) + embedding))."""
+    """A residual block (Eq. 1)."""
 
     def __init__(self, width: int, dropout: float, *, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
@@ -81,5 +99,6 @@ class MLPBlock(nnx.Module):
         self.dense2 = linear(width, width, kernel_init=zeros, rngs=rngs)
 
     def __call__(self, h: Array, embedding: Array) -> Array:
-        inner = self.dense1(jax.nn.silu(self.norm(h))) + self.time(jax.nn.silu(embedding))
+        inner = self.dense1(jax.nn.silu(self.norm(h)))
+        inner = inner + self.time(jax.nn.silu(embedding))
         return h + self.dense2(self.dropout(jax.nn.silu(inner)))

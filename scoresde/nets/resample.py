@@ -1,4 +1,15 @@
-"""Twice and half the resolution: nearest neighbours and means, or the filter [1, 3, 3, 1] of StyleGAN2 (NCSN++)."""
+"""Doubling and halving the resolution of images, as DDPM and NCSN++ do.
+
+By the filter k = [1, 3, 3, 1] / 8 of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), in both
+directions and with x zero outside:
+
+    filter   y[j] = gain Σ_i k[i] x[stride j + i - pad]                               (Eq. 1)
+    up       y[2j] = (x[j - 1] + 3 x[j]) / 4,   y[2j + 1] = (3 x[j] + x[j + 1]) / 4   (Eq. 2)
+    down     Eq. 1 with stride 2 and pad 1                                            (Eq. 3)
+
+Eq. 2 is Eq. 1 with gain 2, over x with a zero after each entry. Without the filter, up repeats each
+entry (nearest neighbour), and down takes the mean of 2×2 entries.
+"""
 
 from __future__ import annotations
 
@@ -10,84 +21,105 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from scoresde.nets.layers import Keys, fan_average, zeros
-from scoresde.nets.unet import conv
+from scoresde.nets.initializers import Keys, fan_average, zeros
+from scoresde.nets.layers import conv
+
+Direction = Literal["up", "down"]
 
 
 class Resample(nnx.Module):
     """A convolution 3 wide that doubles or halves the resolution.
 
-    Up: after nearest neighbours; with the filter, between zeros and then filtered (Karras et al. 2020, StyleGAN2).
-    Down: at every other place; with the filter, of the filtered features.
+    Up, it acts on the features doubled by nearest neighbours; with the filter, it acts on the
+    features with a zero after each entry, and the result is filtered. Down, it has stride 2; with
+    the filter, it acts on the filtered features. The original's names are `Upsample` and
+    `Downsample`.
     """
 
     def __init__(
         self,
         c_in: int,
         c_out: int,
-        direction: Literal["up", "down"],
+        direction: Direction,
         fir: bool,
         dtype: Any,
         *,
         rngs: Keys,
     ):
-        self.direction, self.fir = direction, fir
-        options: dict[str, Any] = {} if direction == "up" else {"strides": 2}
-        if fir:
-            places = {
-                "up": {"input_dilation": 2, "padding": ((2, 2), (2, 2)), "use_bias": False},
-                "down": {"padding": "VALID"},
-            }
-            options |= places[direction]
-        self.conv = conv(
-            c_in, c_out, 2, kernel_init=fan_average(), dtype=dtype, rngs=rngs, **options
-        )
-        self.bias = (
-            nnx.Param(zeros(rngs.params(), (c_out,))) if fir and direction == "up" else None
-        )  # not filtered
+        self.direction = direction
+        self.fir = fir
+
+        options: dict[str, Any] = {"kernel_init": fan_average(), "dtype": dtype, "rngs": rngs}
+        bias = None
+        if direction == "down":
+            padding = "VALID" if fir else "SAME"
+            self.conv = conv(c_in, c_out, 2, strides=2, padding=padding, **options)
+        elif not fir:
+            self.conv = conv(c_in, c_out, 2, **options)
+        else:
+            dilated = {"input_dilation": 2, "padding": ((2, 2), (2, 2))}
+            self.conv = conv(c_in, c_out, 2, use_bias=False, **dilated, **options)
+            bias = nnx.Param(zeros(rngs.params(), (c_out,)))  # added after the filter
+        self.bias = bias
 
     def __call__(self, h: Array, embedding: Array | None = None) -> Array:
         if self.direction == "down":
             return self.conv(fir_filter(h, pad=2) if self.fir else h)
         if self.bias is None:
             return self.conv(nearest_up(h))
+
         h = fir_filter(self.conv(h), pad=1, gain=2.0)
         return h + self.bias[...].astype(h.dtype)
 
 
-def resample(h: Array, direction: Literal["up", "down"], fir: bool) -> Array:
-    """Twice or half the resolution, channel by channel."""
+def resample(h: Array, direction: Direction, fir: bool) -> Array:
+    """Returns h at twice or half the resolution, channel by channel."""
     if direction == "up":
         return fir_up(h) if fir else nearest_up(h)
-    n, height, width, c = h.shape
-    halves = h.reshape(n, height // 2, 2, width // 2, 2, c)
-    return fir_filter(h, pad=1, stride=2) if fir else jnp.mean(halves, axis=(2, 4))
+    return fir_filter(h, pad=1, stride=2) if fir else mean_down(h)
+
+
+# --- Without the filter ---
 
 
 def nearest_up(
     h: Float[Array, " batch height width c"],
 ) -> Float[Array, " batch twice_height twice_width c"]:
-    """Every entry four times."""
+    """Returns h with each entry repeated along both sides."""
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+
+
+def mean_down(
+    h: Float[Array, " batch height width c"],
+) -> Float[Array, " batch half_height half_width c"]:
+    """Returns the means of 2×2 entries."""
+    n, height, width, c = h.shape
+    squares = h.reshape(n, height // 2, 2, width // 2, 2, c)
+    return jnp.mean(squares, axis=(2, 4))
+
+
+# --- With the filter ---
 
 
 def fir_up(
     h: Float[Array, " batch height width c"],
 ) -> Float[Array, " batch twice_height twice_width c"]:
-    """y[2j] = (x[j - 1] + 3 x[j]) / 4, y[2j + 1] = (3 x[j] + x[j + 1]) / 4 in both directions, x zero outside.
-
-    That is [1, 3, 3, 1] / 4 over x with a zero after each entry.
-    """
+    """Returns h at twice the resolution (Eq. 2)."""
     for axis in (1, 2):
-        n, padded = h.shape[axis], _pad(h, axis, 1)
-        before, after = (jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in (0, 2))
-        pair = jnp.stack([0.25 * before + 0.75 * h, 0.75 * h + 0.25 * after], axis=axis + 1)
+        n = h.shape[axis]
+        padded = _pad(h, axis, 1)
+        before = jax.lax.slice_in_dim(padded, 0, n, axis=axis)
+        after = jax.lax.slice_in_dim(padded, 2, 2 + n, axis=axis)
+
+        even = 0.25 * before + 0.75 * h
+        odd = 0.75 * h + 0.25 * after
+        pair = jnp.stack([even, odd], axis=axis + 1)
         h = pair.reshape(*h.shape[:axis], 2 * n, *h.shape[axis + 1 :])
     return h
 
 
 def fir_filter(h: Array, pad: int, stride: int = 1, gain: float = 1.0) -> Array:
-    """y[j] = gain Σ_i k[i] x[stride j + i - pad] in both directions, k = [1, 3, 3, 1] / 8, x zero outside."""
+    """Returns h filtered in both directions (Eq. 1)."""
     for axis in (1, 2):
         padded = _pad(h, axis, pad)
         last = padded.shape[axis] - 3
@@ -97,4 +129,7 @@ def fir_filter(h: Array, pad: int, stride: int = 1, gain: float = 1.0) -> Array:
 
 
 def _pad(h: Array, axis: int, width: int) -> Array:
-    return jnp.pad(h, [(width, width) if i == axis else (0, 0) for i in range(h.ndim)])
+    """Returns h with `width` zeros at both ends of one axis."""
+    widths = [(0, 0)] * h.ndim
+    widths[axis] = (width, width)
+    return jnp.pad(h, widths)

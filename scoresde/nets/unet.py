@@ -1,10 +1,18 @@
-"""A U-Net for signals, images and volumes of any size: residual blocks with time embedding, attention at depth."""
+"""A U-Net for signals, images and volumes of any size, after Ho et al. 2020 (arXiv:2006.11239).
+
+    block       h ← skip(h) + conv2(drop(silu(norm2(conv1(silu(norm1(h))) + W e))))     (Eq. 1)
+    attention   h ← h + W softmax(q k^T / √d) v,   q, k, v = W_q n, W_k n, W_v n        (Eq. 2)
+                n = norm(h)
+
+e is silu of the embedding of the time and the label (nets/embeddings.py, Eq. 2). Blocks lead down
+through the levels, each at half the resolution of the one before, and up again. On the way up, each
+block also sees the features that the way down had at its place.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +21,10 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.nets.convolution import channel_last_conv
-from scoresde.nets.layers import Keys, TimeEmbedding, check_shape, lecun_normal, linear, zeros
+from scoresde.nets.base import Network
+from scoresde.nets.embeddings import TimeEmbedding
+from scoresde.nets.initializers import zeros
+from scoresde.nets.layers import conv, group_norm, linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +34,9 @@ class UNetConfig:
     channels: int = 32
     """Channels at full resolution."""
     multipliers: tuple[int, ...] = (1, 2)
-    """Channels of each level over `channels`; each level halves the resolution."""
+    """Channels of each level, in units of `channels`; each level halves the resolution."""
     num_blocks: int = 2
-    """Residual blocks a level, on the way down."""
+    """Residual blocks per level on the way down; the way up has one more."""
     attention_levels: tuple[int, ...] = (1,)
     """Levels with self-attention after each block; the middle always has it."""
     num_heads: int = 2
@@ -45,30 +55,45 @@ class UNetConfig:
         checks.setting("dropout", self.dropout, "[0, 1)")
         if self.num_classes is not None:
             checks.count("num_classes", self.num_classes)
-        if not self.multipliers or self.channels % 4:
+
+        # The group norms want multiples of 4 channels, attention an equal share for each head.
+        if self.channels % 4:
+            raise ValueError(f"channels = {self.channels}: wanted a multiple of 4.")
+        if not self.multipliers:
             raise ValueError(
-                f"channels = {self.channels} is not a multiple of 4, or multipliers are empty."
+                "multipliers are empty: write one whole number per level, e.g. (1, 2)."
             )
         for level, multiplier in enumerate(self.multipliers):
             checks.count(f"multipliers[{level}]", multiplier)
-            if (self.channels * multiplier) % self.num_heads:
+            channels = self.channels * multiplier
+            if channels % self.num_heads:
                 raise ValueError(
-                    f"{self.channels * multiplier} channels do not divide into {self.num_heads} heads."
+                    f"{channels} channels of level {level} do not divide into num_heads = "
+                    f"{self.num_heads} heads: write a divisor of {channels}."
                 )
-        if any(level not in range(len(self.multipliers)) for level in self.attention_levels):
+
+        levels = range(len(self.multipliers))
+        if any(level not in levels for level in self.attention_levels):
             raise ValueError(
-                f"attention_levels = {self.attention_levels}: levels are 0 … {len(self.multipliers) - 1}."
+                f"attention_levels = {self.attention_levels}: with {len(levels)} multipliers, "
+                f"levels are 0 … {len(levels) - 1}."
             )
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> UNet:
-        """The network for examples of this shape: (length, c), (height, width, c) or (depth, height, width, c)."""
+        """Returns the network for examples of this shape.
+
+        A shape is (length, c) for signals, (height, width, c) for images, or (depth, height, width,
+        c) for volumes.
+        """
         net = UNet(self, shape, rngs=rngs)
         net.eval()  # no dropout; training switches it on for its own copy
         return net
 
 
-class UNet(nnx.Module):
-    """x (batch, *space, c), t (batch,) → like x; one to three dimensions of any size, odd ones too. Output starts at 0.
+class UNet(Network):
+    """The U-Net: x (batch, *space, c), t (batch,), labels (batch,) or None → like x.
+
+    It takes one to three dimensions of any size, odd sizes included. The output is zero at first.
 
     Raises:
         ValueError: if shape is not (length, c), (height, width, c) or (depth, height, width, c).
@@ -77,50 +102,34 @@ class UNet(nnx.Module):
     def __init__(self, config: UNetConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
         if len(shape) not in (2, 3, 4):
             raise ValueError(
-                f"shape is {shape}: a U-Net takes signals (length, channels), images (height, width, channels) or "
-                f"volumes (depth, height, width, channels). Vectors: MLPConfig()."
+                f"shape is {shape}: a U-Net takes signals (length, channels), images (height, "
+                f"width, channels) or volumes (depth, height, width, channels). For vectors write "
+                f"MLPConfig()."
             )
-        self.config, self.shape, dims = config, tuple(shape), len(shape) - 1
-        base, width = config.channels, 4 * config.channels
+        self.config = config
+        self.shape = tuple(shape)
+
+        dims = len(shape) - 1
+        base = config.channels
+        width = 4 * base  # of the embedding
         self.time = TimeEmbedding(base, width, config.time_scale, config.num_classes, rngs=rngs)
         self.input = conv(shape[-1], base, dims, rngs=rngs)
 
-        channels, skips = base, [base]
-        downs, ups = [], []
-        last = len(config.multipliers) - 1
-        for level, multiplier in enumerate(config.multipliers):
-            attend = level in config.attention_levels
-            for _ in range(config.num_blocks):
-                downs.append(
-                    Block(channels, base * multiplier, width, config, attend, dims, rngs=rngs)
-                )
-                channels = base * multiplier
-                skips.append(channels)
-            if level < last:
-                downs.append(conv(channels, channels, dims, strides=2, rngs=rngs))
-                skips.append(channels)
-        self.middle1 = Block(channels, channels, width, config, True, dims, rngs=rngs)
-        self.middle2 = Block(channels, channels, width, config, False, dims, rngs=rngs)
-        for level, multiplier in reversed(list(enumerate(config.multipliers))):
-            attend = level in config.attention_levels
-            for _ in range(config.num_blocks + 1):
-                ups.append(
-                    Block(
-                        channels + skips.pop(),
-                        base * multiplier,
-                        width,
-                        config,
-                        attend,
-                        dims,
-                        rngs=rngs,
-                    )
-                )
-                channels = base * multiplier
-            if level > 0:
-                ups.append(conv(channels, channels, dims, rngs=rngs))
-        self.downs, self.ups = nnx.List(downs), nnx.List(ups)
+        downs, skips = _way_down(config, dims, rngs)
+        deepest = skips[-1]
+        self.middle1 = Block(deepest, deepest, width, config, True, dims, rngs=rngs)
+        self.middle2 = Block(deepest, deepest, width, config, False, dims, rngs=rngs)
+        ups = _way_up(config, dims, skips, rngs)
+        self.downs = nnx.List(downs)
+        self.ups = nnx.List(ups)
+
+        channels = base * config.multipliers[0]
         self.norm = group_norm(channels, rngs=rngs)
         self.output = conv(channels, shape[-1], dims, kernel_init=zeros, rngs=rngs)
+
+    def accepts(self, x: Array) -> bool:
+        """Returns whether x has as many dimensions and channels as the network was built for."""
+        return x.ndim == len(self.shape) + 1 and x.shape[-1] == self.shape[-1]
 
     def __call__(
         self,
@@ -128,25 +137,70 @@ class UNet(nnx.Module):
         t: Float[Array, " batch"],
         cond: Array | None = None,
     ) -> Float[Array, " batch *space c"]:
-        fits = x.ndim == len(self.shape) + 1 and x.shape[-1] == self.shape[-1]
-        check_shape(x, fits, self.shape, "UNetConfig")
+        self.check_input(x)
         embedding = jax.nn.silu(self.time(t, cond))
+
+        # Down: keep what every layer gives for the way up.
         h = self.input(x)
         skips = [h]
         for layer in self.downs:
             h = layer(h, embedding) if isinstance(layer, Block) else layer(h)
             skips.append(h)
-        h = self.middle2(self.middle1(h, embedding), embedding)
+
+        # Middle
+        h = self.middle1(h, embedding)
+        h = self.middle2(h, embedding)
+
+        # Up
         for layer in self.ups:
             if isinstance(layer, Block):
                 h = layer(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
             else:
                 h = layer(upsample(h, skips[-1].shape[1:-1]))
+
         return self.output(jax.nn.silu(self.norm(h)))
 
 
+def _way_down(config: UNetConfig, dims: int, rngs: nnx.Rngs) -> tuple[list[nnx.Module], list[int]]:
+    """Returns the layers of the way down, and the channels of its input and of each layer."""
+    width = 4 * config.channels
+    last = len(config.multipliers) - 1
+
+    layers: list[nnx.Module] = []
+    skips = [config.channels]
+    for level, multiplier in enumerate(config.multipliers):
+        channels = config.channels * multiplier
+        attend = level in config.attention_levels
+        for _ in range(config.num_blocks):
+            layers.append(Block(skips[-1], channels, width, config, attend, dims, rngs=rngs))
+            skips.append(channels)
+        if level < last:
+            layers.append(conv(channels, channels, dims, strides=2, rngs=rngs))
+            skips.append(channels)
+    return layers, skips
+
+
+def _way_up(config: UNetConfig, dims: int, skips: list[int], rngs: nnx.Rngs) -> list[nnx.Module]:
+    """Returns the layers of the way up, whose blocks also see the features of the way down."""
+    width = 4 * config.channels
+    skips = list(skips)
+
+    layers: list[nnx.Module] = []
+    c_in = skips[-1]
+    for level, multiplier in reversed(list(enumerate(config.multipliers))):
+        channels = config.channels * multiplier
+        attend = level in config.attention_levels
+        for _ in range(config.num_blocks + 1):
+            both = c_in + skips.pop()
+            layers.append(Block(both, channels, width, config, attend, dims, rngs=rngs))
+            c_in = channels
+        if level > 0:
+            layers.append(conv(channels, channels, dims, rngs=rngs))
+    return layers
+
+
 class Block(nnx.Module):
-    """skip(h) + conv2(drop(silu(norm(conv1(silu(norm(h))) + W embedding)))), then attention if asked for."""
+    """A residual block (Eq. 1); attention follows if `attend` is set."""
 
     def __init__(
         self,
@@ -169,17 +223,18 @@ class Block(nnx.Module):
         self.attention = Attention(c_out, config.num_heads, rngs=rngs) if attend else None
 
     def __call__(self, h: Array, embedding: Array) -> Array:
-        shift = jnp.expand_dims(
-            self.time(embedding), range(1, h.ndim - 1)
-        )  # (batch, c) → (batch, 1, ..., c)
+        space = range(1, h.ndim - 1)
+        shift = jnp.expand_dims(self.time(embedding), space)  # (batch, c) → (batch, 1, ..., c)
+
         inner = self.conv1(jax.nn.silu(self.norm1(h))) + shift
         inner = self.conv2(self.dropout(jax.nn.silu(self.norm2(inner))))
+
         h = inner + (h if self.skip is None else self.skip(h))
         return h if self.attention is None else self.attention(h)
 
 
 class Attention(nnx.Module):
-    """h + W softmax(q k^T / sqrt(d)) v over all positions (Vaswani et al. 2017)."""
+    """Self-attention over all positions (Eq. 2; Vaswani et al. 2017)."""
 
     def __init__(self, channels: int, num_heads: int, *, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -191,35 +246,19 @@ class Attention(nnx.Module):
         positions = math.prod(h.shape[1:-1])
         qkv = self.qkv(self.norm(h)).reshape(len(h), positions, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
+
         out = jax.nn.dot_product_attention(q, k, v).reshape(h.shape)
         return h + self.output(out)
-
-
-def conv(
-    c_in: int, c_out: int, dims: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options
-) -> nnx.Conv:
-    """A convolution 3 wide in each dimension, zero outside; without strides it keeps the size."""
-    return nnx.Conv(
-        c_in,
-        c_out,
-        (3,) * dims,
-        kernel_init=kernel_init,
-        conv_general_dilated=channel_last_conv,
-        rngs=cast(Any, rngs),
-        **options,
-    )
-
-
-def group_norm(channels: int, least: int = 4, *, rngs: nnx.Rngs | Keys, **options) -> nnx.GroupNorm:
-    """Group norm with groups of at least `least` channels, at most 32 groups."""
-    groups = next(n for n in range(max(1, min(channels // least, 32)), 0, -1) if channels % n == 0)
-    return nnx.GroupNorm(channels, num_groups=groups, rngs=cast(Any, rngs), **options)
 
 
 def upsample(
     h: Float[Array, " batch *space c"], size: tuple[int, ...]
 ) -> Float[Array, " batch *size c"]:
-    """Nearest neighbour ×2, cut to the size of the skip it meets: an odd size loses the last of a dimension."""
+    """Returns h at twice the resolution by nearest neighbours, cut to `size`.
+
+    `size` is that of the features which the result is joined to; where it is odd, the last entry
+    is cut.
+    """
     for axis, n in enumerate(size, start=1):
         h = jax.lax.slice_in_dim(jnp.repeat(h, 2, axis=axis), 0, n, axis=axis)
     return h

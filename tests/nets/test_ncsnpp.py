@@ -1,6 +1,6 @@
 """NCSN++, DDPM++, DDPM: the papers' parameter counts, filters against NumPy, and what their settings promise.
 
-That every layer computes what the original's does is held against a restatement in tests/test_import_checkpoint.py.
+That every layer computes what the original's does is held against a restatement in tests/originals/test_importing.py.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from flax import nnx
 
 import scoresde as sd
 from scoresde.cli.flags import parse
-from scoresde.nets.layers import fan_average
+from scoresde.nets.initializers import fan_average
 from scoresde.nets.resample import fir_filter, fir_up
 from scoresde.runs.settings import from_dict, to_dict
 from scoresde.train.model_settings import AnyNet, ModelSettings

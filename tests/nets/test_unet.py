@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
-from scoresde.nets.layers import lecun_normal
+from scoresde.nets.initializers import lecun_normal
 
 SMALL = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=())
 TWO_LEVELS = dataclasses.replace(SMALL, multipliers=(1, 2))
