@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import own_data
 import own_network
+import own_weighting
 import pytest
 from flax import nnx
 
@@ -20,18 +21,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def outcome(name, folder):
-    """The numbers of the last line that the example prints, run in a folder of its own."""
+    """Runs an example in a folder, and returns the numbers of the last line that it prints."""
+    environment = os.environ | {
+        "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(
         [sys.executable, EXAMPLES / name],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ
-        | {
-            "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        },
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return [float(number) for number in re.findall(r"\d+\.\d+", done.stdout.splitlines()[-1])]
@@ -45,9 +46,10 @@ def test_exact_scores_give_the_mixtures_second_moment(name, tmp_path):
     assert abs(found - exact) < 5 * 0.0057
 
 
-def test_a_short_training_learns_where_the_data_are(tmp_path):
-    """E|x1| = 1, its standard error over 2000 samples 0.0045; a tenth is allowed for the short training."""
-    found, data = outcome("own_parameterization.py", tmp_path)
+@pytest.mark.parametrize("name", ["own_parameterization.py", "own_weighting.py"])
+def test_a_short_training_learns_where_the_data_are(name, tmp_path):
+    """E|x1| = 1, standard error 0.0045 over 2000 samples; 0.1 is allowed for short training."""
+    found, data = outcome(name, tmp_path)
     assert data == pytest.approx(1.0, abs=0.02)
     assert abs(found - data) < 0.1
     assert any((tmp_path / "runs").iterdir())
@@ -59,7 +61,7 @@ def test_a_short_training_learns_where_the_data_are(tmp_path):
     ids=["signals", "volumes"],
 )
 def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
-    """All entries of an example are equal: the loss falls far below that of a Gaussian with independent entries."""
+    """All entries of an example are equal, which a network learns soon: the loss falls."""
     data = 0.5 * np.random.default_rng(0).normal(size=(96, *(1,) * len(shape))) * np.ones(shape)
     unet = sd.UNetConfig(
         channels=4, multipliers=(1,), num_blocks=1, attention_levels=(), num_heads=1
@@ -94,7 +96,29 @@ def test_arrays_of_any_rank_are_fitted_and_loaded(shape, tmp_path):
     assert bool(out.success.all())
 
 
-def test_a_network_of_ones_own_is_trained_and_loaded(tmp_path):
+def test_min_snr_weighs_the_error_of_the_denoiser():
+    """The weighted loss is min(SNR, gamma) |x_0 - D|^2, with D by Tweedie's formula."""
+    sde = sd.VP()
+    states = []
+
+    def score(x, t):
+        states.append(x)
+        return -0.5 * x
+
+    x0 = jax.random.normal(jax.random.key(0), (8, 3))
+    t = jnp.linspace(0.05, 1.0, 8)  # SNR on both sides of gamma
+    found = sd.dsm_loss(jax.random.key(1), sde, score, x0, t, weighting=own_weighting.MinSNR(5.0))
+
+    alpha, variance = np.asarray(sde.alpha(t)), np.asarray(sde.variance(t))
+    snr = alpha**2 / variance
+    assert snr.min() < 5.0 < snr.max()
+    x = np.asarray(states[0])
+    denoised = (x - 0.5 * variance[:, None] * x) / alpha[:, None]
+    error = np.sum((x0 - denoised) ** 2, axis=1)
+    np.testing.assert_allclose(found, np.minimum(snr, 5.0) * error, rtol=1e-4)
+
+
+def test_a_custom_network_is_trained_and_loaded(tmp_path):
     data = np.random.default_rng(0).normal(size=(64, 2))
     training = sd.Training(steps=4, batch_size=32, validate_every=4)
     fit = sd.fit(
