@@ -36,8 +36,8 @@ def training_examples(
     The key draws which examples are held out, where `validation` is a fraction.
 
     Raises:
-        TypeError: if the model cannot be trained, or integers come without `prepare`.
-        ValueError: if the examples are empty or not finite, or do not fit the model, each other,
+        TypeError: if the model cannot be trained, or a source of integers comes without `prepare`.
+        ValueError: if the examples are empty or not finite, or do not fit the model, each other
             or `prepare`.
     """
     check_trainable(model)

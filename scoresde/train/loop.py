@@ -76,7 +76,7 @@ def fit(
         ValueError: if the data are empty, hold NaN or do not fit the model; if `run` was made with
             other settings; if the processes do not divide the batch, or differ in their settings,
             data, key or view of `run`.
-        TypeError: if the model cannot be trained, or integers come without `prepare`.
+        TypeError: if the model cannot be trained, or a source of integers comes without `prepare`.
         TrainingDiverged: after `training.max_skipped` non-finite steps in a row.
         OSError: if the run's folder cannot be written.
     """
@@ -85,9 +85,9 @@ def fit(
     train, held_out = training_examples(
         key_split, model, data, cond, validation, validation_cond, prepare
     )
+    trainer = Trainer(key_steps, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
 
-    trainer = Trainer(key_steps, model, train, held_out, prepare, training)
     metadata = {
         **describe(model, trainer.shape, prepare),
         "data": fingerprint_of(train, held_out),
