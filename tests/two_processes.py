@@ -1,4 +1,7 @@
-"""One of two processes that train together: `python two_processes.py PORT PROCESS FOLDER` prints what it saw."""
+"""One of two processes that train together.
+
+`python two_processes.py PORT PROCESS FOLDER` prints what it saw, as one line of JSON.
+"""
 
 import json
 import os
@@ -18,24 +21,26 @@ TRAINING = sd.Training(
 
 
 class Rows:
-    """Labelled points; asked for a batch of training the `signal_at`-th time, it sends this process a SIGTERM."""
+    """Labelled points that can send this process a SIGTERM.
+
+    They do so when a batch of training is asked for the `signal_at`-th time.
+    """
 
     shape = (2,)
     fingerprint = "rows"
 
     def __init__(self, n: int, seed: int = 0, signal_at: int | None = None):
         generator = np.random.default_rng(seed)
-        self.x, self.label = (
-            generator.normal(size=(n, 2)).astype(np.float32),
-            generator.integers(0, 3, n),
-        )
-        self.asked, self.signal_at = 0, signal_at
+        self.x = generator.normal(size=(n, 2)).astype(np.float32)
+        self.label = generator.integers(0, 3, n)
+        self.asked = 0
+        self.signal_at = signal_at
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, indices: np.ndarray):
-        if len(indices) >= 4:  # not the looks at one or two examples that checks take
+        if len(indices) >= 4:  # checks look at one or two examples only
             self.asked += 1
             if self.asked == self.signal_at:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -43,18 +48,27 @@ class Rows:
 
 
 def train(run=None, key=0, training=TRAINING, weights=0, **options):
-    net = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2).build(
-        (2,), rngs=nnx.Rngs(weights)
-    )
+    """Trains a small conditional model. `weights` seeds its initial weights."""
+    config = sd.MLPConfig(width=8, depth=1, num_classes=3, dropout=0.2)
+    net = config.build((2,), rngs=nnx.Rngs(weights))
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
-    options = {
+
+    examples = {
         "data": Rows(50),
-        "validation": Rows(11, seed=1),
-    } | options  # 11: a last part that is not full
-    return sd.fit(jax.random.key(key), model, run=run, training=training, progress=False, **options)
+        "validation": Rows(11, seed=1),  # the last batch of 11 is not full
+    }
+    return sd.fit(
+        jax.random.key(key),
+        model,
+        run=run,
+        training=training,
+        progress=False,
+        **(examples | options),
+    )
 
 
 def refused(call=train, **options) -> str:
+    """Returns the error that a call raises."""
     try:
         call(**options)
     except (ValueError, RuntimeError) as error:
@@ -62,12 +76,23 @@ def refused(call=train, **options) -> str:
     return "not refused"
 
 
+def fail(step, model):
+    raise ValueError("no picture")
+
+
 def labelled(sde, t):
     return 100.0 * t
 
 
-def fail(step, model):
-    raise ValueError("no picture")
+def train_with_a_function_among_the_settings():
+    net = sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.Noise(labelled))
+    sd.fit(jax.random.key(0), model, Rows(50).x, training=TRAINING, progress=False)
+
+
+def same_weights(a, b) -> bool:
+    states = [nnx.to_pure_dict(nnx.state(model.net, nnx.Param)) for model in (a, b)]
+    return bool(jax.tree.all(jax.tree.map(np.array_equal, *states)))
 
 
 def main(port: str, process: int, folder: Path) -> None:
@@ -75,30 +100,33 @@ def main(port: str, process: int, folder: Path) -> None:
     jax.distributed.initialize(
         address, num_processes=2, process_id=process, coordinator_bind_address=address
     )
-    called = []
-    seen = {"devices": jax.device_count()}
+    seen: dict = {"devices": jax.device_count()}
+    run = folder / "run"
+
+    # What differs between the processes, or fails in one of them.
     seen["other key"] = refused(key=process)
-    seen["other rows of metrics"] = refused(
-        training=sd.Training(steps=12, batch_size=8, log_every=4 + process)
-    )
+    other_rows = sd.Training(steps=12, batch_size=8, log_every=4 + process)
+    seen["other rows of metrics"] = refused(training=other_rows)
     seen["batch of 9"] = refused(training=sd.Training(steps=12, batch_size=9))
     seen["callback"] = refused(callbacks=[fail])
+
+    # A signal to one process. Other initial weights do no harm: those of process 0 are used.
     rows = Rows(50, signal_at=2 if process == 1 else None)
-    stopped = train(folder / "run", weights=process, data=rows)  # process 0's initial weights serve
+    stopped = train(run, weights=process, data=rows)
     seen["stopped"] = [stopped.interrupted, stopped.step]
     seen["not shared"] = refused(run=folder / f"run{process}")
-    fit = train(folder / "run", callbacks=[lambda step, model: called.append(step)])
-    seen["read in a callback"] = refused(callbacks=[lambda step, model: sd.load(folder / "run")])
-    weights = (
-        nnx.to_pure_dict(nnx.state(m.net, nnx.Param)) for m in (sd.load(folder / "run"), fit.model)
-    )
-    seen["read by all"] = bool(jax.tree.all(jax.tree.map(np.array_equal, *weights)))
-    own = sd.ScoreModel(
-        sd.VP(), sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0)), sd.Noise(labelled)
-    )
-    seen["label of their own"] = refused(
-        lambda: sd.fit(jax.random.key(0), own, Rows(50).x, training=TRAINING, progress=False)
-    )
+
+    # The rest of the training.
+    called = []
+    fit = train(run, callbacks=[lambda step, model: called.append(step)])
+    seen["finished"] = [fit.interrupted, fit.step]
+    seen["called"] = called
+    seen["rows"] = fit.history
+
+    # What comes after it.
+    seen["read in a callback"] = refused(callbacks=[lambda step, model: sd.load(run)])
+    seen["read by all"] = same_weights(sd.load(run), fit.model)
+    seen["custom label"] = refused(train_with_a_function_among_the_settings)
     sample = sd.sample(
         jax.random.key(1),
         sd.EulerMaruyama(5),
@@ -107,12 +135,7 @@ def main(port: str, process: int, folder: Path) -> None:
         (4, 2),
         cond=np.zeros(4, np.int32),
     )
-    seen |= {
-        "finished": [fit.interrupted, fit.step],
-        "called": called,
-        "rows": fit.history,
-        "sample": np.asarray(sample.x).tolist(),
-    }
+    seen["sample"] = np.asarray(sample.x).tolist()
     print(json.dumps(seen))
 
 
