@@ -29,6 +29,12 @@ PARAMETERIZATIONS = {
     "edm": sd.EDM(0.7),
     "own": own_parameterization.Flow(),
 }
+PREDICTORS = {
+    "reverse_diffusion": sd.predictors.ReverseDiffusion(),
+    "euler_maruyama": sd.predictors.EulerMaruyama(),
+    "probability_flow": sd.predictors.ProbabilityFlow(),
+    "none": sd.predictors.Identity(),
+}
 
 
 def each_under_one(*names):

@@ -1,4 +1,4 @@
-"""DDPM and NCSN: tables, kernels, losses and steps against the papers' formulas; the limit of many steps."""
+"""What DDPM and NCSN share: kernels, losses, scores of an SDE, and the limit of many steps."""
 
 import warnings
 
@@ -14,6 +14,8 @@ from scoresde.keys import example_keys, normal_like
 from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
+
+
 CHAINS = {
     "ddpm": sd.DDPM.from_sde(sd.VP(), 40),
     "ddpm_exact": sd.DDPM.from_sde(sd.VP(), 12, exact=True),
@@ -32,106 +34,11 @@ def some_indices(chain):
     return np.array([0, chain.num_steps // 2, chain.num_steps - 1])
 
 
+def network(x, i, cond=None):
+    return jnp.tanh(x * (1.0 + 0.01 * i[:, None]))
+
+
 # --- Tables ---
-
-
-def test_ddpms_tables_are_the_papers():
-    ddpm = sd.DDPM.from_sde(sd.VP(), 1000)
-    np.testing.assert_allclose(ddpm.betas, np.linspace(1e-4, 0.02, 1000), rtol=1e-6)
-    np.testing.assert_allclose(ddpm.betas, sd.DDPM.linear().betas, rtol=1e-6)
-    assert ddpm.betas.dtype == np.float64
-    alphas_bar = np.cumprod(1 - ddpm.betas.astype(np.longdouble))
-    np.testing.assert_allclose(ddpm.alphas_bar, alphas_bar, rtol=1e-12)
-    np.testing.assert_allclose(ddpm.marginal_variances, 1 - alphas_bar, rtol=1e-12)
-    before = np.concatenate([[1], alphas_bar[:-1]])
-    want = ddpm.betas * (1 - before) / (1 - alphas_bar)
-    np.testing.assert_allclose(ddpm.posterior_variances, want, rtol=1e-11, atol=0)
-    assert ddpm.posterior_variances[0] == 0.0
-    with pytest.raises(ValueError, match="read-only"):
-        ddpm.betas[0] = 1.0
-
-
-def test_the_cosine_table_keeps_its_cap():
-    """alphas_bar halfway is cos^2((1/2 + s) / (1 + s) pi/2) / cos^2(s / (1 + s) pi/2); only the last betas are cut."""
-    ddpm, s = sd.DDPM.cosine(1000), 0.008
-    f = lambda t: np.cos((t + s) / (1 + s) * np.pi / 2) ** 2  # noqa: E731
-    np.testing.assert_allclose(ddpm.alphas_bar[499], f(0.5) / f(0), rtol=1e-9)
-    assert ddpm.betas[-1] == 0.999
-    assert ddpm.betas[-2] < 0.999
-
-
-def test_ncsns_scales_are_geometric():
-    ncsn = sd.NCSN.from_sde(sd.VE(sigma_min=0.01, sigma_max=50.0), 232)
-    np.testing.assert_allclose(ncsn.sigmas, np.geomspace(0.01, 50.0, 232), rtol=1e-6)
-    np.testing.assert_allclose(ncsn.sigmas, sd.NCSN.geometric(232, 0.01, 50.0).sigmas, rtol=1e-6)
-    np.testing.assert_allclose(np.cumsum(ncsn.variances), ncsn.sigmas**2, rtol=1e-12)
-    published = sd.NCSN.geometric().sigmas  # Song & Ermon 2019
-    assert (len(published), published[0], published[-1]) == (10, 0.01, 1.0)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-def test_ddpm_leads_back_to_its_sde(exact):
-    """The limit has the settings; the exact one the marginals at (i + 1) / N, the transitions, the way back to t."""
-    sde = sd.VP(beta_min=0.2, beta_max=15.0)
-    ddpm = sd.DDPM.from_sde(sde, 100, exact=exact)
-    if not exact:
-        back = ddpm.to_sde()
-        assert isinstance(back, sd.VP)
-        assert (float(back.beta_min), float(back.beta_max)) == pytest.approx((0.2, 15.0), rel=1e-6)
-    with jax.enable_x64(True):
-        back = ddpm.to_sde(exact=True)
-        assert isinstance(back, sd.TabulatedVP)
-        t = jnp.asarray(back.level_times(100))
-        alpha, variance, (c, std), same = jax.jit(
-            lambda t: (
-                back.alpha(t),
-                back.variance(t),
-                back.transition(t[:-1], t[1:]),
-                back.time_from_log_snr(back.log_snr(t)),
-            )
-        )(t)
-        np.testing.assert_allclose(alpha, ddpm.signal, rtol=1e-12)
-        np.testing.assert_allclose(variance, ddpm.marginal_variances, rtol=1e-12)
-        if exact:
-            integral = t * (0.2 + 0.5 * t * (15.0 - 0.2))
-            np.testing.assert_allclose(alpha, np.exp(-0.5 * integral), rtol=1e-12)
-            np.testing.assert_allclose(ddpm.betas[1:], -np.expm1(-np.diff(integral)), rtol=1e-12)
-        np.testing.assert_allclose(c, np.sqrt(ddpm.alphas[1:]), rtol=1e-12)
-        np.testing.assert_allclose(std, np.sqrt(ddpm.betas[1:]), rtol=1e-11)
-        np.testing.assert_allclose(same, t, rtol=1e-9)
-
-
-def test_the_tabulated_sde_is_one(x64):
-    """beta is the derivative of B, transitions compose across cells, and its float32 transitions keep their digits."""
-    sde = sd.DDPM.cosine(20).to_sde()
-    t = jnp.linspace(0.013, 0.987, 40)  # none on a cell's edge
-    s, r = jnp.full(40, 0.003), 0.5 * (t + 0.003)
-    beta, slope = jax.jit(lambda t: (sde.beta(t), jax.vmap(jax.grad(sde.integrated_beta))(t)))(t)
-    np.testing.assert_allclose(beta, slope, rtol=1e-9)
-    transition = jax.jit(sde.transition)
-    (c1, v1), (c2, v2), (c, v) = transition(s, r), transition(r, t), transition(s, t)
-    np.testing.assert_allclose(c1 * c2, c, rtol=1e-12)
-    np.testing.assert_allclose(c2**2 * v1**2 + v2**2, v**2, rtol=1e-10)
-    short = transition(jnp.float32(0.41), jnp.float32(0.41 + 1e-5))[1]
-    gap = float(jnp.float32(0.41 + 1e-5) - jnp.float32(0.41))
-    assert float(short) == pytest.approx(np.sqrt(-np.expm1(-float(sde.beta(0.41)) * gap)), rel=1e-4)
-
-
-def test_ncsn_leads_back_to_its_sde():
-    back = sd.NCSN.from_sde(sd.VE(0.02, 30.0), 50).to_sde()
-    assert (float(back.sigma_min), float(back.sigma_max)) == pytest.approx((0.02, 30.0), rel=1e-6)
-    with pytest.raises(ValueError, match="not geometric"):
-        sd.NCSN(np.array([0.1, 0.2, 0.3])).to_sde()
-    s = np.linspace(0.0, 1.0, 1000)  # up to 12 % off, by second differences below 1e-6
-    with pytest.raises(ValueError, match="not geometric"):
-        sd.NCSN(np.geomspace(0.01, 50.0, 1000) * np.exp(0.48 * s * (1.0 - s))).to_sde()
-
-
-def test_stored_and_falling_tables_lead_to_an_sde():
-    """A linear table rounded to float32 is VP still; no VP has rates that fall."""
-    back = sd.DDPM(sd.DDPM.linear().betas.astype(np.float32)).to_sde()
-    assert (float(back.beta_min), float(back.beta_max)) == pytest.approx((0.1, 20.0), rel=1e-6)
-    assert isinstance(sd.DDPM.linear(100, 0.02, 1e-4).to_sde(), sd.TabulatedVP)
 
 
 def test_few_steps_are_valid_or_refused():
@@ -263,48 +170,7 @@ def test_the_posterior_is_bayes_rule(chain, x64):
         np.testing.assert_allclose(std**2, covariance[0, 0] - gain * covariance[0, 1], atol=1e-12)
 
 
-def test_ddpms_step_is_the_papers(x64):
-    """x_{i-1} = (x - beta_i / sqrt(1 - alphas_bar_i) eps) / sqrt(alpha_i) + std z: first, middle and last index."""
-    rng = np.random.default_rng(1)
-    ddpm = sd.DDPM.from_sde(sd.VP(), 300)
-    x, noise = rng.normal(size=(2, 4, 3))
-    alphas_bar = np.cumprod(1 - ddpm.betas)
-    for i in some_indices(ddpm):
-        beta, bar, before = ddpm.betas[i], alphas_bar[i], alphas_bar[i - 1] if i else 1.0
-        for variance, want in (
-            ("beta", beta * (i > 0)),
-            ("posterior", beta * (1 - before) / (1 - bar)),
-        ):
-            mean, std = ddpm.ancestral(jnp.asarray(x), jnp.asarray(noise), int(i), variance)
-            np.testing.assert_allclose(
-                mean, (x - beta / np.sqrt(1 - bar) * noise) / np.sqrt(1 - beta), atol=1e-12
-            )
-            np.testing.assert_allclose(std, np.sqrt(want), atol=1e-12)
-        # The same mean is the posterior's at the estimate of x_0 (Ho et al. 2020, Eq. 9 to 11).
-        x0 = (x - np.sqrt(1 - bar) * noise) / np.sqrt(bar)
-        np.testing.assert_allclose(
-            mean, ddpm.posterior(jnp.asarray(x), jnp.asarray(x0), int(i))[0], atol=1e-9
-        )
-
-
-def test_ncsns_step_is_the_papers(x64):
-    """x + (sigma_i^2 - sigma_{i-1}^2) s + sqrt(sigma_{i-1}^2 (sigma_i^2 - sigma_{i-1}^2) / sigma_i^2) z."""
-    rng = np.random.default_rng(2)
-    ncsn = CHAINS["ncsn"]
-    x, score = rng.normal(size=(2, 4, 3))
-    for i in some_indices(ncsn):
-        sigma, before = ncsn.sigmas[i], ncsn.sigmas[i - 1] if i else 0.0
-        gap = sigma**2 - before**2
-        mean, std = ncsn.ancestral(jnp.asarray(x), jnp.asarray(-sigma * score), int(i))
-        np.testing.assert_allclose(mean, x + gap * score, rtol=1e-12)
-        np.testing.assert_allclose(std, np.sqrt(before**2 * gap / sigma**2), rtol=1e-12)
-
-
 # --- Losses ---
-
-
-def network(x, i, cond=None):
-    return jnp.tanh(x * (1.0 + 0.01 * i[:, None]))
 
 
 def test_noise_and_score_forms_are_one(chain, x64):
@@ -368,6 +234,9 @@ def test_the_discrete_losses_are_the_continuous_one_at_their_levels(chain, x64):
     np.testing.assert_allclose(scores(x0, t), network(x0, i), rtol=1e-8)
 
 
+# --- A score of an SDE ---
+
+
 MATCHED = {
     "linear": (sd.DDPM.linear(300), sd.VP()),
     "cosine": (sd.DDPM(sd.DDPM.cosine(50).betas[:-1]), sd.VP()),
@@ -399,50 +268,12 @@ def test_a_level_that_the_sde_lacks_is_refused():
         )
 
 
-def test_level_times_are_drawn_evenly():
-    """Every level as often as any other, within 5 standard errors; nothing in between."""
-    for sde, levels in ((sd.VP(), np.arange(1, 11) / 10), (sd.VE(), np.arange(10) / 9)):
-        t = np.asarray(sd.times.Levels(10).sample(KEY, sde, 20_000))
-        values, counts = np.unique(t, return_counts=True)
-        np.testing.assert_allclose(values, levels, atol=1e-6)
-        assert np.all(np.abs(counts - 2000) < 5 * np.sqrt(2000 * 0.9))
-
-
-@pytest.mark.parametrize("sde", [sd.VP(), sd.VE()], ids=["vp", "ve"])
-def test_labels_say_which_level_it_is(sde):
-    """0 … N - 1 on the levels, in between elsewhere; sigma and its logarithm; t scaled."""
-    t = jnp.asarray(sde.level_times(50))
-    np.testing.assert_allclose(sd.labels.Index(50)(sde, t), np.arange(50), atol=1e-4)
-    half = sd.labels.Index(50)(sde, 0.5 * (t[3:4] + t[4:5]))
-    np.testing.assert_allclose(half, 3.5, atol=1e-4)
-    np.testing.assert_allclose(sd.labels.Sigma()(sde, t), sde.sigma(t), rtol=1e-6)
-    np.testing.assert_allclose(
-        sd.labels.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4
-    )
-    np.testing.assert_allclose(sd.labels.Scaled(999.0)(sde, t), 999 * t, rtol=1e-6)
-    seen = []
-    net = lambda x, label: (seen.append(label), x)[1]  # noqa: E731
-    sd.ScoreModel(sde, net, sd.Velocity(label=sd.labels.Index(50)))(jnp.ones((2, 3)), t[4:6])
-    np.testing.assert_allclose(seen[0], [4, 5], atol=1e-4)
-
-
 # --- The limit of many steps ---
 
 
 def slopes(errors):
     """log2 of successive ratios: 1 for first order when the steps double."""
     return np.log2(np.array(errors[:-1]) / errors[1:])
-
-
-def test_discrete_marginals_tend_to_the_sdes():
-    """max_i |alphas_bar_i - alpha(t_i)^2| halves as the steps double; so does |sigma| for other tables' marginals."""
-    errors = []
-    for n in (200, 400, 800, 1600):
-        ddpm = sd.DDPM.from_sde(sd.VP(), n)
-        with jax.enable_x64(True):
-            alpha = np.asarray(sd.VP().alpha(jnp.asarray(np.arange(1, n + 1) / n)))
-        errors.append(np.max(np.abs(ddpm.alphas_bar - alpha**2)))
-    np.testing.assert_allclose(slopes(errors), 1.0, atol=0.1)
 
 
 def test_discrete_losses_tend_to_the_continuous_one():

@@ -139,3 +139,14 @@ def test_noisy_likelihoods_are_not_averaged_as_probabilities():
 def test_draws_need_an_axis():
     with pytest.raises(ValueError, match=r"log_prob\[None\]"):
         sd.discrete_bits_per_dim(jnp.ones(3), jnp.ones(3), 2)
+
+
+def test_bits_per_dim_offsets():
+    log_p = jnp.asarray([0.0, -10.0])
+    np.testing.assert_allclose(
+        sd.bits_per_dim(log_p, 4), [7.0, 7.0 + 10 / (4 * np.log(2))], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        sd.bits_per_dim(log_p, 4, low=0.0, high=1.0) - sd.bits_per_dim(log_p, 4), 1.0, rtol=1e-6
+    )
+    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, levels=None), -log_p / (4 * np.log(2)))

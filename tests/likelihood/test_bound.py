@@ -7,7 +7,6 @@ import pytest
 from gaussian import gaussian_score
 
 import scoresde as sd
-from scoresde.sde.base import SDE
 from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
@@ -106,54 +105,3 @@ def test_examples_are_independent_of_chunks_and_take_their_conditions(mixture):
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sd.variational_bound(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2)), **options)
-
-
-# --- Times for likelihood ---
-
-
-@pytest.mark.parametrize(
-    ("sde", "mass"), [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)]
-)
-def test_total_masses_are_those_of_reference(sde: SDE, mass, x64):
-    times = sd.times.LogSNR(1e-5)
-    assert float(times.total_mass(sde)) == pytest.approx(mass, abs=1e-4)
-    grid = np.exp(np.linspace(np.log(1e-5), 0.0, 200_001))
-    weight = np.asarray(sde.squared_diffusion(grid) / sde.variance(grid))
-    assert np.trapezoid(weight * grid, np.log(grid)) == pytest.approx(mass, rel=1e-5)
-
-
-def test_importance_sampled_and_uniform_time_estimate_one_loss(any_sde, mixture):
-    """∫ g^2 |s - grad log q|^2 dt over [1e-2, 1], both ways, within 4 standard errors; the former varies less."""
-    n, t_min, score = 20_000, 1e-2, mixture.score(any_sde)
-    x0 = mixture.sample(jax.random.key(1), n)
-    estimates = []
-    for times, weighting, factor in (
-        (
-            sd.times.LogSNR(t_min),
-            sd.weightings.Variance(),
-            float(sd.times.LogSNR(t_min).total_mass(any_sde)),
-        ),
-        (sd.times.Uniform(t_min), sd.weightings.Likelihood(), 1.0 - t_min),
-    ):
-        t = jax.random.permutation(jax.random.key(2), times.sample(jax.random.key(3), any_sde, n))
-        loss = factor * np.asarray(sd.dsm_loss(jax.random.key(4), any_sde, score, x0, t, weighting))
-        estimates.append((loss.mean(), loss.std(ddof=1) / np.sqrt(n)))
-    (a, ea), (b, eb) = estimates
-    assert abs(a - b) < 4 * np.hypot(ea, eb)
-    assert ea < 1.05 * eb
-
-
-def test_log_snr_times_are_uniform_in_log_snr(any_sde):
-    times = sd.times.LogSNR(1e-3).sample(KEY, any_sde, 1000)
-    ends = any_sde.log_snr(jnp.asarray([1.0, 1e-3]))
-    u = np.sort(np.asarray((any_sde.log_snr(times) - ends[0]) / (ends[1] - ends[0])))
-    np.testing.assert_allclose(u, (np.arange(1000) + 0.5) / 1000, atol=2e-3)
-
-
-def test_a_mixture_of_times_has_its_shares():
-    times = sd.times.Mixture(sd.times.Uniform(0.9), sd.times.Uniform(1e-5), share=0.25)
-    t = np.asarray(times.sample(KEY, sd.VP(), 20_000))
-    want = 0.25 + 0.75 * 0.1
-    assert abs(np.mean(t > 0.9) - want) < 5 * np.sqrt(want * (1 - want) / 20_000)
-    with pytest.raises(ValueError, match="share"):
-        sd.times.Mixture(share=1.5)

@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gaussian import end_marginal, mixture_in
 
 import scoresde as sd
 
 KEY = jax.random.key(0)
+
+
 D = 12
 
 
@@ -93,3 +96,97 @@ def test_bad_settings_are_refused(unchecked):
     ):
         with pytest.raises(ValueError, match=r"rank|num_probes|block_size"):
             call()
+
+
+# --- In likelihoods ---
+
+
+@pytest.mark.parametrize(
+    ("sde", "divergence", "dof"),
+    [
+        (sd.VP(), sd.Hutchinson(16), 15),
+        (sd.VE(), sd.Hutchinson(16, sd.divergences.Gaussian()), 15),
+        (sd.SubVP(), sd.divergences.HutchPlusPlus(4, 8), 7),
+    ],
+    ids=["vp-Rademacher", "ve-Gaussian", "subvp-Hutch++"],
+)
+def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof):
+    """16-D, 64 examples: each within 5 of its own standard errors, the mean within 4."""
+    mixture = mixture_in(16)
+    score, x = mixture.score(sde), mixture.sample(KEY, 64)
+    out = sd.log_likelihood(
+        jax.random.key(1),
+        sde,
+        score,
+        x,
+        divergence=divergence,
+        prior_log_prob=end_marginal(mixture, sde),
+    )
+    difference = np.asarray(out.log_prob - mixture.log_prob(sde, x, 1e-5))
+    stderr = np.asarray(out.stderr)
+    assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
+    # Mean z^2 of 64 values with Student's t of n degrees of freedom is n/(n-2), its standard deviation about 0.22.
+    assert 0.4 < np.mean((difference / stderr) ** 2) * (dof - 2) / dof < 2.1
+
+
+def test_exact_divergence_in_blocks():
+    """5 dimensions in blocks of 3, the last one padded."""
+    sde, mixture = sd.VP(), sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
+    x = mixture.sample(KEY, 3)
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        mixture.score(sde),
+        x,
+        divergence=sd.ExactDivergence(block_size=3),
+        prior_log_prob=end_marginal(mixture, sde),
+    )
+    np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=5e-3)
+
+
+@pytest.mark.parametrize(("tol", "bits"), [(1e-3, 0.03), (1e-4, 2e-3)])
+@pytest.mark.parametrize(
+    ("divergence", "dim"),
+    [(sd.Hutchinson(), 36), (sd.ExactDivergence(), 144)],
+    ids=["probed", "exact"],
+)
+def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim, tol, bits):
+    """N(0, .49 I), whose divergence any probe has exactly: as one entry of a mean it was off by .5 bits/dim in 36-D,
+    and so was a sum of D terms with a tolerance each.
+    """
+    data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
+    sde, x = sd.VP(), data.sample(KEY, 8)
+    out = sd.log_likelihood(
+        KEY,
+        sde,
+        data.score(sde),
+        x,
+        divergence=divergence,
+        rtol=tol,
+        atol=tol,
+        prior_log_prob=end_marginal(data, sde),
+    )
+    error = (out.log_prob - data.log_prob(sde, x, 1e-5)) / (dim * np.log(2.0))
+    assert float(jnp.abs(error).max()) < bits
+
+
+def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
+    """Probes that shared bits with the data's noise would bias the estimate: here the probed term is u^T (J u)."""
+    sde, n = sd.VP(), 2000
+    x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
+    weight = jnp.asarray(
+        np.random.default_rng(0).normal(size=(8, 8))
+    )  # v^T W v has mean tr W, and much spread
+    score = lambda x, t: -x + 0.1 * x @ weight.T  # noqa: E731
+    exact = sd.log_likelihood(
+        KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-4, atol=1e-4
+    )
+    probed = sd.log_likelihood(KEY, sde, score, x, rtol=1e-4, atol=1e-4)
+    difference = np.asarray(probed.log_prob - exact.log_prob)
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(n)
+
+
+@pytest.mark.parametrize("divergence", ["exact", sd.ExactDivergence])
+def test_what_is_no_divergence_is_refused(divergence, unchecked):
+    with pytest.raises(TypeError, match=r"wanted sd.Hutchinson\(num_probes=4\)"):
+        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), divergence=divergence)

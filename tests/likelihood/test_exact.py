@@ -1,7 +1,4 @@
-"""Likelihoods against densities that are known, probes against traces, and reported errors against real spread."""
-
-import re
-import warnings
+"""Likelihoods against densities that are known."""
 
 import diffrax
 import equinox as eqx
@@ -11,27 +8,12 @@ import numpy as np
 import pytest
 from counting import counting
 from flax import nnx
-from scipy import integrate
+from gaussian import end_marginal, mixture_in
 
 import scoresde as sd
-from scoresde.data.real_valued import check_real_valued
 from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
-
-
-def mixture_in(dim: int, dtype=None) -> sd.GaussianMixture:
-    """Three components with full covariances in any dimension."""
-    rng = np.random.default_rng(dim)
-    root = 0.3 * rng.normal(size=(3, dim, dim)) / np.sqrt(dim)
-    covs = root @ np.swapaxes(root, 1, 2) + 0.05 * np.eye(dim)
-    return sd.GaussianMixture(
-        jnp.asarray(rng.normal(size=(3, dim)), dtype), jnp.asarray(covs, dtype)
-    )
-
-
-def end_marginal(mixture, sde):
-    return lambda x: mixture.log_prob(sde, x, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -98,60 +80,6 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
     error = (out.log_prob - gap - mixture.log_prob(any_sde, x, 1e-5)) / (dim * np.log(2.0))
     assert float(jnp.abs(error).max()) < bits
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
-
-
-@pytest.mark.parametrize(("tol", "bits"), [(1e-3, 0.03), (1e-4, 2e-3)])
-@pytest.mark.parametrize(
-    ("divergence", "dim"),
-    [(sd.Hutchinson(), 36), (sd.ExactDivergence(), 144)],
-    ids=["probed", "exact"],
-)
-def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim, tol, bits):
-    """N(0, .49 I), whose divergence any probe has exactly: as one entry of a mean it was off by .5 bits/dim in 36-D,
-    and so was a sum of D terms with a tolerance each.
-    """
-    data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
-    sde, x = sd.VP(), data.sample(KEY, 8)
-    out = sd.log_likelihood(
-        KEY,
-        sde,
-        data.score(sde),
-        x,
-        divergence=divergence,
-        rtol=tol,
-        atol=tol,
-        prior_log_prob=end_marginal(data, sde),
-    )
-    error = (out.log_prob - data.log_prob(sde, x, 1e-5)) / (dim * np.log(2.0))
-    assert float(jnp.abs(error).max()) < bits
-
-
-@pytest.mark.parametrize(
-    ("sde", "divergence", "dof"),
-    [
-        (sd.VP(), sd.Hutchinson(16), 15),
-        (sd.VE(), sd.Hutchinson(16, sd.divergences.Gaussian()), 15),
-        (sd.SubVP(), sd.divergences.HutchPlusPlus(4, 8), 7),
-    ],
-    ids=["vp-Rademacher", "ve-Gaussian", "subvp-Hutch++"],
-)
-def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof):
-    """16-D, 64 examples: each within 5 of its own standard errors, the mean within 4."""
-    mixture = mixture_in(16)
-    score, x = mixture.score(sde), mixture.sample(KEY, 64)
-    out = sd.log_likelihood(
-        jax.random.key(1),
-        sde,
-        score,
-        x,
-        divergence=divergence,
-        prior_log_prob=end_marginal(mixture, sde),
-    )
-    difference = np.asarray(out.log_prob - mixture.log_prob(sde, x, 1e-5))
-    stderr = np.asarray(out.stderr)
-    assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
-    # Mean z^2 of 64 values with Student's t of n degrees of freedom is n/(n-2), its standard deviation about 0.22.
-    assert 0.4 < np.mean((difference / stderr) ** 2) * (dof - 2) / dof < 2.1
 
 
 def test_evaluations_compilations_and_chunks(mixture):
@@ -243,63 +171,6 @@ def test_failures_are_nan_and_named(mixture):
     assert jnp.isnan(short.stderr).all()  # never 0, which would say exact
 
 
-def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
-    """Probes that shared bits with the data's noise would bias the estimate: here the probed term is u^T (J u)."""
-    sde, n = sd.VP(), 2000
-    x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
-    weight = jnp.asarray(
-        np.random.default_rng(0).normal(size=(8, 8))
-    )  # v^T W v has mean tr W, and much spread
-    score = lambda x, t: -x + 0.1 * x @ weight.T  # noqa: E731
-    exact = sd.log_likelihood(
-        KEY, sde, score, x, divergence=sd.ExactDivergence(), rtol=1e-4, atol=1e-4
-    )
-    probed = sd.log_likelihood(KEY, sde, score, x, rtol=1e-4, atol=1e-4)
-    difference = np.asarray(probed.log_prob - exact.log_prob)
-    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(n)
-
-
-# --- bits per dimension and dequantisation ---
-
-
-def test_bits_per_dim_offsets():
-    log_p = jnp.asarray([0.0, -10.0])
-    np.testing.assert_allclose(
-        sd.bits_per_dim(log_p, 4), [7.0, 7.0 + 10 / (4 * np.log(2))], rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        sd.bits_per_dim(log_p, 4, low=0.0, high=1.0) - sd.bits_per_dim(log_p, 4), 1.0, rtol=1e-6
-    )
-    np.testing.assert_allclose(sd.bits_per_dim(log_p, 4, levels=None), -log_p / (4 * np.log(2)))
-
-
-def test_uniform_dequantization_bounds_the_entropy():
-    """A density that is constant on each bin gives exactly the discrete bits; any other gives more on average."""
-    levels, p = 4, np.array([0.4, 0.3, 0.2, 0.1])
-    deq = sd.UniformDequantization(levels)
-    k = jnp.asarray(np.random.default_rng(0).choice(levels, p=p, size=(200_00, 1)))
-    x = deq(KEY, k)
-    assert float(x.min()) >= -1.0
-    assert float(x.max()) < 1.0
-    np.testing.assert_array_equal(jnp.floor((x + 1.0) / 2.0 * levels).astype(int), k)
-    step_density = np.log(p[np.asarray(k[:, 0])] * levels / 2.0)
-    bits = sd.bits_per_dim(jnp.asarray(step_density), 1, levels=levels)
-    np.testing.assert_allclose(bits, -np.log2(p[np.asarray(k[:, 0])]), rtol=1e-5)
-    # Within a bin the noise is uniform: E log q <= log of the bin's mass, here by numerical integration.
-    for i in range(levels):
-        a, b = -1 + 2 * i / levels, -1 + 2 * (i + 1) / levels
-        q = lambda x: np.exp(-0.5 * x**2 / 0.3) / np.sqrt(2 * np.pi * 0.3)  # noqa: E731
-        mass = integrate.quad(q, a, b)[0]
-        inside = np.asarray(x[np.asarray(k[:, 0]) == i, 0])
-        bound = np.mean(np.log(q(inside))) + np.log(2 / levels)
-        assert bound <= np.log(mass) + 5 * np.std(np.log(q(inside))) / np.sqrt(len(inside))
-
-
-def test_dequantization_depends_on_key_and_example_alone():
-    deq, k = sd.UniformDequantization(17), jnp.arange(12).reshape(4, 3) % 17
-    np.testing.assert_array_equal(deq(KEY, k)[:2], deq(KEY, k[:2]))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -352,30 +223,9 @@ def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
         call()
 
 
-@pytest.mark.parametrize("divergence", ["exact", sd.ExactDivergence])
-def test_what_is_no_divergence_is_refused(divergence, unchecked):
-    with pytest.raises(TypeError, match=r"wanted sd.Hutchinson\(num_probes=4\)"):
-        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2)), divergence=divergence)
-
-
 def test_integer_images_are_refused_with_the_line_to_write(unchecked):
     with pytest.raises(TypeError, match="UniformDequantization"):
         sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, jnp.ones((2, 2), jnp.int32))
-
-
-def test_exact_divergence_in_blocks():
-    """5 dimensions in blocks of 3, the last one padded."""
-    sde, mixture = sd.VP(), sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
-    x = mixture.sample(KEY, 3)
-    out = sd.log_likelihood(
-        KEY,
-        sde,
-        mixture.score(sde),
-        x,
-        divergence=sd.ExactDivergence(block_size=3),
-        prior_log_prob=end_marginal(mixture, sde),
-    )
-    np.testing.assert_allclose(out.log_prob, mixture.log_prob(sde, x, 1e-5), atol=5e-3)
 
 
 # --- Options of the solve ---
@@ -486,99 +336,3 @@ def test_any_solver_of_diffrax(solver, steps):
         out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3
     )
     assert int(out.nfe[0]) == (-1 if isinstance(solver, diffrax.Kvaerno5) else count[0])
-
-
-def test_the_line_to_write_is_one_that_works(unchecked):
-    """Also below zero."""
-    x = (
-        jnp.asarray(np.random.default_rng(0).integers(-128, 128, (4, 8, 8, 1)), jnp.float32)
-        .at[0]
-        .set(-128)
-    )
-    with pytest.raises(ValueError, match=r"levels=256\)\(key, x0 \+ 128\)"):
-        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x)
-    assert float(jnp.abs(sd.UniformDequantization(levels=256)(KEY, x + 128)).max()) <= 1.0
-
-
-@pytest.mark.parametrize(("top", "line"), [(255, r"levels=256\)"), (16, r"levels=17\)")])
-def test_integers_in_disguise_are_refused_with_the_line_to_write(top, line, unchecked):
-    """Raw pixels as float32 have no density; so for the bound and for training."""
-    x = (
-        jnp.asarray(
-            np.random.default_rng(0).integers(0, top + 1, (4, 8, 8, 1)).clip(0, top), jnp.float32
-        )
-        .at[0]
-        .set(top)
-    )
-    for call in (
-        lambda: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x),
-        lambda: sd.variational_bound(KEY, sd.VP(), lambda x, t: x, x),
-    ):
-        with pytest.raises(ValueError, match=line):
-            call()
-
-
-@pytest.mark.parametrize(
-    ("of", "levels"),
-    [
-        (lambda k: k / 127.5 - 1, 256),
-        (lambda k: k / 255, 256),
-        (lambda k: (k % 17) / 16, 17),
-        (lambda k: k % 2, 2),
-        (lambda k: 2 * (k % 2) - 1, 2),
-        (lambda k: k // 8 / 127.5 - 1, 256),
-    ],
-    ids=["[-1, 1]", "[0, 1]", "17 levels", "0 and 1", "-1 and 1", "dark"],
-)
-def test_scaled_integers_are_refused_with_the_line_to_write(of, levels, unchecked):
-    """What the line says gives the integers back, in bins of the right width; training on them is warned of."""
-    k = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1))
-    x = jnp.asarray(of(k), jnp.float32)
-    with pytest.raises(ValueError, match=rf"nothing between.*levels={levels}\)") as caught:
-        sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x)
-    line = re.search(r"k = (.*\.round\(\))", str(caught.value)).group(1)
-    found = np.asarray(eval(line, {"x0": np.asarray(x)}))
-    assert found.min() >= 0 and found.max() <= levels - 1
-    np.testing.assert_allclose(np.unique(np.diff(np.unique(found))).min(), 1.0)
-    with pytest.warns(UserWarning, match="For likelihoods hand over"):
-        check_real_valued(x, "data", anew=True)
-
-
-def test_real_numbers_are_no_grid(unchecked):
-    """A picture's grid in the plane, one point many times, numbers that bfloat16 rounded, zeros around an image."""
-    rng, side = np.random.default_rng(0), np.linspace(-3, 3, 100)
-    check_real_valued(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), "x0")
-    check_real_valued(np.tile(rng.normal(size=64), (50, 1)), "x0")
-    check_real_valued(
-        np.asarray(jnp.asarray(rng.normal(size=(100, 64)), jnp.bfloat16).astype(jnp.float32)), "x0"
-    )
-    check_real_valued(np.pad(rng.normal(size=(20, 8, 8)), ((0, 0), (4, 4), (4, 4))), "x0")
-    check_real_valued(np.zeros((20, 64)), "x0")
-
-
-def test_levels_that_the_data_do_not_use_are_said(unchecked):
-    """17 levels taken for 256: a warning at a batch, an error where all the data are known."""
-    k = np.random.default_rng(0).integers(0, 17, (40, 16))
-    with pytest.warns(UserWarning, match=r"k holds 0 … 16 of 256 levels: .* write levels=17"):
-        sd.UniformDequantization()(KEY, jnp.asarray(k))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sd.UniformDequantization()(
-            KEY, jnp.asarray(k * 15 + 15, jnp.uint8)
-        )  # 255 and one more is 0
-    model = sd.ScoreModel(
-        sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM()
-    )
-    for levels, message in (
-        (256, r"data hold 0 … 16 of 256 levels: write levels=17"),
-        (16, "wanted whole numbers 0 … 15"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sd.fit(
-                KEY,
-                model,
-                k,
-                validation=0,
-                prepare=sd.UniformDequantization(levels),
-                progress=False,
-            )

@@ -1,17 +1,16 @@
-"""The loss against closed forms on Gaussian data, its weightings against one law, time distributions against SciPy."""
-
-import warnings
+"""The loss against closed forms on Gaussian data."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussian import gaussian_score
-from scipy import integrate, stats
 
 import scoresde as sd
 
 KEY = jax.random.key(0)
+
+
 N, D, V = 40_000, 3, 0.25
 
 
@@ -60,20 +59,6 @@ def test_excess_loss_is_the_score_error(any_sde):
     assert abs(difference.mean() - D * c**2) < 5 * difference.std() / np.sqrt(N)
 
 
-def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):
-    """One law: (1/2) ∫ g^2 |s - s*|^2 dt = (1/2) ∫ |eps error|^2 d gamma, by quadrature on the closed-form loss."""
-    with jax.enable_x64(True):
-        t_min = 1e-3
-        plain = lambda t: float(exact_loss(sde, t, V))  # noqa: E731
-        weight = lambda t: float(sd.weightings.Likelihood()(sde, jnp.asarray([t]))[0])  # noqa: E731
-        in_time = integrate.quad(lambda t: weight(t) * plain(t), t_min, 1.0, limit=200)[0]
-        ends = [-float(sde.log_snr(t)) for t in (t_min, 1.0)]
-        in_log_snr = integrate.quad(
-            lambda g: plain(float(sde.time_from_log_snr(-g))), *ends, limit=200
-        )[0]
-    assert in_time == pytest.approx(in_log_snr, rel=1e-6)
-
-
 def test_noise_of_example_i_depends_on_key_and_i_alone(sde, mixture):
     x0, t = mixture.sample(KEY, 6), jnp.linspace(0.1, 0.9, 6)
     score = mixture.score(sde)
@@ -87,53 +72,6 @@ def test_conditions_reach_the_score():
     score = lambda x, t, cond: (seen.append(cond), x)[1]  # noqa: E731
     sd.dsm_loss(KEY, sde, score, x0, jnp.full(3, 0.5), cond=label)
     np.testing.assert_array_equal(seen[0], label)
-
-
-# --- Times ---
-
-
-@pytest.mark.parametrize("times", [sd.times.Uniform(1e-3), sd.times.LowDiscrepancy(1e-3)], ids=repr)
-def test_uniform_times_are_uniform(times):
-    draws = np.concatenate([times.sample(jax.random.key(i), sd.VP(), 64) for i in range(100)])
-    assert draws.min() >= 1e-3
-    assert draws.max() <= 1.0
-    assert stats.kstest((draws - 1e-3) / (1 - 1e-3), "uniform").pvalue > 1e-3
-
-
-def test_low_discrepancy_puts_one_time_in_each_nth():
-    t = np.asarray(sd.times.LowDiscrepancy(1e-5).sample(KEY, sd.VP(), 50))
-    np.testing.assert_array_equal(
-        np.sort(((t - 1e-5) / (1 - 1e-5) * 50 - 1e-4).astype(int)), np.arange(50)
-    )
-
-
-def test_low_discrepancy_lowers_the_variance_of_the_mean_loss():
-    sde = sd.VP()
-    x0 = np.sqrt(V) * jax.random.normal(KEY, (64, D))
-    score = gaussian_score(sde, 0.0, V)
-    spread = []
-    for times in (sd.times.Uniform(), sd.times.LowDiscrepancy()):
-        mean = jax.jit(lambda k, times=times: exact_loss(sde, times.sample(k, sde, 64), V).mean())
-        spread.append(np.std([mean(jax.random.key(i)) for i in range(100)]))
-    assert spread[1] < 0.2 * spread[0]
-    assert bool(
-        jnp.isfinite(
-            sd.dsm_loss(KEY, sde, score, x0, sd.times.LowDiscrepancy().sample(KEY, sde, 64)).mean()
-        )
-    )
-
-
-def test_log_normal_times_have_log_normal_noise_levels(any_sde):
-    """log(sigma / alpha) against SciPy's truncated normal between what the SDE spans."""
-    times = sd.times.LogNormalSigma(mean=-1.2, std=1.2, t_min=1e-3)
-    t = times.sample(KEY, any_sde, 5000)
-    level = np.asarray(jnp.log(any_sde.sigma(t) / any_sde.alpha(t)), np.float64)
-    low, high = (
-        float(jnp.log(any_sde.sigma(s) / any_sde.alpha(s)) + 1.2) / 1.2 for s in (1e-3, 1.0)
-    )
-    assert stats.kstest(level, stats.truncnorm(low, high, loc=-1.2, scale=1.2).cdf).pvalue > 1e-3
-    assert float(t.min()) >= 1e-3
-    assert float(t.max()) <= 1.0
 
 
 def loss(x0, t, score=lambda x, t: x, **options):
@@ -155,13 +93,3 @@ def loss(x0, t, score=lambda x, t: x, **options):
 def test_bad_input_is_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_the_likelihood_weighting_is_not_counted_twice():
-    """By the times and the weighting: 1e4 times the loss for VP, all of it next to t_min."""
-    with pytest.warns(UserWarning, match="counts it twice"):
-        sd.Training(times=sd.times.LogSNR(), weighting=sd.weightings.Likelihood())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sd.Training(times=sd.times.LogSNR())
-        sd.Training(weighting=sd.weightings.Likelihood())

@@ -1,4 +1,4 @@
-"""Ancestral and annealed Langevin sampling: step for step the chains' own, and in law their closed-form recursions."""
+"""Ancestral sampling: step for step the chains' own, and in law its closed-form recursion."""
 
 import dataclasses
 
@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from counting import counting
 from gaussian import gaussian_score
 
 import scoresde as sd
-from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.sde.mixture import ring
 
 KEY = jax.random.key(0)
+
+
 N = 20_000
 
 
@@ -23,6 +23,8 @@ EXACT, LINEAR, COSINE = (
     sd.DDPM.linear(40),
     sd.DDPM.cosine(15),
 )
+
+
 STEPS = {
     "vp": (sd.VP(), EXACT, "posterior"),
     "vp_beta": (sd.VP(), EXACT, "beta"),
@@ -117,91 +119,6 @@ def test_few_and_wrong_settings():
         sd.AnnealedLangevin(steps_per_level=0)
     with pytest.raises(ValueError, match="step_size"):
         sd.AnnealedLangevin(step_size=0.0)
-
-
-SETTINGS = [
-    sd.Ancestral(6),
-    sd.Ancestral(6, denoise=False, t_min=0.01, grid=sd.grids.UniformLogSNR()),
-    sd.AnnealedLangevin(3, 4, 1e-3),
-    sd.AnnealedLangevin(3, 4, 1e-3, denoise=False),
-]
-
-
-@pytest.mark.parametrize("settings", SETTINGS, ids=repr)
-def test_evaluations_are_counted(settings, mixture):
-    sde = sd.VP()
-    score, count = counting(mixture.score(sde))
-    out = settings(KEY, sde, score, sde.prior_sample(KEY, (1, 2)))
-    jax.effects_barrier()
-    assert out.nfe == count[0] > 0
-
-
-# --- Annealed Langevin ---
-
-
-def test_annealed_langevin_is_the_papers_lines(x64):
-    """for sigma high to low: a = eps sigma^2 / sigma_0^2; T times x += a s + sqrt(2 a) z. Each level from its state."""
-    published = sd.AnnealedLangevin()  # Song & Ermon 2019
-    assert (published.num_steps, published.steps_per_level, published.step_size) == (10, 100, 2e-5)
-    sde, ncsn = sd.VE(0.1, 2.0), sd.NCSN.geometric(4, 0.1, 2.0)
-    score, x1 = ring().score(sde), sde.prior_sample(KEY, (5, 2))
-    out = sd.AnnealedLangevin(4, 2, 1e-3, save_path=True)(KEY, sde, score, x1)
-    keys = example_keys(KEY, 5)
-    for level, (sigma, t) in enumerate(
-        zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)
-    ):
-        a, x = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2, out.path.x[:, level]
-        for k in range(2):
-            z = normal_like(fold_in_examples(fold_in_examples(keys, level), k), x)
-            x = x + a * score(x, t) + np.sqrt(2 * a) * z
-        np.testing.assert_allclose(out.path.x[:, level + 1], x, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(out.x, x + 0.1**2 * score(x, 0.0), rtol=1e-12, atol=1e-12)
-
-
-def test_annealed_langevin_follows_its_closed_form_recursion():
-    """On N(m, v) data with NCSN's published settings: mean and variance after 10 × 100 steps, 5 standard errors."""
-    m, v, ncsn, eps = 0.5, 0.04, sd.NCSN.geometric(10, 0.01, 1.0), 2e-5
-    sde = ncsn.to_sde()
-    mean, spread = 0.0, 1.0
-    for sigma in ncsn.sigmas[::-1]:
-        a, total = eps * sigma**2 / 0.01**2, v + sigma**2
-        for _ in range(100):
-            mean = mean - a * (mean - m) / total
-            spread = (1 - a / total) ** 2 * spread + 2 * a
-    sampler = sd.AnnealedLangevin(10, 100, eps, denoise=False)
-    out = sd.sample(KEY, sampler, sde, gaussian_score(sde, m, v), (N, 1))
-    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
-    assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
-
-
-def test_annealed_langevin_draws_the_mixture():
-    """Levels and steps enough: as close to exact draws as they are to each other, shares of components included."""
-    mixture, sde, n = ring(), sd.VE(0.02, 10.0), 6000
-    sampler = sd.AnnealedLangevin(60, 40, 0.05 * 0.02**2)
-    out = sd.sample(KEY, sampler, sde, mixture.score(sde), (n, 2))
-    draws = [mixture.sample(jax.random.key(50 + i), n) for i in range(12)]
-    floor = np.array(
-        [sliced_wasserstein(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)]
-    )
-    assert sliced_wasserstein(out.x, draws[0]) < floor.mean() + 5 * floor.std(ddof=1)
-
-
-def test_the_langevin_sde_leaves_a_density_unchanged():
-    """Exact draws of p_t moved by 400 steps of 1e-3 stay exact draws: no farther from others than those from these."""
-    mixture, sde, t, n = ring(), sd.VP(), 0.1, 6000
-    score = mixture.score(sde)
-
-    def exact(seed):
-        key_data, key_noise = jax.random.split(jax.random.key(seed))
-        return sde.alpha(t) * mixture.sample(key_data, n) + sde.sigma(t) * jax.random.normal(
-            key_noise, (n, 2)
-        )
-
-    start, others = exact(0), [exact(i) for i in range(1, 9)]
-    moved = sd.Langevin(400, 1e-3)(KEY, lambda x: score(x, t), start).x
-    assert float(jnp.mean((moved - start) ** 2)) > 0.01
-    before, after = (np.array([sliced_wasserstein(x, y) for y in others]) for x in (start, moved))
-    assert after.mean() < before.mean() + 5 * before.std(ddof=1)
 
 
 def test_learnt_schedules_differentiate_through_ancestral_sampling(mixture):

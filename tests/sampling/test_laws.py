@@ -6,11 +6,11 @@ through. Nothing here asks the library for a coefficient, a time or a level.
 """
 
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import papers
 import pytest
 
 import scoresde as sd
@@ -21,35 +21,21 @@ TIMES = np.linspace(1.0, 0.1, 13) ** 2  # unequal in t and in log SNR
 SNR, DRAWS = 0.3, 40
 
 
-class Process:
+class Process(papers.Model):
     """VP, sub-VP or VE with their published constants, and states under it."""
 
     def __init__(self, name):
-        self.name, self.drawn = name, 0
-
-    def log_alpha(self, t):
-        return 0.0 * t if self.name == "ve" else -(0.1 * t / 2 + 19.9 * t**2 / 4)
-
-    def sigma(self, t):
-        if self.name == "ve":
-            return 0.01 * 5000.0**t
-        variance = -np.expm1(2 * self.log_alpha(t))
-        return variance if self.name == "subvp" else np.sqrt(variance)
-
-    def drift_and_squared_diffusion(self, t):
-        beta = 0.1 + 19.9 * t
-        if self.name == "ve":
-            return 0.0, 2 * math.log(5000.0) * self.sigma(t) ** 2
-        return -beta / 2, beta * (
-            1 - math.exp(4 * self.log_alpha(t)) if self.name == "subvp" else 1.0
-        )
+        self.scales = papers.PROCESSES[name]
+        self.drawn = 0
 
     def alpha(self, t):
-        return np.exp(self.log_alpha(t))
+        return self.scales(t)[0]
 
-    def level(self, t):
-        """EDM's sigma."""
-        return self.sigma(t) / self.alpha(t)
+    def sigma(self, t):
+        return self.scales(t)[1]
+
+    def drift_and_squared_diffusion(self, t):
+        return self.scales(t)[2:]
 
     # --- States ---
 
@@ -66,10 +52,8 @@ class Process:
         return x - scale * np.outer(MEAN, np.eye(1, x.shape[1]))
 
     def score(self, x, t):
-        return -np.linalg.solve(
-            self.alpha(t) ** 2 * COV + self.sigma(t) ** 2 * np.eye(2),
-            self.centred(x, self.alpha(t)),
-        )
+        covariance = self.alpha(t) ** 2 * COV + self.sigma(t) ** 2 * np.eye(2)
+        return -np.linalg.solve(covariance, self.centred(x, self.alpha(t)))
 
     def expected(self, y, v):
         """E[x_0 | x_0 + v noise = y]."""
@@ -80,45 +64,18 @@ class Process:
         return self.expected(x / self.alpha(t), self.level(t))
 
 
-# --- The papers' steps ---
-
-
-def euler_maruyama(p, x, t, s):
-    f, g2 = p.drift_and_squared_diffusion(t)
-    return x + (f * x - g2 * p.score(x, t)) * (s - t) + math.sqrt(g2 * (t - s)) * p.noise()
-
-
-def transition(p, t, s):
-    """c and variance of p(x_t | x_s)."""
-    c = p.alpha(t) / p.alpha(s)
-    return c, p.sigma(t) ** 2 - c**2 * p.sigma(s) ** 2
-
-
-def reverse_diffusion(p, x, t, s):
-    c, variance = transition(p, t, s)
-    return x - (c - 1) * x + variance * p.score(x, t) + math.sqrt(variance) * p.noise()
-
-
-def flow_step(p, x, t, s):
-    c, variance = transition(p, t, s)
-    return x - (c - 1) * x + 0.5 * variance * p.score(x, t)
-
-
-def langevin(p, x, t, size):
-    return x + size * p.score(x, t) + math.sqrt(2 * size) * p.noise()
-
-
 # --- The samplers ---
 
 
-def steps(step, corrected=False):
+def steps(step, corrected=False, **settings):
     """A predictor, corrected at t first where wanted."""
 
     def law(p):
         x = p.start()
         for t, s in itertools.pairwise(TIMES):
-            size = 2 * (p.alpha(t) / p.alpha(s)) ** 2 * SNR**2 * p.sigma(t) ** 2
-            x = step(p, langevin(p, x, t, size) if corrected else x, t, s)
+            if corrected:
+                x = papers.langevin(p, x, t, papers.corrector_size(p, t, s, t, SNR))
+            x = step(p, x, t, s, **settings)
         return x
 
     return law
@@ -127,106 +84,37 @@ def steps(step, corrected=False):
 def corrector_alone(p):
     x = p.start()
     for t, s in itertools.pairwise(TIMES):
-        x = langevin(p, x, s, 2 * (p.alpha(t) / p.alpha(s)) ** 2 * SNR**2 * p.sigma(s) ** 2)
+        x = papers.langevin(p, x, s, papers.corrector_size(p, t, s, s, SNR))
     return x
 
 
-def ancestral(variance):
-    """The mean of q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t]."""
-
-    def step(p, x, t, s):
-        c, added = transition(p, t, s)
-        mean = (c * p.sigma(s) ** 2 * x + p.alpha(s) * added * p.denoised(x, t)) / p.sigma(t) ** 2
-        return (
-            mean
-            + math.sqrt(added)
-            * (p.sigma(s) / p.sigma(t) if variance == "posterior" else 1.0)
-            * p.noise()
-        )
-
-    return steps(step)
-
-
-def ddim(eta):
-    def step(p, x, t, s):
-        denoised = p.denoised(x, t)
-        noise = (x - p.alpha(t) * denoised) / p.sigma(t)
-        v = eta**2 * (1 - (p.level(s) / p.level(t)) ** 2) * p.sigma(s) ** 2
-        moved = p.alpha(s) * denoised + math.sqrt(p.sigma(s) ** 2 - v) * noise
-        return moved + math.sqrt(v) * p.noise() if eta else moved
-
-    return steps(step)
-
-
-def integrals(start, end, rate, nodes):
-    """Weights of Lagrange's polynomials under rate e^{-rate (end - u)}: from its moments, by parts."""
-    moments = [-math.expm1(-rate * (end - start))]
-    for k in range(1, len(nodes)):
-        moments.append((end - start) ** k - k / rate * moments[-1])
-    return np.linalg.solve(np.vander(np.array(nodes) - start, increasing=True).T, moments)
-
-
-def exponential(order, eta=0.0, corrector=False, midpoint=False):
+def exponential(*settings, **options):
     def law(p):
-        x, known, base, lam = p.start(), [], None, -np.log(p.level(TIMES))
-        for i, (t, s) in enumerate(itertools.pairwise(TIMES)):
-            known, h = [p.denoised(x, t), *known], lam[i + 1] - lam[i]
-            if corrector and i > 0:
-                c = integrals(
-                    lam[i - 1], lam[i], 1 + eta, [lam[i], *lam[max(0, i - order) : i][::-1]]
-                )
-                x = base + p.alpha(t) * sum(a * b for a, b in zip(c, known, strict=False))
-            c = integrals(lam[i], lam[i + 1], 1 + eta, lam[max(0, i + 1 - order) : i + 1][::-1])
-            if midpoint and i > 0:
-                r = (lam[i] - lam[i - 1]) / h
-                c = -math.expm1(-(1 + eta) * h) * np.array([1 + 1 / (2 * r), -1 / (2 * r)])
-            base = p.sigma(s) / p.sigma(t) * math.exp(-eta * h) * x
-            if eta:
-                base = base + p.sigma(s) * math.sqrt(-math.expm1(-2 * eta * h)) * p.noise()
-            x = base + p.alpha(s) * sum(a * b for a, b in zip(c, known, strict=False))
-        return x
+        *_, last = papers.exponential(p, p.start(), TIMES, *settings, **options)
+        return last
 
     return law
 
 
-def karras(high, low, num_steps):
-    return np.linspace(high ** (1 / 7), low ** (1 / 7), num_steps + 1) ** 7
-
-
-def heun_step(p, y, v, v_next):
-    d = (y - p.expected(y, v)) / v
-    moved = y + (v_next - v) * d
-    return y + (v_next - v) * 0.5 * (d + (moved - p.expected(moved, v_next)) / v_next)
-
-
 def heun(churn=0.0, noise_scale=1.0, intervals=()):
-    """EDM's Algorithm 2 in y = x / alpha, v = sigma / alpha; Restart's Algorithm 1 with intervals (level, v, M, K)."""
+    """EDM's Algorithm 2, or Restart's Algorithm 1 with intervals (level, v, M, K)."""
 
     def law(p):
-        levels = karras(p.level(1.0), p.level(TIMES[-1]), 12)
+        levels = papers.edm_levels(13, p.level(TIMES[-1]), p.level(1.0))
         y = p.start() / p.alpha(1.0)
-        for i, (v, v_next) in enumerate(itertools.pairwise(levels)):
-            raised = v * (1 + min(churn / 13, math.sqrt(2) - 1))
-            if churn and raised < levels[0]:
-                y, v = y + noise_scale * math.sqrt(raised**2 - v**2) * p.noise(), raised
-            y = heun_step(p, y, v, v_next)
-            for low, high, num_steps, repeats in intervals:
-                if i + 1 == np.argmin(np.abs(levels - low)):
-                    for _ in range(repeats):
-                        y = y + math.sqrt(high**2 - v_next**2) * p.noise()
-                        for a, b in itertools.pairwise(karras(high, v_next, num_steps)):
-                            y = heun_step(p, y, a, b)
+        if intervals:
+            y = papers.restart(p.expected, y, levels, intervals, p.noise)
+        else:
+            y = papers.edm_algorithm_2(
+                p.expected, y, levels, lambda i: p.noise(), churn, noise_scale=noise_scale
+            )
         return p.alpha(TIMES[-1]) * y
 
     return law
 
 
 def annealed_langevin(p):
-    x = p.start()
-    for t in (1.0, 2 / 3, 1 / 3, 0.0):
-        for _ in range(3):
-            x = langevin(p, x, t, 2e-5 * (p.sigma(t) / p.sigma(0.0)) ** 2)
-    return x
+    return papers.annealed_langevin(p, p.start(), (1.0, 2 / 3, 1 / 3, 0.0), 3, 2e-5)
 
 
 # --- All of them ---
@@ -247,7 +135,7 @@ def pair(predictor, corrector=CORRECTOR):
 
 
 DETERMINISTIC = {
-    "DDIM": ("subvp", sd.DDIM(**GRID), ddim(0.0)),
+    "DDIM": ("subvp", sd.DDIM(**GRID), steps(papers.ddim)),
     "DPM++2": ("vp", sd.DPMSolverPP(2, **GRID), exponential(2)),
     "DPM++2M": ("ve", sd.DPMSolverPP(2, weights="midpoint", **GRID), exponential(2, midpoint=True)),
     "DPM++3": ("subvp", sd.DPMSolverPP(3, **GRID), exponential(3)),
@@ -258,37 +146,45 @@ DETERMINISTIC = {
     "flow": (
         "ve",
         pair(sd.predictors.ProbabilityFlow(), sd.correctors.Identity()),
-        steps(flow_step),
+        steps(papers.flow_step),
     ),
 }
 INTERVALS = ((0.3, 1.0, 2, 2), (0.1, 0.5, 3, 1))
 STOCHASTIC = {
-    "Euler-Maruyama": ("subvp", sd.EulerMaruyama(**GRID), steps(euler_maruyama)),
+    "Euler-Maruyama": ("subvp", sd.EulerMaruyama(**GRID), steps(papers.euler_maruyama)),
     "Euler-Maruyama, VE": (
         "ve",
         sd.EulerMaruyama(**GRID | {"denoise": True}),
-        steps(euler_maruyama),
+        steps(papers.euler_maruyama),
     ),
-    "ancestral": ("subvp", sd.Ancestral(**LEVELS), ancestral("posterior")),
-    "ancestral, beta": ("vp", sd.Ancestral(variance="beta", **LEVELS), ancestral("beta")),
+    "ancestral": ("subvp", sd.Ancestral(**LEVELS), steps(papers.ancestral)),
+    "ancestral, beta": (
+        "vp",
+        sd.Ancestral(variance="beta", **LEVELS),
+        steps(papers.ancestral, variance="beta"),
+    ),
     "reverse diffusion": (
         "ve",
         pair(sd.predictors.ReverseDiffusion(), sd.correctors.Identity()),
-        steps(reverse_diffusion),
+        steps(papers.reverse_diffusion),
     ),
     "reverse diffusion, corrected": (
         "vp",
         pair(sd.predictors.ReverseDiffusion()),
-        steps(reverse_diffusion, True),
+        steps(papers.reverse_diffusion, True),
     ),
     "Euler-Maruyama, corrected": (
         "vp",
         pair(sd.predictors.EulerMaruyama()),
-        steps(euler_maruyama, True),
+        steps(papers.euler_maruyama, True),
     ),
-    "flow, corrected": ("subvp", pair(sd.predictors.ProbabilityFlow()), steps(flow_step, True)),
+    "flow, corrected": (
+        "subvp",
+        pair(sd.predictors.ProbabilityFlow()),
+        steps(papers.flow_step, True),
+    ),
     "corrector alone": ("ve", pair(sd.predictors.Identity()), corrector_alone),
-    "DDIM(.5)": ("vp", sd.DDIM(0.5, **GRID), ddim(0.5)),
+    "DDIM(.5)": ("vp", sd.DDIM(0.5, **GRID), steps(papers.ddim, eta=0.5)),
     "exponential, 1, .5": ("ve", sd.Exponential(order=1, eta=0.5, **GRID), exponential(1, 0.5)),
     "exponential, 1, 1": ("vp", sd.Exponential(order=1, eta=1.0, **GRID), exponential(1, 1.0)),
     "exponential, 2, .5": ("subvp", sd.Exponential(order=2, eta=0.5, **GRID), exponential(2, 0.5)),
