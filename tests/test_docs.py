@@ -192,6 +192,17 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(linked), target
 
 
+FOLDERS = ("scoresde", "tests", "experiments", "examples", "benchmarks", "notebooks", "docs")
+FILES = [f"/{name_of(path)}" for name in FOLDERS for path in (ROOT / name).rglob("*.*")]
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name_of)
+def test_files_in_the_text_exist(page):
+    """A name in backquotes that ends in .py is the end of the path of some file."""
+    for name in re.findall(r"`([\w/]+\.(?:py|ipynb))`", page.read_text()):
+        assert any(path.endswith(f"/{name}") for path in FILES), name
+
+
 @pytest.mark.parametrize("page", ALL_PAGES, ids=name_of)
 def test_lines_are_short(page):
     """Tables, which cannot be broken, and links apart."""
