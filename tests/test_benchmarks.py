@@ -1,4 +1,4 @@
-"""The benchmarks run and report what they say; how fast anything is, no test asks."""
+"""The benchmarks run and report what they promise; no test asks how fast anything is."""
 
 import json
 import math
@@ -25,7 +25,7 @@ import train_step  # noqa: E402
 
 
 def run(script, *flags, ratios=True):
-    """The JSON of a quick run in a process of its own, its structure checked."""
+    """Runs a benchmark with --quick in a process of its own, and returns its JSON, checked."""
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", *flags]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
     out = subprocess.run(
@@ -49,7 +49,7 @@ def run(script, *flags, ratios=True):
 
 
 def test_sampler_overhead():
-    """Fixed-grid samplers have their goal, and the evaluations are those of 10 steps with the last denoising."""
+    """Fixed-grid samplers have a goal, and evaluations are 10 steps' and the denoising's."""
     result = run("sampler_overhead")
     assert [r["goal"] for r in result["ratios"].values()].count(1.1) == 5
     assert result["figures"]["Euler-Maruyama, evaluations"] == 11
@@ -116,7 +116,7 @@ def test_sampler_quality(tmp_path):
 
 @pytest.mark.slow
 def test_likelihood():
-    """Two solvers on the same probes err alike; with the exact divergence both are exact to their tolerance."""
+    """With the same probes two solvers err alike; with the exact divergence neither errs much."""
     result = run("likelihood")
     figures = result["figures"]
     assert result["ratios"]["log_likelihood / calls"]["goal"] == 1.15
@@ -202,7 +202,7 @@ def test_parts_take_turns(capsys):
 
 
 def test_every_convolution_of_a_network_is_found():
-    """By their number in the architecture, their kernels by the network's own parameters; one halves the resolution."""
+    """Their number is the architecture's, and their kernels are the network's parameters."""
     net = sd.UNetConfig(channels=4, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
     found = train_step.convolutions(
         jax.jit(lambda x, t: net(x, t)), jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5)
@@ -215,7 +215,7 @@ def test_every_convolution_of_a_network_is_found():
 
 
 def test_operations_are_those_of_the_sum():
-    """Ones convolved with ones count the multiplications: twice that with the additions, three times both ways."""
+    """Ones convolved with ones count multiplications; additions double them, gradients triple."""
     x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
     out = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -229,7 +229,7 @@ def test_operations_are_those_of_the_sum():
 
 
 def test_the_baseline_convolves_what_the_network_does():
-    """Outputs and gradients of the shapes that were found, and a gradient for every input but the first."""
+    """It has outputs and gradients of the shapes found, except for the first input's gradient."""
     found = [((4, 8, 8, 1), (3, 3, 1, 2), (4, 8, 8, 2)), ((4, 8, 8, 2), (3, 3, 2, 6), (4, 4, 4, 6))]
     for i, (out, gradients) in enumerate(train_step.convolutions_alone(found, 4)()):
         x, kernel, shape = found[i]
