@@ -1,4 +1,4 @@
-"""A Gaussian fitted to data: the baseline that a model has to beat."""
+"""A Gaussian fitted to data: the baseline that a generative model has to beat."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import dataclasses
 
 import numpy as np
 
-from scoresde.evaluation.features import Rows, flat_rows
+from scoresde.evaluation.rows import Rows, flat_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class GaussianFit:
-    """The full-covariance Gaussian with the moments of x: the baseline any generative model must beat."""
+    """The Gaussian with the mean and the full covariance of some data."""
 
     mean: np.ndarray
     cov: np.ndarray
     shape: tuple[int, ...]
+    """The shape of one example."""
 
     @classmethod
     def fit(cls, x: Rows) -> GaussianFit:
-        """Maximum likelihood, but for the unbiased covariance."""
+        """Fits the mean and the unbiased covariance of examples (n, ...)."""
         flat = flat_rows(x, "x")
         return cls(flat.mean(axis=0), np.cov(flat, rowvar=False), np.shape(x)[1:])
 
     def log_prob(self, x: Rows) -> np.ndarray:
-        """nats, (n,)."""
+        """Returns the log density of examples (n, ...) in nats, (n,)."""
         centred = flat_rows(x, "x") - self.mean
         factor = np.linalg.cholesky(self.cov)
         white = np.linalg.solve(factor, centred.T)
@@ -35,8 +36,7 @@ class GaussianFit:
         )
 
     def sample(self, seed: int, n: int) -> np.ndarray:
-        """(n, *shape)."""
-        draws = np.random.default_rng(seed).multivariate_normal(
-            self.mean, self.cov, n, method="cholesky"
-        )
+        """Draws n examples, (n, *shape)."""
+        rng = np.random.default_rng(seed)
+        draws = rng.multivariate_normal(self.mean, self.cov, n, method="cholesky")
         return draws.reshape(n, *self.shape)
