@@ -44,7 +44,7 @@ from jax import Array
 from scipy.integrate import solve_ivp
 
 import scoresde as sd
-from scoresde.keys import example_keys
+from scoresde.keys import example_keys, fold_in_examples
 from scoresde.likelihood.divergence import Divergence
 from scoresde.likelihood.exact import PROBES
 from scoresde.sde.mixture import ring
@@ -96,8 +96,8 @@ class Problem:
         key = jax.random.key(1)
         x0 = mixture.sample(jax.random.key(0), batch)
 
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, PROBES))(example_keys(key, batch))
-        probes = jnp.moveaxis(jax.vmap(sd.Hutchinson().probes)(keys, x0), 1, 0)
+        keys = fold_in_examples(example_keys(key, batch), PROBES)
+        probes = jnp.moveaxis(sd.Hutchinson().probes(keys, x0), 1, 0)
         prior_log_prob = jax.jit(lambda x: mixture.log_prob(sde, x, 1.0))
         return cls(sde, mixture, mixture.score(sde), key, x0, prior_log_prob, probes)
 
