@@ -12,6 +12,7 @@ from own_sde import Cosine
 import scoresde as sd
 from scoresde.keys import example_keys, normal_like
 from scoresde.sde.mixture import ring
+from scoresde.sde.vp import TabulatedVP
 
 KEY = jax.random.key(0)
 
@@ -86,7 +87,7 @@ def test_wrong_processes_and_tables_are_refused():
     with pytest.raises(ValueError, match="finite numbers"):
         sd.NCSN(np.array([0.1, np.nan]))
     with pytest.raises(ValueError, match="rising from 0"):
-        sd.TabulatedVP(np.array([0.0, 1.0, 0.5]))
+        TabulatedVP(np.array([0.0, 1.0, 0.5]))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -7,6 +7,7 @@ import papers
 import pytest
 
 import scoresde as sd
+from scoresde.sde.vp import TabulatedVP
 
 # --- Tables ---
 
@@ -77,7 +78,7 @@ def test_ddpm_leads_back_to_its_sde(exact):
         assert (float(back.beta_min), float(back.beta_max)) == pytest.approx((0.2, 15.0), rel=1e-6)
     with jax.enable_x64(True):
         back = ddpm.to_sde(exact=True)
-        assert isinstance(back, sd.TabulatedVP)
+        assert isinstance(back, TabulatedVP)
         t = jnp.asarray(back.level_times(100))
         alpha, variance, (c, std), same = jax.jit(
             lambda t: (
@@ -103,7 +104,7 @@ def test_the_tabulated_sde_is_one(x64):
     sde = sd.DDPM.cosine(20).to_sde()
     t = jnp.linspace(0.013, 0.987, 40)  # none on a cell's edge
     s, r = jnp.full(40, 0.003), 0.5 * (t + 0.003)
-    beta, slope = jax.jit(lambda t: (sde.beta(t), jax.vmap(jax.grad(sde.integrated_beta))(t)))(t)
+    beta, slope = jax.jit(lambda t: (sde.rate.beta(t), jax.vmap(jax.grad(sde.rate.integral))(t)))(t)
     np.testing.assert_allclose(beta, slope, rtol=1e-9)
     transition = jax.jit(sde.transition)
     (c1, v1), (c2, v2), (c, v) = transition(s, r), transition(r, t), transition(s, t)
@@ -111,14 +112,16 @@ def test_the_tabulated_sde_is_one(x64):
     np.testing.assert_allclose(c2**2 * v1**2 + v2**2, v**2, rtol=1e-10)
     short = transition(jnp.float32(0.41), jnp.float32(0.41 + 1e-5))[1]
     gap = float(jnp.float32(0.41 + 1e-5) - jnp.float32(0.41))
-    assert float(short) == pytest.approx(np.sqrt(-np.expm1(-float(sde.beta(0.41)) * gap)), rel=1e-4)
+    assert float(short) == pytest.approx(
+        np.sqrt(-np.expm1(-float(sde.rate.beta(0.41)) * gap)), rel=1e-4
+    )
 
 
 def test_stored_and_falling_tables_lead_to_an_sde():
     """A linear table rounded to float32 is VP still; no VP has rates that fall."""
     back = sd.DDPM(sd.DDPM.linear().betas.astype(np.float32)).to_sde()
     assert (float(back.beta_min), float(back.beta_max)) == pytest.approx((0.1, 20.0), rel=1e-6)
-    assert isinstance(sd.DDPM.linear(100, 0.02, 1e-4).to_sde(), sd.TabulatedVP)
+    assert isinstance(sd.DDPM.linear(100, 0.02, 1e-4).to_sde(), TabulatedVP)
 
 
 def slopes(errors):

@@ -23,7 +23,7 @@ def test_chunks_cut_pad_and_join(size):
     def core(settings, sde, score, keys, rows, cond):
         x, tree = rows
         shared = sde.beta_max
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(shared, jax.core.Tracer):
             seen.append((x.shape, len(x.sharding.device_set), len(shared.sharding.device_set)))
         return {"sum": x + shared * tree["a"], "count": 5}
 
@@ -53,7 +53,7 @@ def test_chunks_cut_pad_and_join(size):
 def test_a_score_of_another_sde_is_said(mixture, recwarn):
     """For samples and likelihoods; the same SDE, its settings as numbers or arrays, is not."""
     score = mixture.score(sd.VP())
-    with pytest.warns(UserWarning, match=r"the score is that of VP\(.*used under VE"):
+    with pytest.warns(UserWarning, match=r"the score belongs to VP\(.*used under VE"):
         sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), score, (2, 2))
     with pytest.warns(UserWarning, match=r"used under VP\(beta_min=0.2"):
         sd.log_likelihood(
@@ -62,7 +62,7 @@ def test_a_score_of_another_sde_is_said(mixture, recwarn):
     recwarn.clear()
     sd.sample(KEY, sd.EulerMaruyama(2), jax.tree.map(jnp.float32, sd.VP()), score, (2, 2))
     sd.sample(KEY, sd.EulerMaruyama(2), sd.VE(), lambda x, t: -x, (2, 2))
-    assert not [w for w in recwarn if "the score is that of" in str(w.message)]
+    assert not [w for w in recwarn if "the score belongs to" in str(w.message)]
 
 
 def test_labels_are_those_of_the_network():
@@ -70,5 +70,5 @@ def test_labels_are_those_of_the_network():
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(1.0))
     with pytest.raises(ValueError, match=r"0 … 5: wanted labels 0 … 1"):
         sd.sample(KEY, sd.EulerMaruyama(2), sd.VP(), model, (3, 2), cond=jnp.asarray([0, 5, 1]))
-    with pytest.warns(UserWarning, match="no cond arrived"):
+    with pytest.warns(UserWarning, match="no cond was passed"):
         sd.sample(KEY, sd.EulerMaruyama(2), sd.VP(), model, (3, 2))

@@ -28,7 +28,7 @@ def test_wrong_shapes_are_refused(unchecked):
         sd.ScoreModel(sd.VP(), lambda x, t: x, sd.Noise())(jnp.ones((3, 2)), jnp.ones((3, 1)))
     with pytest.raises(ValueError, match="value has shape"):
         sd.convert(jnp.ones((3, 1)), jnp.ones((3, 2)), 0.5, sd.VP(), sd.Noise(), sd.Data())
-    with pytest.raises(ValueError, match="two levels at least"):
+    with pytest.raises(ValueError, match="at least two levels"):
         sd.labels.Index(1)
     with pytest.raises(ValueError, match="sigma_data"):
         sd.EDM(sigma_data=0.0)
