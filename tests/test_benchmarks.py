@@ -89,7 +89,7 @@ def test_sampler_quality_prints_what_it_found():
 def test_sampler_quality(tmp_path):
     """A table, a picture and a line of JSON from a network of a few steps; about 3 minutes."""
     data = digits()
-    net = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1).build(
+    net = sd.UNetConfig(channels=8, multipliers=(1,), num_blocks=1, attention_levels=()).build(
         (8, 8, 1), rngs=nnx.Rngs(0)
     )
     model = sd.ScoreModel(sd.VP(), net, sd.EDM(0.6))
