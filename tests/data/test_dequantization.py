@@ -72,55 +72,57 @@ def test_known_integers_are_dequantised_inside_jit(kind):
 
 
 def test_uniform_dequantization_bounds_the_entropy():
-    """A density that is constant on each bin gives exactly the discrete bits; any other gives more on average."""
-    levels, p = 4, np.array([0.4, 0.3, 0.2, 0.1])
-    deq = sd.UniformDequantization(levels)
-    k = jnp.asarray(np.random.default_rng(0).choice(levels, p=p, size=(200_00, 1)))
-    x = deq(KEY, k)
+    """A density that is constant on each bin gives exactly the discrete bits.
+
+    Any other gives more on average.
+    """
+    levels = 4
+    p = np.array([0.4, 0.3, 0.2, 0.1])
+    dequantize = sd.UniformDequantization(levels)
+    k = jnp.asarray(np.random.default_rng(0).choice(levels, p=p, size=(20_000, 1)))
+    x = dequantize(KEY, k)
     assert float(x.min()) >= -1.0
     assert float(x.max()) < 1.0
     np.testing.assert_array_equal(jnp.floor((x + 1.0) / 2.0 * levels).astype(int), k)
-    step_density = np.log(p[np.asarray(k[:, 0])] * levels / 2.0)
+
+    own = p[np.asarray(k[:, 0])]
+    step_density = np.log(own * levels / 2.0)
     bits = sd.bits_per_dim(jnp.asarray(step_density), 1, levels=levels)
-    np.testing.assert_allclose(bits, -np.log2(p[np.asarray(k[:, 0])]), rtol=1e-5)
-    # Within a bin the noise is uniform: E log q <= log of the bin's mass, here by numerical integration.
+    np.testing.assert_allclose(bits, -np.log2(own), rtol=1e-5)
+
+    # Within a bin the noise is uniform, so E log q <= log of the bin's mass, here by integration.
+    def q(x):
+        return np.exp(-0.5 * x**2 / 0.3) / np.sqrt(2 * np.pi * 0.3)
+
     for i in range(levels):
-        a, b = -1 + 2 * i / levels, -1 + 2 * (i + 1) / levels
-        q = lambda x: np.exp(-0.5 * x**2 / 0.3) / np.sqrt(2 * np.pi * 0.3)  # noqa: E731
-        mass = integrate.quad(q, a, b)[0]
-        inside = np.asarray(x[np.asarray(k[:, 0]) == i, 0])
-        bound = np.mean(np.log(q(inside))) + np.log(2 / levels)
-        assert bound <= np.log(mass) + 5 * np.std(np.log(q(inside))) / np.sqrt(len(inside))
+        mass = integrate.quad(q, -1 + 2 * i / levels, -1 + 2 * (i + 1) / levels)[0]
+        log_q = np.log(q(np.asarray(x[np.asarray(k[:, 0]) == i, 0])))
+        bound = np.mean(log_q) + np.log(2 / levels)
+        assert bound <= np.log(mass) + 5 * np.std(log_q) / np.sqrt(len(log_q))
 
 
 def test_dequantization_depends_on_key_and_example_alone():
-    deq, k = sd.UniformDequantization(17), jnp.arange(12).reshape(4, 3) % 17
-    np.testing.assert_array_equal(deq(KEY, k)[:2], deq(KEY, k[:2]))
+    dequantize = sd.UniformDequantization(17)
+    k = jnp.arange(12).reshape(4, 3) % 17
+    np.testing.assert_array_equal(dequantize(KEY, k)[:2], dequantize(KEY, k[:2]))
 
 
-def test_levels_that_the_data_do_not_use_are_said(unchecked):
-    """17 levels taken for 256: a warning at a batch, an error where all the data are known."""
+def test_unused_levels_are_reported(unchecked):
+    """17 levels taken for 256: a warning for one batch, an error where all the data are known."""
     k = np.random.default_rng(0).integers(0, 17, (40, 16))
     with pytest.warns(UserWarning, match=r"k holds 0 … 16 of 256 levels: .* write levels=17"):
         sd.UniformDequantization()(KEY, jnp.asarray(k))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sd.UniformDequantization()(
-            KEY, jnp.asarray(k * 15 + 15, jnp.uint8)
-        )  # 255 and one more is 0
-    model = sd.ScoreModel(
-        sd.VP(), sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0)), sd.EDM()
-    )
+        full = jnp.asarray(k * 15 + 15, jnp.uint8)  # the highest is 255, and one more would be 0
+        sd.UniformDequantization()(KEY, full)
+
+    net = sd.MLPConfig(width=8, depth=1).build((16,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM())
     for levels, message in (
-        (256, r"data hold 0 … 16 of 256 levels: write levels=17"),
+        (256, r"data holds 0 … 16, few of the 256 levels .* write levels=17"),
         (16, "wanted whole numbers 0 … 15"),
     ):
+        prepare = sd.UniformDequantization(levels)
         with pytest.raises(ValueError, match=message):
-            sd.fit(
-                KEY,
-                model,
-                k,
-                validation=0,
-                prepare=sd.UniformDequantization(levels),
-                progress=False,
-            )
+            sd.fit(KEY, model, k, validation=0, prepare=prepare, progress=False)
