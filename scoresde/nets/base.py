@@ -28,6 +28,10 @@ class Network(nnx.Module):
             f"parameters={num_parameters(self):_})"
         )
 
+    def __str__(self) -> str:
+        """Returns the same line; the one that NNX prints would list every layer."""
+        return repr(self)
+
     def accepts(self, x: Array) -> bool:
         """Returns whether the network takes this batch: here, whether it is (batch, *shape)."""
         return x.shape[1:] == self.shape

@@ -1,4 +1,4 @@
-"""The channel-last convolution: everything JAX's own one answers, with derivatives that are channel-last too."""
+"""The channel-last convolution answers as JAX's own, with derivatives that are channel-last too."""
 
 import re
 from functools import partial
@@ -13,9 +13,8 @@ from jax.test_util import check_grads
 
 from scoresde.nets.convolution import channel_last_conv
 
-jit = partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)  # compiles in a third of the time
+# Compiles in a third of the time.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
@@ -40,22 +39,12 @@ def assert_equal(ours, theirs, tolerance=1e-12):
 @pytest.mark.parametrize(
     ("size", "window", "strides", "padding", "options"),
     [
-        (
-            (8,),
-            (4,),
-            (3,),
-            [(5, 1)],
-            {"precision": "highest"},
-        ),  # more padding than the window: its reverse is negative
+        # More padding than the window: the padding of its reverse is negative.
+        ((8,), (4,), (3,), [(5, 1)], {"precision": "highest"}),
         ((5, 8), (3, 3), (2, 2), "SAME", {}),
         ((1, 6), (3, 2), (1, 1), "SAME", {"lhs_dilation": None, "rhs_dilation": None}),
-        (
-            (5, 6),
-            (2, 1),
-            (2, 3),
-            "VALID",
-            {},
-        ),  # the last row and column are never seen: their gradient is zero
+        # The last row and column are never seen: their gradient is zero.
+        ((5, 6), (2, 1), (2, 3), "VALID", {}),
         (
             (4, 5),
             (3, 2),
@@ -76,9 +65,11 @@ def test_every_derivative_is_that_of_jax(x64, size, window, strides, padding, op
         weight = jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
         pullback = lambda x, kernel: jax.vjp(conv, x, kernel)[1](weight)  # noqa: E731
         forward_over_reverse = jax.jvp(pullback, (x, kernel), (dx, dkernel))
-        curve = lambda x, kernel: jnp.sum(
-            weight * jax.jvp(conv, (x, kernel), (dx, dkernel))[1] ** 2
-        )  # noqa: E731
+
+        def curve(x, kernel):
+            _, slope = jax.jvp(conv, (x, kernel), (dx, dkernel))
+            return jnp.sum(weight * slope**2)
+
         return out, slope, forward_over_reverse, jax.grad(curve, (0, 1))(x, kernel)
 
     assert_equal(
@@ -117,9 +108,9 @@ def test_gradients_hold_channel_last_convolutions_only():
         return re.findall(r"stablehlo.convolution.*?dim_numbers = (\S.*?\S),\s*window", text)
 
     assert layouts(channel_last_conv) == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 6
-    assert (
-        len(set(layouts(jax.lax.conv_general_dilated))) > 1
-    )  # what XLA on CPU is slow with in a loop
+
+    # XLA on CPU is slow with these in a loop.
+    assert len(set(layouts(jax.lax.conv_general_dilated))) > 1
 
 
 def test_inside_a_flax_layer_in_a_loop():
@@ -133,10 +124,10 @@ def test_inside_a_flax_layer_in_a_loop():
     def descend(layer, x):
         graph, params = nnx.split(layer)
         slope = jax.grad(lambda params: jnp.sum(nnx.merge(graph, params)(x) ** 2))
-        step = lambda params, _: (
-            jax.tree.map(lambda p, g: p - 0.01 * g, params, slope(params)),
-            None,
-        )  # noqa: E731
+
+        def step(params, _):
+            return jax.tree.map(lambda p, g: p - 0.01 * g, params, slope(params)), None
+
         return jax.lax.scan(step, params, length=3)[0]
 
     ours, theirs = (jax.tree.leaves(descend(layer, x)) for layer in layers)
@@ -151,9 +142,10 @@ def test_two_devices_give_the_gradient_of_one():
     cut = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     whole = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
     assert_equal(gradient(whole, cut), gradient(kernel, x), 1e-6)
-    assert (
-        "all-gather" not in gradient.lower(whole, cut).compile().as_text()
-    )  # sums travel, batches do not
+
+    # Sums travel between devices, batches do not.
+    assert "all-gather" not in gradient.lower(whole, cut).compile().as_text()
+
     mapped = jax.shard_map(
         lambda kernel, x: jax.lax.pmean(jnp.mean(conv(x, kernel) ** 2), "data"),
         mesh=mesh,
@@ -174,9 +166,8 @@ def test_types_and_precision():
             return jnp.sum(conv(x, kernel) ** 2)
 
     text = jax.jit(jax.grad(precise, (0, 1))).lower(x, kernel).as_text()
-    assert (
-        len(re.findall(r"stablehlo.convolution.*HIGHEST.*HIGHEST", text)) == 3
-    )  # the value and both gradients
+    value_and_gradients = re.findall(r"stablehlo.convolution.*HIGHEST.*HIGHEST", text)
+    assert len(value_and_gradients) == 3
 
 
 @pytest.mark.parametrize(
