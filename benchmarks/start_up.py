@@ -37,7 +37,7 @@ STEP = (
     BUILD
     + """
 model = sd.ScoreModel(sd.VP(), net, sd.EDM(sigma_data=0.6))
-images = np.zeros((128, 8, 8, 1), np.int32)
+images = np.arange(128 * 64, dtype=np.int32).reshape(128, 8, 8, 1) % 17
 sd.fit(
     jax.random.key(0),
     model,
