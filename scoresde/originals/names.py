@@ -1,7 +1,15 @@
-"""What the authors' Flax release of Song et al. 2021 calls each parameter of a network.
+"""The names of a network's parameters in the authors' Flax release of Song et al. 2021.
 
-Its parameters are named as Linen names submodules, class by class in the order in which the original's `__call__` makes
-them: `Conv_0` is the first convolution, wherever it stands. `linen_names` walks our network in that order.
+Linen names submodules by their class and a count, in the order in which the original's `__call__`
+makes them: `Conv_0` is the first convolution at the top level, wherever it is. `linen_names` walks
+our network in that order, which is that of the original's models/ncsnpp.py and models/ddpm.py:
+
+    embedding     GaussianFourierProjection_0, Dense_0, Dense_1
+    input         Conv_0
+    down          per level: blocks, each with its attention; then resampling, then the image's path
+    middle        block, attention, block
+    up            per level: blocks; attention; then the path of the output, then resampling
+    output        GroupNorm, Conv
 """
 
 from __future__ import annotations
@@ -9,126 +17,199 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 
-from scoresde.nets.ncsnpp import Attention, Block, Head, NCSNpp
+from scoresde.nets.ncsnpp import (
+    Attention,
+    Block,
+    DownLevel,
+    Head,
+    NCSNpp,
+    NCSNppConfig,
+    NoiseEmbedding,
+    UpLevel,
+)
 from scoresde.nets.resample import Resample
 from scoresde.originals.configurations import Original
 
 
-def linen_names(
-    net: NCSNpp, plain: bool = False
-) -> Iterator[tuple[str, nnx.Param, tuple[int, ...]]]:
-    """(name of the original's leaf, our parameter, the original's shape), in the order of the original's `__call__`.
+class LinenLeaf(NamedTuple):
+    """A parameter of the original."""
 
-    plain: named as in the original's `ddpm.py` and not in `ncsnpp.py`, whose plain blocks have other class names.
-    Of equal shapes but for 1×1 convolutions, (1, 1, c_in, c_out) there and (c_in, c_out) here.
+    name: str
+    """Its name there, e.g. "ResnetBlockBigGANpp_0/Conv_0/kernel"."""
+    param: nnx.Param
+    """Our parameter."""
+    shape: tuple[int, ...]
+    """Its shape there, which is ours except that 1×1 convolutions are (1, 1, c_in, c_out)."""
+
+
+def linen_names(net: NCSNpp, from_ddpm: bool = False) -> Iterator[LinenLeaf]:
+    """Yields the network's parameters in the order of the original's `__call__`.
+
+    Args:
+        net: our network.
+        from_ddpm: use the class names of the original's models/ddpm.py, whose blocks are called
+            differently from the plain blocks in models/ncsnpp.py.
     """
-    config, count = net.config, Counter[str]()
-    kinds = {
-        "biggan": "ResnetBlockBigGANpp",
-        "plain": "ResnetBlockDDPM" if plain else "ResnetBlockDDPMpp",
-    }
+    walk = _Walk(net.config, from_ddpm)
 
-    def named(kind: str) -> str:
-        count[kind] += 1
-        return f"{kind}_{count[kind] - 1}"
+    yield from walk.embedding(net.embedding)
+    yield from _conv(walk.next_of("Conv"), net.input)
 
-    def block(module: Block) -> Iterator[Any]:
-        name = named(kinds[config.block])
+    for down in net.downs:
+        yield from walk.down(down)
+
+    yield from walk.block(net.middle1)
+    yield from walk.block(net.middle2)
+
+    for i, up in enumerate(net.ups):
+        yield from walk.up(up, first=i == 0)
+
+    if net.output is not None:
+        yield from walk.head(net.output)
+
+
+def linen_shapes(original: Original, from_ddpm: bool) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a configuration's parameters by Linen name, without making an array."""
+    # Without dropout: its random streams would be traced too.
+    config = dataclasses.replace(original.net, dropout=0.0)
+    net = nnx.eval_shape(lambda: config.build(original.shape, rngs=nnx.Rngs(0)))
+    assert isinstance(net, NCSNpp)
+    return {leaf.name: leaf.shape for leaf in linen_names(net, from_ddpm)}
+
+
+class _Walk:
+    """Names submodules in the order in which its methods are called, and counts them by class."""
+
+    def __init__(self, config: NCSNppConfig, from_ddpm: bool):
+        self.config = config
+        self.count = Counter[str]()
+
+        plain = "ResnetBlockDDPM" if from_ddpm else "ResnetBlockDDPMpp"
+        self.block_class = "ResnetBlockBigGANpp" if config.block == "biggan" else plain
+        self.attention_class = "AttnBlock" if from_ddpm else "AttnBlockpp"
+
+    def next_of(self, kind: str) -> str:
+        """Returns the name of the next submodule of this class, such as "Conv_3"."""
+        number = self.count[kind]
+        self.count[kind] += 1
+        return f"{kind}_{number}"
+
+    # --- The parts of the network ---
+
+    def embedding(self, module: NoiseEmbedding) -> Iterator[LinenLeaf]:
+        """Yields GaussianFourierProjection, if there is one, and the two dense layers."""
+        if module.frequencies is not None:
+            name = self.next_of("GaussianFourierProjection")
+            yield _leaf(f"{name}/W", module.frequencies)
+        yield from _dense(self.next_of("Dense"), module.dense1)
+        yield from _dense(self.next_of("Dense"), module.dense2)
+
+    def down(self, level: DownLevel) -> Iterator[LinenLeaf]:
+        """Yields a level of the way down."""
+        for block in level.blocks:
+            yield from self.block(block)
+        if level.resample is None:
+            return
+
+        yield from self.resample(level.resample)
+        if self.config.input_path == "residual":
+            yield from self.resample(level.path)
+        elif self.config.input_path == "skip":
+            self.next_of("Downsample")  # has no parameters, but takes a number
+            yield from _conv(f"{self.next_of('Combine')}/Conv_0", level.path)
+
+    def up(self, level: UpLevel, first: bool) -> Iterator[LinenLeaf]:
+        """Yields a level of the way up."""
+        for block in level.blocks:
+            yield from self.block(block)
+
+        if self.config.output_path == "skip" and not first:
+            self.next_of("Upsample")  # has no parameters, but takes a number
+        if isinstance(level.path, Head):
+            yield from self.head(level.path)
+        elif level.path is not None:
+            yield from self.resample(level.path)
+
+        if level.resample is not None:
+            yield from self.resample(level.resample)
+
+    # --- Their submodules ---
+
+    def block(self, module: Block) -> Iterator[LinenLeaf]:
+        """Yields ResnetBlock..., and the AttnBlock after it, if there is one."""
+        name = self.next_of(self.block_class)
         yield from _norm(f"{name}/GroupNorm_0", module.norm1)
         yield from _conv(f"{name}/Conv_0", module.conv1)
         yield from _dense(f"{name}/Dense_0", module.time)
         yield from _norm(f"{name}/GroupNorm_1", module.norm2)
         yield from _conv(f"{name}/Conv_1", module.conv2)
-        if module.skip is not None and config.block == "biggan":
+
+        if module.skip is not None and self.config.block == "biggan":
             yield from _conv(f"{name}/Conv_2", module.skip)
         elif module.skip is not None:
             yield from _nin(f"{name}/NIN_0", module.skip)
+
         if module.attention is not None:
-            yield from attention(module.attention)
+            yield from self.attention(module.attention)
 
-    def attention(module: Attention) -> Iterator[Any]:
-        name = named("AttnBlock" if plain else "AttnBlockpp")
+    def attention(self, module: Attention) -> Iterator[LinenLeaf]:
+        """Yields AttnBlock..."""
+        name = self.next_of(self.attention_class)
         yield from _norm(f"{name}/GroupNorm_0", module.norm)
-        for i, layer in enumerate((module.query, module.key, module.value, module.output)):
-            yield from _nin(f"{name}/NIN_{i}", layer)
+        yield from _nin(f"{name}/NIN_0", module.query)
+        yield from _nin(f"{name}/NIN_1", module.key)
+        yield from _nin(f"{name}/NIN_2", module.value)
+        yield from _nin(f"{name}/NIN_3", module.output)
 
-    def resample(module: Block | Resample) -> Iterator[Any]:
+    def resample(self, module: Block | Resample) -> Iterator[LinenLeaf]:
+        """Yields Upsample or Downsample, or the block that takes its place."""
         if isinstance(module, Block):
-            yield from block(module)
+            yield from self.block(module)
             return
-        name = named("Upsample" if module.direction == "up" else "Downsample")
+
+        name = self.next_of("Upsample" if module.direction == "up" else "Downsample")
         if not module.fir:
             yield from _conv(f"{name}/Conv_0", module.conv)
             return
-        yield f"{name}/Conv2d_0/weight", module.conv.kernel, module.conv.kernel.shape
+
         bias: Any = module.conv.bias if module.bias is None else module.bias
-        yield f"{name}/Conv2d_0/bias", bias, bias.shape
+        yield _leaf(f"{name}/Conv2d_0/weight", module.conv.kernel)
+        yield _leaf(f"{name}/Conv2d_0/bias", bias)
 
-    def head(module: Head) -> Iterator[Any]:
-        yield from _norm(named("GroupNorm"), module.norm)
-        yield from _conv(named("Conv"), module.conv)
-
-    if net.embedding.frequencies is not None:
-        frequencies = net.embedding.frequencies
-        yield "GaussianFourierProjection_0/W", frequencies, frequencies.shape
-    yield from _dense("Dense_0", net.embedding.dense1)
-    yield from _dense("Dense_1", net.embedding.dense2)
-    yield from _conv(named("Conv"), net.input)
-    for level in net.downs:
-        for module in level.blocks:
-            yield from block(module)
-        if level.resample is not None:
-            yield from resample(level.resample)
-            if config.input_path == "residual":
-                yield from resample(level.path)
-            elif config.input_path == "skip":
-                named("Downsample")  # without parameters, but it takes its number
-                yield from _conv(f"{named('Combine')}/Conv_0", level.path)
-    yield from block(net.middle1)
-    yield from block(net.middle2)
-    for i, level in enumerate(net.ups):
-        for module in level.blocks:
-            yield from block(module)
-        if config.output_path == "skip" and i > 0:
-            named("Upsample")
-        if level.path is not None:
-            yield from head(level.path) if isinstance(level.path, Head) else resample(level.path)
-        if level.resample is not None:
-            yield from resample(level.resample)
-    if net.output is not None:
-        yield from head(net.output)
+    def head(self, module: Head) -> Iterator[LinenLeaf]:
+        """Yields GroupNorm and Conv at the top level."""
+        yield from _norm(self.next_of("GroupNorm"), module.norm)
+        yield from _conv(self.next_of("Conv"), module.conv)
 
 
-def _norm(name: str, module: Any) -> Iterator[Any]:
-    yield f"{name}/scale", module.scale, module.scale.shape
-    yield f"{name}/bias", module.bias, module.bias.shape
+# --- Layers ---
 
 
-def _conv(name: str, module: Any) -> Iterator[Any]:
+def _leaf(name: str, param: nnx.Param) -> LinenLeaf:
+    return LinenLeaf(name, param, param.shape)
+
+
+def _norm(name: str, module: Any) -> Iterator[LinenLeaf]:
+    yield _leaf(f"{name}/scale", module.scale)
+    yield _leaf(f"{name}/bias", module.bias)
+
+
+def _conv(name: str, module: Any) -> Iterator[LinenLeaf]:
     kernel = module.kernel
-    yield f"{name}/kernel", kernel, (1, 1) * (kernel.ndim == 2) + kernel.shape
-    yield f"{name}/bias", module.bias, module.bias.shape
+    window = () if kernel.ndim == 4 else (1, 1)  # our 1×1 convolutions are dense layers
+    yield LinenLeaf(f"{name}/kernel", kernel, window + kernel.shape)
+    yield _leaf(f"{name}/bias", module.bias)
 
 
-def _dense(name: str, module: Any) -> Iterator[Any]:
-    yield f"{name}/kernel", module.kernel, module.kernel.shape
-    yield f"{name}/bias", module.bias, module.bias.shape
+def _dense(name: str, module: Any) -> Iterator[LinenLeaf]:
+    yield _leaf(f"{name}/kernel", module.kernel)
+    yield _leaf(f"{name}/bias", module.bias)
 
 
-def _nin(name: str, module: Any) -> Iterator[Any]:
-    yield f"{name}/W", module.kernel, module.kernel.shape
-    yield f"{name}/b", module.bias, module.bias.shape
-
-
-def linen_shapes(original: Original, plain: bool) -> dict[str, tuple[int, ...]]:
-    """The parameters' shapes by their Linen names, from shapes alone."""
-    config = dataclasses.replace(
-        original.net, dropout=0.0
-    )  # its random streams would be traced too
-    net = nnx.eval_shape(lambda: config.build(original.shape, rngs=nnx.Rngs(0)))
-    assert isinstance(net, NCSNpp)
-    return {name: shape for name, _, shape in linen_names(net, plain)}
+def _nin(name: str, module: Any) -> Iterator[LinenLeaf]:
+    yield _leaf(f"{name}/W", module.kernel)
+    yield _leaf(f"{name}/b", module.bias)
