@@ -1,4 +1,30 @@
-"""A chain of Gaussian steps, by tables: what DDPM and NCSN share, which are VP and VE at finitely many noise levels."""
+"""A chain of Gaussian steps, given by tables: what DDPM and NCSN share.
+
+The data are x0. The states are x_i, i = 0 … N - 1, where 0 is the level next to the data and
+x_{-1} = x0. A chain is two tables, c_i and v_i; a_{-1} = 1 and sigma_{-1} = 0.
+
+    q(x_i | x_{i-1}) = N(c_i x_{i-1}, v_i I)                                      (Eq. 1)
+    q(x_i | x0) = N(a_i x0, sigma_i^2 I)                                          (Eq. 2)
+        a_i = c_i a_{i-1},   sigma_i^2 = c_i^2 sigma_{i-1}^2 + v_i
+
+    q(x_{i-1} | x_i, x0) = N(mean, w_i I),   w_i = v_i sigma_{i-1}^2 / sigma_i^2  (Eq. 3)
+        mean = c_i sigma_{i-1}^2 / sigma_i^2 x_i + a_{i-1} v_i / sigma_i^2 x0     (Eq. 4)
+    p(x_{i-1} | x_i) has
+        mean = (x_i - v_i / sigma_i noise) / c_i = (x_i + v_i score) / c_i        (Eq. 5)
+        and variance w_i or v_i; 0 at i = 0
+
+    simple = |eps - noise(x_i, i)|^2 = sigma_i^2 |score(x_i, i) + eps / sigma_i|^2   (Eq. 6)
+    bound = v_i^2 / (2 w_i c_i^2 sigma_i^2) simple                                (Eq. 7)
+        the KL divergence of Eq. 3 from Eq. 5; at i = 0 with v_0 for w_0, a Gaussian decoder's
+
+    an SDE is the chain's, exactly:   alpha(t_i) = a_i,   sigma(t_i) = sigma_i    (Eq. 8)
+    an SDE's score serves the chain where alpha(t_i) / sigma(t_i) = a_i / sigma_i:
+        noise(x_i, i) = -sigma(t_i) score(alpha(t_i) / a_i x_i, t_i)              (Eq. 9)
+
+Ho et al. 2020 (arXiv:2006.11239), Eq. 2, 4, 7, 11, 12 and 14; Song & Ermon 2019
+(arXiv:1907.05600), Eq. 5 and 6; Song et al. 2021 (arXiv:2011.13456), App. B and F. The first
+counts levels from 1, the second from the noisiest.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +39,7 @@ from jaxtyping import Float, Int
 
 from scoresde import checks
 from scoresde.checks import is_concrete
+from scoresde.discrete.table import entries, padded_entries, shifted
 from scoresde.keys import example_keys, normal_like
 from scoresde.score.labels import Index
 from scoresde.score.model import ScoreModel
@@ -21,107 +48,130 @@ from scoresde.sde.base import SDE, check_sde, plain_settings
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, right_pad, sum_data
 
-State = Float[Array, " batch *data"]
 Indices = Int[Array, " batch"] | Int[np.ndarray, " batch"] | int
-Variance = Literal["posterior", "beta"]
+"""Levels of a chain, 0 … N - 1: one for all examples, or one per example."""
 
 
 class Chain:
-    """x_i = c_i x_{i-1} + sqrt(v_i) z, i = 0 … N - 1, from the data x_{-1}; hence x_i = a_i x_{-1} + sigma_i noise.
+    """A chain of Gaussian steps (Eq. 1). `DDPM` and `NCSN` define its tables.
 
-    An index is an integer, an entry of the tables: 0 is the level next to the data. (The papers count from 1; Song &
-    Ermon 2019 count from the noisiest.) Tables are float64 NumPy arrays, (N,).
+    Tables are float64 NumPy arrays of shape (N,); an index is an integer, an entry of the tables.
     """
 
     # --- Tables ---
 
     @property
     def coefficients(self) -> np.ndarray:
-        """c_i, of x_{i-1} in x_i."""
+        """c_i, which multiplies x_{i-1} in x_i (Eq. 1)."""
         raise NotImplementedError
 
     @property
     def variances(self) -> np.ndarray:
-        """v_i, what a step adds."""
+        """v_i, the variance that a step adds (Eq. 1)."""
         raise NotImplementedError
 
     @property
     def signal(self) -> np.ndarray:
-        """a_i, of the data in x_i."""
+        """a_i, which multiplies the data in x_i (Eq. 2)."""
         raise NotImplementedError
 
     @property
     def marginal_variances(self) -> np.ndarray:
-        """sigma_i^2 of q(x_i | x_0)."""
+        """sigma_i^2, the variance of q(x_i | x0) (Eq. 2)."""
         raise NotImplementedError
 
     def to_sde(self, exact: bool = False) -> SDE:
-        """The SDE that this chain discretises; exact: with the chain's marginals at its levels."""
+        """Returns the SDE that this chain discretises; with `exact`, the one of Eq. 8."""
         raise NotImplementedError
 
     @property
     def num_steps(self) -> int:
-        """N."""
+        """N, the number of steps and of levels."""
         return len(self.variances)
 
     @property
     def posterior_variances(self) -> np.ndarray:
-        """v_i sigma_{i-1}^2 / sigma_i^2 of q(x_{i-1} | x_i, x_0); 0 at i = 0."""
+        """w_i, the variance of q(x_{i-1} | x_i, x0) (Eq. 3); 0 at i = 0."""
         return self.variances * shifted(self.marginal_variances, 0.0) / self.marginal_variances
 
     # --- Forward ---
 
-    def marginal(self, x0: State, i: Indices) -> tuple[Array, Array]:
-        """q(x_i | x_0) = N(a_i x_0, sigma_i^2 I): its mean and standard deviation (batch,).
+    def marginal(
+        self, x0: Float[Array, " batch *data"], i: Indices
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch"]]:
+        """Returns mean (like x0) and standard deviation (batch,) of q(x_i | x0) (Eq. 2).
 
         Raises:
             TypeError: if i is not an integer.
             ValueError: if an index is not 0 … N - 1, or there is not one per example.
         """
         i, x0 = self._inputs(i, x0)
-        return _at(self.signal, i, x0) * x0, _row(np.sqrt(self.marginal_variances), i, x0)
+        mean = padded_entries(self.signal, i, x0) * x0
+        return mean, entries(np.sqrt(self.marginal_variances), i, x0)
 
-    def transition(self, x_before: State, i: Indices) -> tuple[Array, Array]:
-        """q(x_i | x_{i-1}) = N(c_i x_{i-1}, v_i I): its mean and standard deviation (batch,). Raises as `marginal`."""
+    def transition(
+        self, x_before: Float[Array, " batch *data"], i: Indices
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch"]]:
+        """Returns mean (like x_before) and standard deviation (batch,) of q(x_i | x_{i-1}) (Eq. 1).
+
+        Raises:
+            TypeError: if i is not an integer.
+            ValueError: if an index is not 0 … N - 1, or there is not one per example.
+        """
         i, x_before = self._inputs(i, x_before)
-        return _at(self.coefficients, i, x_before) * x_before, _row(
-            np.sqrt(self.variances), i, x_before
-        )
+        mean = padded_entries(self.coefficients, i, x_before) * x_before
+        return mean, entries(np.sqrt(self.variances), i, x_before)
 
-    def posterior(self, x: State, x0: State, i: Indices) -> tuple[Array, Array]:
-        """q(x_{i-1} | x_i = x, x_0), by Bayes' rule: its mean and standard deviation (batch,). Raises as `ancestral`.
+    def posterior(
+        self, x: Float[Array, " batch *data"], x0: Float[Array, " batch *data"], i: Indices
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch"]]:
+        """Returns mean (like x) and standard deviation (batch,) of q(x_{i-1} | x_i, x0) (Eq. 3).
 
-        mean = c_i sigma_{i-1}^2 / sigma_i^2 x + a_{i-1} v_i / sigma_i^2 x_0
+        Raises:
+            TypeError: if i is not an integer.
+            ValueError: if an index is not 0 … N - 1, there is not one per example, or x and x0
+                differ in shape.
         """
         i, x, x0 = self._inputs(i, x, x0=x0)
-        keep = self.coefficients * shifted(self.marginal_variances, 0.0) / self.marginal_variances
-        pull = shifted(self.signal, 1.0) * self.variances / self.marginal_variances
-        return _at(keep, i, x) * x + _at(pull, i, x) * x0, _row(
-            np.sqrt(self.posterior_variances), i, x
-        )
+
+        variance = self.marginal_variances
+        x_coef = self.coefficients * shifted(variance, 0.0) / variance
+        data_coef = shifted(self.signal, 1.0) * self.variances / variance
+
+        mean = padded_entries(x_coef, i, x) * x + padded_entries(data_coef, i, x) * x0  # Eq. 4
+        return mean, entries(np.sqrt(self.posterior_variances), i, x)
 
     # --- Backward ---
 
     def ancestral(
-        self, x: State, noise: State, i: Indices, variance: Variance = "posterior"
-    ) -> tuple[Array, Array]:
-        """p(x_{i-1} | x_i = x), given the network's estimate of the noise in x: mean and standard deviation (batch,).
+        self,
+        x: Float[Array, " batch *data"],
+        noise: Float[Array, " batch *data"],
+        i: Indices,
+        variance: Literal["posterior", "beta"] = "posterior",
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch"]]:
+        """Returns mean (like x) and standard deviation (batch,) of p(x_{i-1} | x_i = x) (Eq. 5).
 
-            mean = (x - v_i / sigma_i noise) / c_i = (x + v_i score) / c_i
-
-        variance: "posterior" (q(x_{i-1} | x_i, x_0)'s, right for data at one point) or "beta" (v_i, right for data of
-        unit variance; Ho et al. 2020, Sec. 3.2). Both are 0 at i = 0, where the mean is the estimate of x_0.
+        noise: the network's estimate of the noise in x.
+        variance: "posterior" (w_i, right for data at a single point) or "beta" (v_i, right for data
+            of unit variance; Ho et al. 2020, Sec. 3.2). At i = 0 it is 0, and the mean is the
+            estimate of x0.
 
         Raises:
             TypeError: if i is not an integer.
-            ValueError: if an index is not 0 … N - 1, the arrays differ in shape, or variance is neither.
+            ValueError: if an index is not 0 … N - 1, there is not one per example, x and noise
+                differ in shape, or variance is neither.
         """
-        check_variance(variance)
+        _check_choice("variance", variance, ("posterior", "beta"))
         i, x, noise = self._inputs(i, x, noise=noise)
-        pull = _at(self.variances / np.sqrt(self.marginal_variances), i, x)
-        spread = self.posterior_variances if variance == "posterior" else self.variances
-        spread = np.where(np.arange(self.num_steps) > 0, spread, 0.0)
-        return (x - pull * noise) / _at(self.coefficients, i, x), _row(np.sqrt(spread), i, x)
+
+        x_coef = padded_entries(self.coefficients, i, x)
+        noise_coef = padded_entries(self.variances / np.sqrt(self.marginal_variances), i, x)
+        mean = (x - noise_coef * noise) / x_coef  # Eq. 5
+
+        variances = self.posterior_variances if variance == "posterior" else self.variances
+        std = np.sqrt(np.where(np.arange(self.num_steps) > 0, variances, 0.0))
+        return mean, entries(std, i, x)
 
     # --- Objectives ---
 
@@ -129,143 +179,163 @@ class Chain:
         self,
         key: Key,
         network: Callable[..., Array],
-        x0: State,
+        x0: Float[Array, " batch *data"],
         i: Indices,
         weighting: Literal["simple", "bound"] = "simple",
         predicts: Literal["noise", "score"] = "noise",
         cond: Cond = None,
     ) -> Float[Array, " batch"]:
-        """Denoising at level i, one value per example, summed over the data's dimensions:
+        """Denoising loss at level i, one value per example, summed over the data's dimensions.
 
-            simple   |eps - network(x_i, i)|^2                L_simple of DDPM (Ho et al. 2020, Eq. 14)
-                     = sigma_i^2 |s + eps / sigma_i|^2        the SMLD objective of NCSN (Song & Ermon 2019, Eq. 5-6)
-            bound    that times v_i / (2 c_i^2 sigma_{i-1}^2): the KL divergence of each step (Ho et al. 2020, Eq. 12,
-                     with the posterior's variance; at i = 0 a Gaussian decoder's, v_0 for it)
-
-        network: (x, i) or (x, i, cond) → the noise or the score, as `predicts` says, i integers (batch,) there too.
-        Example j's noise depends on (key, j) alone.
+        key: one, or one per example; the noise of example j depends on (key, j) alone.
+        network: (x, i) or (x, i, cond) → noise or score, as `predicts` says, with i integers
+            (batch,).
+        weighting: "simple" (Eq. 6: L_simple of DDPM, or the objective of NCSN) or "bound" (Eq. 7,
+            nats per example).
 
         Raises:
             TypeError: if i is not an integer.
-            ValueError: if an index is not 0 … N - 1, or weighting or predicts is neither.
+            ValueError: if an index is not 0 … N - 1, there is not one per example, a condition has
+                another batch, the output is not shaped like x0, or `weighting` or `predicts` is
+                neither choice.
         """
-        if weighting not in ("simple", "bound"):
-            raise ValueError(f"weighting is {weighting!r}: wanted 'simple' or 'bound'.")
-        _check_predicts(predicts)
+        _check_choice("weighting", weighting, ("simple", "bound"))
+        _check_choice("predicts", predicts, ("noise", "score"))
         i, x0 = self._inputs(i, x0)
         checks.condition(cond, x0.shape[0])
+
         noise = normal_like(example_keys(key, x0.shape[0]), x0)
         mean, std = self.marginal(x0, i)
         std = right_pad(std, x0)
-        x = mean + std * noise
+        x = mean + std * noise  # Eq. 2
+
         output = network(x, i) if cond is None else network(x, i, cond)
         checks.same_shape(output, x, "the network")
         output = output.astype(x.dtype)
+
         residual = noise - output if predicts == "noise" else noise + std * output
-        squared = sum_data(residual**2)
-        return squared if weighting == "simple" else _row(self._bound_weights(), i, x0) * squared
+        simple = sum_data(residual**2)  # Eq. 6
+        if weighting == "simple":
+            return simple
+        return entries(self._bound_weights(), i, x0) * simple  # Eq. 7
 
     def _bound_weights(self) -> np.ndarray:
-        spread = self.posterior_variances
-        spread[0] = self.variances[0]
-        return self.variances**2 / (2.0 * spread * self.coefficients**2 * self.marginal_variances)
+        """Returns the weights of Eq. 7, (N,)."""
+        variance = self.posterior_variances
+        variance[0] = self.variances[0]
+        scale = self.coefficients**2
+        return self.variances**2 / (2.0 * variance * scale * self.marginal_variances)
 
     # --- To and from the SDE ---
 
     def model(
         self, network: Callable[..., Array], predicts: Literal["noise", "score"] = "noise"
     ) -> ScoreModel:
-        """A network of this chain, network(x, i), as a score under its exact SDE, for samplers and likelihood.
+        """Returns a network (x, i) of this chain as a score under its exact SDE (Eq. 8).
 
-        Between levels the network sees a fractional index, so it must take floats; levels are its integers.
+        It works with every sampler and with the likelihood. A level is an integer; between levels
+        the network receives a fraction, so it must accept floats.
 
         Raises:
-            ValueError: if predicts is neither, or the chain has one level or no SDE.
+            ValueError: if predicts is neither, or the chain has a single level or no SDE.
         """
-        _check_predicts(predicts)
-        kind = Noise if predicts == "noise" else Score
-        return ScoreModel(self.to_sde(exact=True), network, kind(label=Index(self.num_steps)))
+        _check_choice("predicts", predicts, ("noise", "score"))
+        parameterization = Noise if predicts == "noise" else Score
+        label = Index(self.num_steps)
+        return ScoreModel(self.to_sde(exact=True), network, parameterization(label=label))
 
     def noise(self, sde: SDE, score: ScoreFn) -> Callable[..., Array]:
-        """A continuous score under any SDE as a noise network of this chain, (x, i) → noise.
+        """Returns a score under any SDE as a noise network of this chain, (x, i) → noise (Eq. 9).
 
-        A level is the time of its signal-to-noise ratio, alpha(t_i) / sigma(t_i) = a_i / sigma_i; x is brought to the
-        SDE's scale there:
-
-            noise = -sigma(t_i) score(x alpha(t_i) / a_i, t_i)
+        x: (batch, *data); i: one index, or one per example. The result is shaped like x.
 
         Raises:
             TypeError: if the SDE has traced settings.
             ValueError: if the chain has a level with less or more noise than the SDE.
         """
-        times, scale, std = self._levels_under(sde)
+        times, x_coef, std = self._levels_under(sde)
 
-        def network(x: State, i: Indices, cond: Cond = None) -> Array:
+        def network(x: Float[Array, " batch *data"], i: Indices, cond: Cond = None) -> Array:
             i, x = self._inputs(i, x)
-            s = bind(sde, score, cond)(_at(scale, i, x) * x, _row(times, i, x))
-            return -_at(std, i, x) * s
+            t = entries(times, i, x)
+            scaled = padded_entries(x_coef, i, x) * x
+            return -padded_entries(std, i, x) * bind(sde, score, cond)(scaled, t)
 
         return network
 
     def _levels_under(self, sde: SDE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """t_i, alpha(t_i) / a_i and sigma(t_i), in float64."""
+        """Returns t_i, alpha(t_i) / a_i and sigma(t_i) of Eq. 9, in float64."""
         _check_known(sde)
-        sde, ours = plain_settings(sde), 2.0 * np.log(self.signal) - np.log(self.marginal_variances)
+        sde = plain_settings(sde)
+        log_snr = 2.0 * np.log(self.signal) - np.log(self.marginal_variances)
+
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            high, low = np.asarray(sde.log_snr(np.array([0.0, 1.0])))
-            outside = np.flatnonzero(
-                (ours > high + 1e-5) | (ours < low - 1e-5)
-            )  # 1e-5: settings in float32
-            if len(outside):
-                raise ValueError(
-                    f"level {outside[0]} has log SNR {ours[outside[0]]:.4g}, {sde} has {low:.4g} … {high:.4g}, none "
-                    f"like it. Take levels in between, e.g. DDPM.from_sde(sde, "
-                    f"{self.num_steps}, exact=True)."
-                )
-            times = np.clip(np.asarray(sde.time_from_log_snr(np.clip(ours, low, high))), 0.0, 1.0)
+            highest, lowest = np.asarray(sde.log_snr(np.array([0.0, 1.0])))
+            self._check_spanned(sde, log_snr, lowest, highest)
+
+            times = np.asarray(sde.time_from_log_snr(np.clip(log_snr, lowest, highest)))
+            times = np.clip(times, 0.0, 1.0)
             return times, np.asarray(sde.alpha(times)) / self.signal, np.asarray(sde.sigma(times))
 
-    def _inputs(self, i: Indices, x: State, **others: State) -> tuple[Array, ...]:
-        """(i, x, *others): integers of the table, one per example, and arrays of one shape."""
+    def _check_spanned(self, sde: SDE, log_snr: np.ndarray, lowest: float, highest: float) -> None:
+        """Checks that the SDE has a time for every level of the chain."""
+        rounding = 1e-5  # of settings that were stored in float32
+        outside = np.flatnonzero((log_snr > highest + rounding) | (log_snr < lowest - rounding))
+        if len(outside):
+            level = outside[0]
+            raise ValueError(
+                f"level {level} has log SNR {log_snr[level]:.4g}, but {sde} covers only "
+                f"{lowest:.4g} … {highest:.4g}: wanted a chain whose levels lie within. "
+                f"Write e.g. DDPM.from_sde(sde, {self.num_steps}, exact=True)."
+            )
+
+    # --- The edge ---
+
+    def _inputs(self, i: Indices, x: Array, **others: Array) -> tuple[Array, ...]:
+        """Returns (i, x, *others) as arrays, with one index per example.
+
+        Raises:
+            TypeError: if i is not an integer, or x is not an array of floating-point numbers.
+            ValueError: if an index is not 0 … N - 1, or shapes do not fit.
+        """
         checks.batch(x)
         for name, other in others.items():
             if jnp.shape(other) != x.shape:
                 raise ValueError(
-                    f"{name} has shape {jnp.shape(other)}, x has {x.shape}: wanted the same."
+                    f"{name} has shape {jnp.shape(other)}, x has {x.shape}: wanted the same shape."
                 )
-        x, i = jnp.asarray(x), jnp.asarray(i)
+
+        i = jnp.asarray(i)
+        self._check_index(i, x)
+
+        arrays = [jnp.asarray(array) for array in (x, *others.values())]
+        return jnp.broadcast_to(i, x.shape[:1]), *arrays
+
+    def _check_index(self, i: Array, x: Array) -> None:
+        """Checks that i holds levels, one for all examples or one per example."""
+        last = self.num_steps - 1
         if not jnp.issubdtype(i.dtype, jnp.integer):
             raise TypeError(
-                f"i has type {i.dtype}: wanted integers 0 … {self.num_steps - 1}, entries of the tables."
+                f"i has dtype {i.dtype}: wanted integers 0 … {last}, entries of the tables. "
+                f"Write i.astype(int)."
             )
         if i.shape not in ((), x.shape[:1]):
             raise ValueError(
                 f"i has shape {i.shape}: wanted one index, or one per example, {x.shape[:1]}."
             )
-        if is_concrete(i) and not bool(jnp.all((i >= 0) & (i < self.num_steps))):
+        if is_concrete(i) and not bool(jnp.all((i >= 0) & (i <= last))):
             raise ValueError(
-                f"i = {i}: wanted 0 … {self.num_steps - 1}, the levels of {self.num_steps} steps."
+                f"i is {i}: wanted 0 … {last}, the levels of a chain of {self.num_steps} steps."
             )
-        return (
-            jnp.broadcast_to(i, x.shape[:1]),
-            x,
-            *(jnp.asarray(other) for other in others.values()),
-        )
-
-
-def check_variance(variance: str) -> None:
-    """ "posterior" or "beta"."""
-    if variance not in ("posterior", "beta"):
-        raise ValueError(f"variance is {variance!r}: wanted 'posterior' or 'beta'.")
-
-
-def _check_predicts(predicts: str) -> None:
-    if predicts not in ("noise", "score"):
-        raise ValueError(f"predicts is {predicts!r}: wanted 'noise' or 'score'.")
 
 
 def check_from_sde(sde: SDE, num_steps: int) -> None:
-    """A chain can be made of the SDE: its settings are known."""
+    """Checks that a chain can be made from the SDE.
+
+    Raises:
+        TypeError: if it is not an SDE, or its settings are traced.
+        ValueError: if num_steps is not a whole number, at least 1.
+    """
     checks.count("num_steps", num_steps)
     _check_known(sde)
 
@@ -274,41 +344,11 @@ def _check_known(sde: SDE) -> None:
     check_sde(sde)
     if not is_concrete(*jax.tree.leaves(sde)):
         raise TypeError(
-            f"{sde} has traced settings: tables are computed on the host. Make the chain outside jit."
+            f"{sde} has traced settings, but tables are computed on the host: make the chain "
+            f"outside jit."
         )
 
 
-def table_of(name: str, values: np.ndarray) -> np.ndarray:
-    """Values as a table that nobody changes.
-
-    Raises:
-        ValueError: if they are not finite numbers, (N,).
-    """
-    table = np.array(values, np.float64)
-    if table.ndim != 1 or len(table) < 1 or not np.all(np.isfinite(table)):
-        raise ValueError(
-            f"{name} have shape {table.shape}: wanted finite numbers, (N,), one per step."
-        )
-    table.flags.writeable = False
-    return table
-
-
-def shifted(table: np.ndarray, first: float) -> np.ndarray:
-    """The table moved by one: entry i - 1, `first` at i = 0."""
-    return np.concatenate([[first], table[:-1]])
-
-
-def _row(table: np.ndarray, i: Array, x: Array) -> Array:
-    """Entries i in the precision of x, (batch,); NaN where a traced index is outside the table."""
-    if is_concrete(i):  # known to be inside
-        return jnp.asarray(table[np.asarray(i)], x.dtype)
-    return (
-        jnp.asarray(table, x.dtype)
-        .at[i]
-        .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-    )
-
-
-def _at(table: np.ndarray, i: Array, x: Array) -> Array:
-    """Entries i, broadcast against x."""
-    return right_pad(_row(table, i, x), x)
+def _check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: wanted {choices[0]!r} or {choices[1]!r}.")

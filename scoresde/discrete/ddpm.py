@@ -1,4 +1,18 @@
-"""DDPM, the discretisation of VP."""
+"""DDPM, the discretisation of VP.
+
+    q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I)                      (Eq. 1)
+    q(x_i | x0) = N(sqrt(alphas_bar_i) x0, (1 - alphas_bar_i) I)                  (Eq. 2)
+        alphas_bar_i = prod_{j <= i} alpha_j,   alpha_i = 1 - beta_i
+
+    first order    beta_i = beta(i / (N - 1)) / N                                 (Eq. 3)
+    exact          beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2,   t_i = (i + 1) / N   (Eq. 4)
+    cosine         alphas_bar_i = f(t_i) / f(0),
+                   f(t) = cos^2((t + s) / (1 + s) pi / 2)                         (Eq. 5)
+
+Ho et al. 2020 (arXiv:2006.11239), Eq. 2 and 4; Song et al. 2021 (arXiv:2011.13456), App. B; Nichol
+& Dhariwal 2021 (arXiv:2102.09672), Eq. 17. Here i = 0 … N - 1, and alpha(t) and beta(t) are the
+SDE's; t_{-1} = 0.
+"""
 
 from __future__ import annotations
 
@@ -9,104 +23,95 @@ import jax
 import numpy as np
 
 from scoresde import checks
-from scoresde.discrete.base import Chain, check_from_sde, table_of
+from scoresde.discrete.base import Chain, check_from_sde
+from scoresde.discrete.table import table_of
 from scoresde.sde.base import SDE
 from scoresde.sde.vp import VP, TabulatedVP
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DDPM(Chain):
-    """Denoising diffusion (Ho et al. 2020, arXiv:2006.11239), the discretisation of VP:
-
-        q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I),   alphas_bar_i = prod_{j <= i} (1 - beta_j)
+    """Denoising diffusion probabilistic model, a table of betas (Eq. 1).
 
     Raises:
-        ValueError: if a beta does not lie in (0, 1).
+        ValueError: if the betas are not (N,), or one does not lie in (0, 1).
     """
 
     betas: np.ndarray
-    """beta_i, (N,)."""
+    """beta_i, the variance that step i adds: (N,), in (0, 1)."""
 
     def __post_init__(self):
         object.__setattr__(self, "betas", table_of("betas", self.betas))
-        low, high = self.betas.min(), self.betas.max()
-        if low <= 0.0:
+        smallest = self.betas.min()
+        largest = self.betas.max()
+
+        if smallest <= 0.0:
             raise ValueError(
-                f"betas hold {low:g}: each is the variance that a step adds, above 0. For a rate that starts at 0: "
-                f"DDPM.from_sde(sde, num_steps, exact=True)."
+                f"betas hold {smallest:g}: each is the variance that a step adds, above 0. For a "
+                f"rate that starts at 0 write DDPM.from_sde(sde, num_steps, exact=True)."
             )
-        if high >= 1.0:
+        if largest >= 1.0:
             raise ValueError(
-                f"betas hold {high:g}: each is the share of the variance that a step replaces, below 1. Take more "
-                f"steps, or DDPM.from_sde(sde, num_steps, exact=True), valid for few."
+                f"betas hold {largest:g}: each is the share of the variance that a step replaces, "
+                f"below 1. Take more steps, or write DDPM.from_sde(sde, num_steps, exact=True), "
+                f"which allows few."
             )
+
+    # --- Ways to make one ---
 
     @classmethod
     def from_sde(cls, sde: SDE, num_steps: int = 1000, exact: bool = False) -> DDPM:
-        """N steps of a variance-preserving SDE.
+        """Returns the chain of N = num_steps steps of a variance-preserving SDE.
 
-        By default beta_i = beta(i / (N - 1)) / N (Song et al. 2021, arXiv:2011.13456, App. B), Ho et al.'s 1e-4 … 0.02
-        for N = 1000: right to first order in 1 / N. exact: beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2 at t_i =
-        (i + 1) / N, whose marginals are the SDE's.
+        By default it is right to first order in 1 / N (Eq. 3); for N = 1000 these are the betas of
+        Ho et al., 1e-4 … 0.02. With `exact`, its marginals are the SDE's (Eq. 4).
 
         Raises:
-            ValueError: if the SDE is not variance-preserving, or so few steps make a beta >= 1; exact: round to 1.
+            TypeError: if the SDE is not one, or has traced settings.
+            ValueError: if the SDE is not variance-preserving, or so few steps make a beta of 1 or
+                more; with `exact`, one that rounds to 1.
         """
         check_from_sde(sde, num_steps)
-        probe = np.linspace(0.0, 1.0, 5)
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            total = np.asarray(sde.alpha(probe) ** 2 + sde.variance(probe))
-            if not np.allclose(total, 1.0, atol=1e-6):
-                raise ValueError(
-                    f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE: NCSN.from_sde."
-                )
-            if exact:
-                times = np.arange(num_steps + 1) / num_steps
-                betas = -np.expm1(2.0 * np.diff(np.asarray(sde.log_alpha(times))))
-                if betas.max() >= 1.0:
-                    raise ValueError(
-                        f"num_steps is {num_steps}: a step keeps so little of x that its exact beta rounds to 1. Take "
-                        f"more steps."
-                    )
-                return cls(betas)
-            if num_steps < 2:
-                raise ValueError(
-                    "num_steps is 1: beta(i / (N - 1)) needs two. One step: exact=True."
-                )
-            betas = np.asarray(sde.squared_diffusion(np.linspace(0.0, 1.0, num_steps))) / num_steps
-        if betas.max() >= 1.0:
-            raise ValueError(
-                f"num_steps is {num_steps}: beta(t) / N reaches {betas.max():.3g}, but must stay below 1. Take more "
-                f"than {math.floor(betas.max() * num_steps)} steps, or exact=True, valid for few."
-            )
-        return cls(betas)
+        _check_variance_preserving(sde)
+        return cls(_exact_betas(sde, num_steps) if exact else _first_order_betas(sde, num_steps))
 
     @classmethod
     def linear(cls, num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> DDPM:
-        """beta_i from first to last in equal steps (Ho et al. 2020)."""
+        """Returns the chain whose betas run from first to last in equal steps (Ho et al. 2020).
+
+        Raises:
+            ValueError: if num_steps is not a whole number, at least 1, or a beta is not in (0, 1).
+        """
         checks.count("num_steps", num_steps)
         return cls(np.linspace(first, last, num_steps))
 
     @classmethod
     def cosine(cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DDPM:
-        """alphas_bar = cos^2((t + s) / (1 + s) pi / 2) at t = (i + 1) / N over its value at t = 0; s is the offset.
+        """Returns the chain of the cosine schedule (Eq. 5), with each beta at most max_beta.
 
-        Each beta_i is at most max_beta (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17).
+        offset: s of Eq. 5, which keeps the first betas from being too small.
+
+        Raises:
+            ValueError: if num_steps is not a whole number, at least 1, the offset is negative, or
+                max_beta leaves a beta outside (0, 1).
         """
         checks.count("num_steps", num_steps)
         checks.setting("offset", offset, "[0, inf)")
+
         times = np.arange(num_steps + 1) / num_steps
-        alphas_bar = np.cos((times + offset) / (1.0 + offset) * np.pi / 2.0) ** 2
+        alphas_bar = np.cos((times + offset) / (1.0 + offset) * np.pi / 2.0) ** 2  # Eq. 5, f
         return cls(np.minimum(1.0 - alphas_bar[1:] / alphas_bar[:-1], max_beta))
+
+    # --- Tables ---
 
     @property
     def alphas(self) -> np.ndarray:
-        """alpha_i = 1 - beta_i (not the SDE's alpha)."""
+        """alpha_i = 1 - beta_i, (N,); not the SDE's alpha."""
         return 1.0 - self.betas
 
     @property
     def alphas_bar(self) -> np.ndarray:
-        """prod_{j <= i} alpha_j, the SDE's alpha^2."""
+        """alphas_bar_i, the product of the first alphas (Eq. 2), (N,): the SDE's alpha^2."""
         return np.exp(self._log_alphas_bar)
 
     @property
@@ -127,23 +132,75 @@ class DDPM(Chain):
 
     @property
     def marginal_variances(self) -> np.ndarray:
-        return -np.expm1(self._log_alphas_bar)  # 1 - alphas_bar, with its digits
+        return -np.expm1(self._log_alphas_bar)  # 1 - exp(.) loses digits where alphas_bar is near 1
+
+    # --- To the SDE ---
 
     def to_sde(self, exact: bool = False) -> VP | TabulatedVP:
-        """The VP SDE that this chain discretises.
+        """Returns the VP SDE that this chain discretises.
 
-        By default, the limit of many steps where there is one: a linear table's VP, beta_min = N beta_0 and beta_max =
-        N beta_{N-1}. exact, and for any other table: the SDE whose marginals at t = (i + 1) / N are the chain's.
+        By default a linear table gives its limit of many steps, the VP with beta_min = N beta_0 and
+        beta_max = N beta_{N-1}. With `exact`, and for any other table, the result is the SDE whose
+        marginals at t = (i + 1) / N are the chain's.
         """
-        first, last = self.betas[[0, -1]]
-        linear = np.linspace(
-            first, last, self.num_steps
-        )  # rtol 1e-6: tables that were stored in float32 too
-        if (
-            not exact
-            and self.num_steps > 1
-            and first <= last
-            and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0)
-        ):
+        if self._is_linear and not exact:
+            first, last = self.betas[[0, -1]]
             return VP(beta_min=float(self.num_steps * first), beta_max=float(self.num_steps * last))
         return TabulatedVP(np.concatenate([[0.0], -self._log_alphas_bar]))
+
+    @property
+    def _is_linear(self) -> bool:
+        """Whether the betas rise in equal steps, to the rounding of a table stored in float32."""
+        first, last = self.betas[[0, -1]]
+        linear = np.linspace(first, last, self.num_steps)
+        rises = self.num_steps > 1 and first <= last
+        return bool(rises and np.allclose(self.betas, linear, rtol=1e-6, atol=0.0))
+
+
+# --- The betas of an SDE ---
+
+
+def _check_variance_preserving(sde: SDE) -> None:
+    times = np.linspace(0.0, 1.0, 5)
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        total = np.asarray(sde.alpha(times) ** 2 + sde.variance(times))
+    if not np.allclose(total, 1.0, atol=1e-6):
+        raise ValueError(
+            f"alpha^2 + sigma^2 is not 1 under {sde}: DDPM discretises VP. For VE write "
+            f"NCSN.from_sde(sde, num_steps)."
+        )
+
+
+def _exact_betas(sde: SDE, num_steps: int) -> np.ndarray:
+    """Returns the betas of Eq. 4, (N,)."""
+    times = np.arange(num_steps + 1) / num_steps
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        log_alpha = np.asarray(sde.log_alpha(times))
+
+    betas = -np.expm1(2.0 * np.diff(log_alpha))
+    if betas.max() >= 1.0:
+        raise ValueError(
+            f"num_steps is {num_steps}: a step keeps so little of x that its exact beta rounds to "
+            f"1. Take more steps."
+        )
+    return betas
+
+
+def _first_order_betas(sde: SDE, num_steps: int) -> np.ndarray:
+    """Returns the betas of Eq. 3, (N,)."""
+    if num_steps < 2:
+        raise ValueError(
+            "num_steps is 1: beta(i / (N - 1)) needs at least two. For one step write exact=True."
+        )
+
+    times = np.linspace(0.0, 1.0, num_steps)
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        betas = np.asarray(sde.squared_diffusion(times)) / num_steps
+
+    if betas.max() >= 1.0:
+        raise ValueError(
+            f"num_steps is {num_steps}: beta(t) / N reaches {betas.max():.3g}, but must stay below "
+            f"1. Take more than {math.floor(betas.max() * num_steps)} steps, or exact=True, which "
+            f"allows few."
+        )
+    return betas
