@@ -29,10 +29,14 @@ def in_float64(tree: Any) -> Any:
     )
 
 
-def at_least_float32(x: Any) -> Array:
-    """Returns a JAX array in float32 or better: what a small step adds does not fit half precision."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def at_least_float32(x: Any, float64: bool = False) -> Array:
+    """Returns a JAX array in float32 or better: what a small step adds does not fit half precision.
+
+    float64: whether float64 was asked for, so that x keeps it.
+    """
+    with jax.enable_x64(True) if float64 else nullcontext():
+        x = jnp.asarray(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def precision_of(array: Any) -> AbstractContextManager[Any]:

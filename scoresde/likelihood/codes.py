@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.parallel.per_example import per_example
-from scoresde.precision import at_least_float32, full_precision
+from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.base import Sample, check_times, finish
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InLogSNR, InTime
@@ -51,7 +51,7 @@ def encode(
     divergence. Settings, failures and errors are those of `log_likelihood`.
     """
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    x = _checked(x0, "x0", sde, flow_solver, t_min)
+    x = _checked(x0, "x0", sde, flow_solver, t_min, float64)
     return _flow(Ends(flow_solver, t_min, 1.0), sde, score, x, cond, float64, batch_size)
 
 
@@ -86,7 +86,9 @@ def decode(
     """
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     checks.setting("temperature", temperature, "[0, inf)")
-    x = temperature * _checked(x1, "x1", sde, flow_solver, t_min)
+    x = _checked(x1, "x1", sde, flow_solver, t_min, float64)
+    with precision_of(x):
+        x = temperature * x
     return _flow(Ends(flow_solver, 1.0, t_min), sde, score, x, cond, float64, batch_size)
 
 
@@ -181,9 +183,11 @@ def _integrate(
     return finish(solution.y, solution.success, solution.nfe, None)
 
 
-def _checked(x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float) -> Array:
+def _checked(
+    x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float, float64: bool
+) -> Array:
     """Checks what only a flow knows, and returns x in float32 or better."""
     checks.batch(x, name)
     check_times(t_min)
     flow_solver.check_start(sde, t_min)
-    return at_least_float32(x)
+    return at_least_float32(x, float64)

@@ -101,7 +101,7 @@ def log_likelihood(
     """Returns log p(x0) in nats, one per example (Eq. 2), each with its own step control.
 
     Two gaps to log p_0 remain, and are not hidden in it: x0 is taken as a draw at t_min, and the prior
-    stands for p_1 unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal. `gaps` returns both.
+    replaces p_1 unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal. `gaps` returns both.
     Example i's probes depend on (key, i) alone.
 
     x0: (batch, *data). cond: leaves (batch, ...).
@@ -121,7 +121,7 @@ def log_likelihood(
         TypeError: if x0 does not hold floating-point numbers, or sde, divergence or solver is not one.
     """
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    x0 = _checked(x0, sde, divergence, flow_solver, t_min)
+    x0 = _checked(x0, sde, divergence, flow_solver, t_min, float64)
     dtype = "float64" if float64 else str(x0.dtype)
     own_prior = prior_log_prob is not None
     settings = LikelihoodSettings(divergence, flow_solver, t_min, joint_steps, dtype, own_prior)
@@ -149,7 +149,9 @@ def log_likelihood(
     return Likelihood(log_prob, flow.stderr, flow.latent, flow.nfe, flow.success, settings)
 
 
-def _checked(x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min: float) -> Array:
+def _checked(
+    x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min: float, float64: bool
+) -> Array:
     """Checks what only a likelihood knows, and returns x0 in float32 or better."""
     check_divergence(divergence)
     checks.batch(x0, "x0")
@@ -161,7 +163,7 @@ def _checked(x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min:
             f"atol = {flow_solver.atol:g} is tiny beside rtol = {flow_solver.rtol:g}: write at least "
             f"{1e-8 * flow_solver.rtol:g}."
         )
-    return at_least_float32(x0)
+    return at_least_float32(x0, float64)
 
 
 # --- The solve ---

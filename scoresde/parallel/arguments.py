@@ -47,6 +47,12 @@ def is_hashable(value: Any) -> bool:
     return True
 
 
+def settings_of(value: Any) -> tuple[Any, ...]:
+    """Returns the fields of a settings object that is a static argument."""
+    value = value.function if isinstance(value, ByIdentity) else value
+    return tuple(getattr(value, "__dict__", {}).values())
+
+
 def _is_bound_linen_module(leaf: Any) -> bool:
     """Recognises a bound module of flax.linen without importing it."""
     return hasattr(leaf, "unbind") and hasattr(leaf, "apply")

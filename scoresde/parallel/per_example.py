@@ -23,7 +23,7 @@ from tqdm import tqdm
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
-from scoresde.parallel.arguments import as_argument
+from scoresde.parallel.arguments import as_argument, settings_of
 from scoresde.parallel.mesh import gather, spread
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, check_sde
@@ -118,7 +118,7 @@ def chunk_size(batch: int, batch_size: int | None, arguments: PyTree) -> tuple[i
 def _arrays(tree: PyTree) -> list[Any]:
     """Returns the arrays of a tree, and the tracers among the fields of plain settings objects."""
     leaves = jax.tree.leaves(tree)
-    fields = [value for leaf in leaves for value in getattr(leaf, "__dict__", {}).values()]
+    fields = [value for leaf in leaves for value in settings_of(leaf)]
     return [leaf for leaf in (*leaves, *fields) if eqx.is_array(leaf)]
 
 

@@ -78,11 +78,11 @@ def test_interpolation_keeps_the_length_and_turns_evenly():
         jnp.arctan2(way[0, :, 1], way[0, :, 0]), np.linspace(0, np.pi / 2, 7), atol=1e-5
     )
     np.testing.assert_allclose(way[1], 1.0, rtol=1e-6)  # a point and itself
-    with pytest.raises(ValueError, match="same shape"):
+    with pytest.raises(ValueError, match="of one shape"):
         sd.interpolate(a, b[:1], 3)
     with pytest.raises(ValueError, match="num"):
         sd.interpolate(a, b, 1)
-    with pytest.raises(ValueError, match="row 1: a and b point opposite ways"):
+    with pytest.raises(ValueError, match="row 1: a and b point in opposite directions"):
         sd.interpolate(a, b.at[1].set(-2.0), 3)
 
 
@@ -94,7 +94,7 @@ def test_conditions_and_failures_stay_with_their_examples(mixture):
 
     x0, bad = mixture.sample(KEY, 5), jnp.zeros(5).at[3].set(1.0)
     with pytest.warns(
-        UserWarning, match=r"1 of 5 flows did not reach their end, rows 3: .* more max_steps"
+        UserWarning, match=r"1 of 5 flows did not reach their end, rows 3: .* more steps"
     ):
         code = sd.encode(sde, score, x0, bad)
     with pytest.warns(UserWarning, match=r"5 of 5 flows"):

@@ -14,9 +14,9 @@ KEY = jax.random.key(0)
 D = 12
 
 
-def linear(matrix):
+def linear(matrix, batch):
     """Products with a known Jacobian, of the field x ↦ matrix x at x = 1."""
-    return lambda v: (matrix @ jnp.ones(D), v @ matrix.T)
+    return lambda v: (jnp.ones((batch, D)) @ matrix.T, v @ matrix.T)
 
 
 def matrix_of(kind):
@@ -30,12 +30,13 @@ def matrix_of(kind):
 def draws(divergence, matrix, n=4000):
     """n independent estimates and their reported errors."""
 
-    def one(key):
-        probes = divergence.probes(key, jnp.ones(D))
-        _, terms = divergence.terms(linear(matrix), probes)
+    @jax.jit
+    def estimate(keys):
+        probes = divergence.probes(keys, jnp.ones((n, D)))
+        _, terms = divergence.terms(linear(matrix, n), probes)
         return divergence.combine(terms)
 
-    return (np.asarray(a) for a in jax.jit(jax.vmap(one))(jax.random.split(KEY, n)))
+    return (np.asarray(a) for a in estimate(jax.random.split(KEY, n)))
 
 
 @pytest.mark.parametrize("kind", ["general", "of rank 2"])
@@ -92,7 +93,7 @@ def test_bad_settings_are_refused(unchecked):
         lambda: sd.divergences.HutchPlusPlus(0),
         lambda: sd.divergences.HutchPlusPlus(1, 0),
         lambda: sd.ExactDivergence(0),
-        lambda: sd.divergences.HutchPlusPlus(D + 1).probes(KEY, jnp.ones(D)),
+        lambda: sd.divergences.HutchPlusPlus(D + 1).probes(KEY[None], jnp.ones((1, D))),
     ):
         with pytest.raises(ValueError, match=r"rank|num_probes|block_size"):
             call()

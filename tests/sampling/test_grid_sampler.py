@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
         (lambda: sd.DDIM(num_steps=0), "num_steps = 0"),
         (lambda: sd.Heun(num_steps=0), "num_steps = 0"),
         (lambda: sd.UniPC(t_min=0.5, start=0.4), "not below start"),
-        (lambda: sd.DDIM(start=1.2), "beyond the prior"),
+        (lambda: sd.DDIM(start=1.2), r"start = 1.2 is out of range.*\(0, 1\]"),
         (
             lambda: sd.Ancestral(5, start=0.1)(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2))),
             "t_min = None with num_steps = 5 .* t = 0.2, which is not below start = 0.1",
@@ -65,11 +65,11 @@ def test_settings_of_other_kinds_serve_or_are_refused(mixture):
         for build in (sd.DDIM, sd.UniPC, sd.Heun):
             with pytest.raises(
                 TypeError,
-                match=rf"sd\.GivenTimes\(times\), with num_steps={len(times) - 1}, start=1, ",
+                match=rf"sd\.grids\.GivenTimes\(times\), with num_steps={len(times) - 1}, start=1, ",
             ):
                 build(grid=times)
     for name in ("start", "churn"):
-        with pytest.raises(TypeError, match=f"{name} is traced"):
+        with pytest.raises(TypeError, match=f"{name} is a tracer"):
             jax.vmap(
                 lambda value, name=name: (
                     sd.Heun(**{name: value})(KEY, sde, score, jnp.ones((2, 2))).x

@@ -129,8 +129,8 @@ def test_states_of_ones_own_are_where_sampling_begins(mixture):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give x1, states of that time, or x0"),
-        ({"x1": jnp.ones((4, 2)), "x0": jnp.ones((4, 2))}, "not both"),
+        ({}, "give x1, states at that time, or x0"),
+        ({"x1": jnp.ones((4, 2)), "x0": jnp.ones((4, 2))}, "both given"),
         ({"x1": jnp.ones((5, 2))}, r"x1 has shape \(5, 2\)"),
         ({"x0": jnp.ones((4, 3))}, r"x0 has shape \(4, 3\)"),
     ],
@@ -183,7 +183,7 @@ def integrate(key, sde, score, x1):
         (
             lambda: integrate(KEY, IDENTITY, sd.VP(), jnp.ones((4, 2))),
             TypeError,
-            "and after it the score",
+            "and the score after it",
         ),
         (lambda: integrate(0, sd.VP(), IDENTITY, jnp.ones((4, 2))), TypeError, "random key"),
     ],
