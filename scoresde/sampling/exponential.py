@@ -37,10 +37,10 @@ class Row(NamedTuple):
 
     x_coef: Array
     data_coefs: Array
-    """Of the D at its nodes, newest first."""
+    """Coefficients of the D at its nodes, newest first."""
     noise_std: Array
     correction: Array
-    """Of the D that correct the step before, the newest first; empty without a corrector."""
+    """Coefficients of the D that correct the step before, newest first; empty without a corrector."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Labels: what a network is told of the noise level, one number per example."""
+"""Labels: how a network sees the noise level, as one number per example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoresde.sde.base import SDE
 
 @runtime_checkable
 class Label(Protocol):
-    """(sde, t) → what the network is told of the noise level, one number per example."""
+    """(sde, t) → how the network sees the noise level, one number per example."""
 
     def __call__(self, sde: SDE, t: Array) -> Array: ...
 

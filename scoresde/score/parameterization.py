@@ -58,7 +58,7 @@ class _Plain:
     """
 
     label: AnyLabel = Scaled()
-    """What the network is told of the time; t itself by default."""
+    """How the network sees the time; t itself by default."""
 
     def __post_init__(self):
         if not callable(self.label) or isinstance(self.label, type):
