@@ -1,4 +1,4 @@
-"""Networks, as NNX modules, each built by its settings."""
+"""Networks, as Flax NNX modules; the `build` method of its settings makes each."""
 
 from scoresde.nets.dit import DiT as DiT
 from scoresde.nets.dit import DiTConfig as DiTConfig

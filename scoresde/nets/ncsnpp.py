@@ -79,7 +79,7 @@ class NCSNppConfig:
     num_blocks: int = 4
     """Residual blocks per level on the way down; the way up has one more."""
     attention: tuple[int, ...] = (16,)
-    """Heights with self-attention: after each block down and the last one up. The middle has it."""
+    """Heights with self-attention, after each block down and the last one up; the middle has it."""
     block: Literal["biggan", "plain"] = "biggan"
     """Resample inside residual blocks (BigGAN's), or by convolutions between plain blocks."""
     fir: bool = True
