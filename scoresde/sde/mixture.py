@@ -1,4 +1,19 @@
-"""Gaussian mixtures: data whose density, score, denoiser and divergence are known exactly at every t, under any SDE."""
+"""Gaussian mixtures: data whose density and score are known exactly at every t, under any SDE.
+
+    p_0 = sum_k w_k N(m_k, C_k)                                                   (Eq. 1)
+    p_t = sum_k w_k N(alpha m_k, S_k),   S_k = alpha^2 C_k + sigma^2 I            (Eq. 2)
+    Cov[x_0] = sum_k w_k C_k + sum_k w_k (m_k - E[x_0]) (m_k - E[x_0])^T          (Eq. 3)
+
+    r_k = w_k N(x; alpha m_k, S_k) / p_t(x)                                       (Eq. 4)
+    s_k = -S_k^{-1} (x - alpha m_k)                                               (Eq. 5)
+
+    score = sum_k r_k s_k                                                         (Eq. 6)
+    E[x_0 | x_t = x] = sum_k r_k (m_k - alpha C_k s_k)                            (Eq. 7)
+    trace of the score's Jacobian = sum_k r_k (|s_k|^2 - tr S_k^{-1}) - |score|^2 (Eq. 8)
+
+r_k is the posterior probability of component k, and s_k its score. Where C_k is full, S_k shares
+its eigenbasis, so one decomposition serves every t.
+"""
 
 from __future__ import annotations
 
@@ -21,33 +36,38 @@ from scoresde.types import Cond, Key, Time, pytree_dataclass
 
 @pytree_dataclass()
 class GaussianMixture:
-    """p_0 = sum_k w_k N(m_k, C_k). A linear SDE keeps it a mixture:
+    """A mixture of Gaussians as data (Eq. 1), with everything below in closed form.
 
-        p_t = sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I)
-
-    means: (k, d); covs: (k,) isotropic variances, (k, d) diagonal, or (k, d, d) full; weights: (k,), positive, any
-    sum (normalised), equal if left out. For a (k, k) array with d = k, diagonal is meant. Everything below is in
-    closed form, in the precision of the arrays.
+    Results are in the precision of the means. If d = k, covs of shape (k, k) are read as diagonal.
 
     Raises:
-        ValueError: if shapes do not fit, a weight is negative, or a covariance is not symmetric positive definite.
+        ValueError: if shapes do not fit, a weight is not positive, a number is not finite, or a
+            covariance is not symmetric positive definite.
     """
 
-    means: Any  # arrays after building; whatever makes one before
+    means: Any  # arrays once built; whatever makes one before
+    """m_k: (k, d)."""
     covs: Any
+    """C_k: (k,) isotropic variances, (k, d) diagonal, or (k, d, d) full."""
     weights: Any = None
+    """w_k: (k,), positive, normalised to sum to 1; equal if left out."""
 
     def __post_init__(self):
-        means, covs = jnp.asarray(self.means), jnp.asarray(self.covs)
-        dtype = jnp.result_type(
-            float, means.dtype if jnp.issubdtype(means.dtype, jnp.floating) else float
-        )
+        means = jnp.asarray(self.means)
+        covs = jnp.asarray(self.covs)
         weights = jnp.ones(means.shape[:1]) if self.weights is None else jnp.asarray(self.weights)
+
         _check_shapes(means.shape, covs.shape, weights.shape)
         if is_concrete(means, covs, weights):
             _check_values(*(np.asarray(a, np.float64) for a in (means, covs, weights)))
-        for name, value in (("means", means), ("covs", covs), ("weights", weights / weights.sum())):
-            object.__setattr__(self, name, value.astype(dtype))
+
+        floating = jnp.issubdtype(means.dtype, jnp.floating)
+        dtype = jnp.result_type(float, means.dtype if floating else float)
+        object.__setattr__(self, "means", means.astype(dtype))
+        object.__setattr__(self, "covs", covs.astype(dtype))
+        object.__setattr__(self, "weights", (weights / weights.sum()).astype(dtype))
+
+    # --- The data ---
 
     @property
     def dim(self) -> int:
@@ -55,107 +75,130 @@ class GaussianMixture:
         return self.means.shape[1]
 
     def mean(self) -> Float[Array, " d"]:
-        """E[x_0]."""
+        """Returns E[x_0]."""
         return self.weights @ self.means
 
     def cov(self) -> Float[Array, "d d"]:
-        """Cov[x_0]: within plus between the components."""
+        """Returns Cov[x_0], within plus between the components (Eq. 3)."""
         eye = jnp.eye(self.dim, dtype=self.means.dtype)
-        match self.covs.ndim:
-            case 1:
-                full = self.covs[:, None, None] * eye
-            case 2:
-                full = self.covs[:, :, None] * eye
-            case _:
-                full = self.covs
+        full = self.covs if self._is_full else self._diagonals[:, :, None] * eye
         centred = self.means - self.mean()
-        return jnp.einsum("k,kij->ij", self.weights, full) + jnp.einsum(
-            "k,ki,kj->ij", self.weights, centred, centred
-        )
+
+        within = jnp.einsum("k,kij->ij", self.weights, full)
+        between = jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
+        return within + between
 
     def sample(self, key: Key, n: int) -> Float[Array, "n d"]:
-        """n independent draws; draw i depends on (key, i) alone."""
+        """Draws n independent points of the data; draw i depends on (key, i) alone."""
         key_component, key_noise = split_examples(example_keys(key, n))
-        which = self._draw_components(key_component)
+        component = self._draw_components(key_component)
         noise = jax.vmap(lambda k: jax.random.normal(k, (self.dim,), self.means.dtype))(key_noise)
-        if self.covs.ndim == 3:
-            spread = jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(self.covs)[which], noise)
+
+        if self._is_full:
+            factors = jnp.linalg.cholesky(self.covs)[component]
+            centred = jnp.einsum("nij,nj->ni", factors, noise)
         else:
-            spread = jnp.sqrt(self.covs).reshape(len(self.covs), -1)[which] * noise
-        return self.means[which] + spread
+            centred = jnp.sqrt(self._diagonals)[component] * noise
+        return self.means[component] + centred
+
+    # --- Under an SDE ---
 
     def log_prob(self, sde: SDE, x: Float[Array, " batch d"], t: Time) -> Float[Array, " batch"]:
-        """log p_t(x) in nats; t = 0.0 gives the data density itself, whatever sigma(0) is.
+        """Returns log p_t(x) in nats (Eq. 2); at t = 0.0 the density of the data themselves.
+
+        Under VE, whose marginal at t = 0 has the noise sigma_min, that is the density without it.
 
         Raises:
-            ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example in [0, 1].
+            ValueError: if x is not (batch, d), or t is neither a scalar nor one time per example
+                in [0, 1].
         """
 
-        def log_prob(
-            x, t
-        ):  # t = 0 means the data: VE's marginal there has sigma_min, which the data do not
-            return jax.nn.logsumexp(self._components(sde, x, t, data=t == 0.0)[0], axis=-1)
+        def log_prob(x, t):
+            log_joint, _ = self._components(sde, x, t, data=t == 0.0)
+            return jax.nn.logsumexp(log_joint, axis=-1)
 
         return self._over_batch(log_prob, x, t)
 
     def score(self, sde: SDE) -> MixtureScore:
-        """The exact score, a ScoreFn: score(x, t), with `denoise`, `divergence` besides. Always of the SDE's marginal:
-        under VE at t = 0, NCSN's lowest level, of the data with noise of sigma(0)."""
+        """Returns the exact score, a ScoreFn that also offers `denoise` and `divergence`.
+
+        It is the score of the SDE's marginal at every t. Under VE at t = 0, NCSN's lowest level,
+        that is the score of the data with noise of sigma(0).
+        """
         return MixtureScore(sde, self)
 
+    # --- Components ---
+
     def _draw_components(self, keys: Array) -> Array:
-        return jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.weights)))(keys)
+        log_weights = jnp.log(self.weights)
+        return jax.vmap(lambda k: jax.random.categorical(k, log_weights))(keys)
 
     def _over_batch(self, function: Callable[[Array, Array], Array], x: Array, t: Time) -> Array:
-        """function of points (..., d) and times (...), over a batch.
+        """Applies a function of points (..., d) and times (...) to a batch.
 
-        A batch of one, as solvers have it under vmap, loses its axis meanwhile: XLA's sums on a CPU take twice as long
-        with an axis of one.
+        A batch of one, which solvers make under vmap, is passed without its axis: on a CPU, XLA's
+        sums take twice as long with an axis of one.
         """
         _check_points(x, t, self.dim)
+
         t = jnp.broadcast_to(as_time(t), x.shape[:1])
         return function(x[0], t[0])[None] if len(x) == 1 else function(x, t)
 
     def _components(
         self, sde: SDE, x: Array, t: Array, data: Array | bool = False
     ) -> tuple[Array, Array]:
-        """For each x (..., d) and component: log w_k N(x; ...) and the component's score -C_t^-1 (x - alpha m_k)."""
+        """Returns log w_k N(x; alpha m_k, S_k), (..., k), and s_k (Eq. 5), (..., k, d).
+
+        x: (..., d); t: (...); `data` says where to leave out the noise of S_k.
+        """
         t = t.astype(x.dtype)
         variance = jnp.where(data, 0.0, sde.variance(t))[..., None, None]
         alpha = sde.alpha(t)[..., None, None]
         centred = x[..., None, :] - alpha * self.means  # (..., k, d)
-        if self.covs.ndim < 3:
-            spectrum = (
-                alpha**2 * self.covs.reshape(len(self.covs), -1) + variance
-            )  # (..., k, 1 or d)
-            spectrum = jnp.broadcast_to(spectrum, centred.shape)
-            score = -centred / spectrum
-        else:
-            # One eigenbasis per component serves every t: alpha^2 C + sigma^2 I shares it.
+
+        if self._is_full:
             values, basis = jnp.linalg.eigh(self.covs)
             spectrum = alpha**2 * values + variance
             rotated = jnp.einsum("kij,...ki->...kj", basis, centred, precision="highest")
             score = -jnp.einsum("kij,...kj->...ki", basis, rotated / spectrum, precision="highest")
-        log_normal = 0.5 * jnp.sum(
-            score * centred - jnp.log(spectrum), axis=-1
-        ) - 0.5 * self.dim * math.log(2.0 * math.pi)
+        else:
+            spectrum = alpha**2 * self._diagonals + variance  # (..., k, 1 or d)
+            spectrum = jnp.broadcast_to(spectrum, centred.shape)
+            score = -centred / spectrum
+
+        exponent = 0.5 * jnp.sum(score * centred - jnp.log(spectrum), axis=-1)
+        log_normal = exponent - 0.5 * self.dim * math.log(2.0 * math.pi)
         return jnp.log(self.weights) + log_normal, score
 
     def _inverse_trace(self, sde: SDE, x: Array, t: Array) -> Array:
-        """trace of C_t^-1 per component, (..., k)."""
+        """Returns tr S_k^{-1}, (..., k)."""
         t = t.astype(x.dtype)
-        values = (
-            jnp.linalg.eigvalsh(self.covs)
-            if self.covs.ndim == 3
-            else self.covs.reshape(len(self.covs), -1)
-        )
+        values = jnp.linalg.eigvalsh(self.covs) if self._is_full else self._diagonals
         spectrum = sde.alpha(t)[..., None, None] ** 2 * values + sde.variance(t)[..., None, None]
-        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (*t.shape, len(values), self.dim)), axis=-1)
+
+        shape = (*t.shape, len(values), self.dim)
+        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, shape), axis=-1)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.covs.ndim == 3
+
+    @property
+    def _diagonals(self) -> Array:
+        """The variances of isotropic or diagonal components, (k, 1 or d)."""
+        return self.covs.reshape(len(self.covs), -1)
 
 
 @pytree_dataclass()
 class MixtureScore:
-    """The exact score of a Gaussian mixture under an SDE: a ScoreFn that also offers `denoise` and `divergence`."""
+    """The exact score of a mixture under an SDE: a ScoreFn with `denoise` and `divergence`.
+
+    x: (batch, d); t: a scalar, or (batch,). `cond` is ignored.
+
+    Raises:
+        ValueError: when called, if x is not (batch, d), or t is neither a scalar nor one time per
+            example in [0, 1].
+    """
 
     sde: SDE
     mixture: GaussianMixture
@@ -163,7 +206,7 @@ class MixtureScore:
     def __call__(
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch d"]:
-        """sum_k r_k(x) s_k(x), r_k the posterior probability of component k; `cond` is ignored."""
+        """Returns the score (Eq. 6); like x."""
 
         def score(x, t):
             responsibility, scores = self._components(x, t)
@@ -174,50 +217,71 @@ class MixtureScore:
     def denoise(
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch d"]:
-        """E[x_0 | x_t] = sum_k r_k (m_k + alpha C_k C_t^-1 (x - alpha m_k)), by Gaussian conditioning."""
-        means, covs = self.mixture.means, self.mixture.covs
+        """Returns E[x_0 | x_t = x], by Gaussian conditioning (Eq. 7); like x."""
+        mixture = self.mixture
 
         def denoised(x, t):
             responsibility, scores = self._components(x, t)
-            if covs.ndim == 3:
-                gain = -jnp.einsum("kij,...kj->...ki", covs, scores, precision="highest")
+            if mixture._is_full:
+                gain = -jnp.einsum("kij,...kj->...ki", mixture.covs, scores, precision="highest")
             else:
-                gain = -covs.reshape(len(covs), -1) * scores
-            alpha = self.sde.alpha(t.astype(x.dtype))[..., None, None]
-            return jnp.sum(responsibility[..., None] * (means + alpha * gain), axis=-2)
+                gain = -mixture._diagonals * scores
 
-        return self.mixture._over_batch(denoised, x, t)
+            alpha = self.sde.alpha(t.astype(x.dtype))[..., None, None]
+            means = mixture.means + alpha * gain
+            return jnp.sum(responsibility[..., None] * means, axis=-2)
+
+        return mixture._over_batch(denoised, x, t)
 
     def divergence(
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch"]:
-        """trace of the score's Jacobian: sum_k r_k (|s_k|^2 - tr C_t^-1) - |s|^2."""
+        """Returns the trace of the score's Jacobian (Eq. 8), one per example."""
 
         def divergence(x, t):
             responsibility, scores = self._components(x, t)
             trace = self.mixture._inverse_trace(self.sde, x, t)
-            mean = jnp.sum(responsibility[..., None] * scores, axis=-2)
-            second = jnp.sum(responsibility * (jnp.sum(scores**2, axis=-1) - trace), axis=-1)
-            return second - jnp.sum(mean**2, axis=-1)
+            squared = jnp.sum(scores**2, axis=-1)
+
+            score = jnp.sum(responsibility[..., None] * scores, axis=-2)
+            mean_of_parts = jnp.sum(responsibility * (squared - trace), axis=-1)
+            return mean_of_parts - jnp.sum(score**2, axis=-1)
 
         return self.mixture._over_batch(divergence, x, t)
 
     def _components(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """r_k(x) and s_k(x)."""
+        """Returns r_k (Eq. 4), (..., k), and s_k (Eq. 5), (..., k, d)."""
         log_joint, scores = self.mixture._components(self.sde, x, t)
         return jax.nn.softmax(log_joint, axis=-1), scores
+
+
+def ring(components: int = 5, radius: float = 1.5) -> GaussianMixture:
+    """Returns well-separated Gaussians on a ring in the plane, without symmetry.
+
+    Component k of K has standard deviation 0.2 … 0.4 and weight 1/2 … 3/2 of 1/K, rising with k.
+    """
+    angle = 2.0 * np.pi * np.arange(components) / components
+    means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    variances = np.linspace(0.2, 0.4, components) ** 2
+    weights = np.linspace(0.5, 1.5, components)
+    return GaussianMixture(means, variances, weights)
+
+
+# --- Checks ---
 
 
 def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[int, ...]) -> None:
     if len(means) != 2 or 0 in means:
         raise ValueError(
-            f"means has shape {means}: wanted (components, dimensions), at least one of each."
+            f"means has shape {means}: wanted (components, dimensions), at least one of each. For "
+            f"data in one dimension write means[:, None]."
         )
+
     k, d = means
     if covs not in ((k,), (k, d), (k, d, d)):
         raise ValueError(
-            f"covs has shape {covs} for means {means}: wanted ({k},) isotropic variances, ({k}, {d}) "
-            f"diagonal or ({k}, {d}, {d}) full covariances."
+            f"covs has shape {covs} for means {means}: wanted ({k},) isotropic variances, "
+            f"({k}, {d}) diagonal or ({k}, {d}, {d}) full covariances."
         )
     if weights != (k,):
         raise ValueError(
@@ -228,18 +292,22 @@ def _check_shapes(means: tuple[int, ...], covs: tuple[int, ...], weights: tuple[
 def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> None:
     if not np.all(np.isfinite(weights) & (weights > 0)):
         raise ValueError(
-            f"weights = {weights}: wanted {len(means)} positive numbers, one per component."
+            f"weights is {weights}: wanted {len(means)} positive numbers, one per component."
         )
-    if not (np.all(np.isfinite(means)) and np.all(np.isfinite(covs))):
-        raise ValueError("means or covs hold NaN or infinity.")
-    if covs.ndim == 3 and not np.allclose(covs, np.swapaxes(covs, 1, 2), rtol=1e-5, atol=1e-7):
+    for name, values in (("means", means), ("covs", covs)):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers.")
+
+    full = covs.ndim == 3
+    if full and not np.allclose(covs, np.swapaxes(covs, 1, 2), rtol=1e-5, atol=1e-7):
         raise ValueError(
-            "covs are not symmetric: write 0.5 * (covs + np.swapaxes(covs, 1, 2)) if rounding did it."
+            "covs holds a matrix that is not symmetric: if rounding is the cause, write "
+            "0.5 * (covs + np.swapaxes(covs, 1, 2))."
         )
-    smallest = np.linalg.eigvalsh(covs).min() if covs.ndim == 3 else covs.min()
+    smallest = np.linalg.eigvalsh(covs).min() if full else covs.min()
     if smallest <= 0.0:
         raise ValueError(
-            f"a covariance has the eigenvalue {smallest:g}: wanted positive variances (std squared)."
+            f"a covariance has the eigenvalue {smallest:g}: wanted positive variances, std**2."
         )
 
 
@@ -247,17 +315,6 @@ def _check_points(x: Array, t: Time, dim: int) -> None:
     checks.batch_at_times(x, t)
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(
-            f"x has shape {x.shape}, the mixture lives in {dim} dimensions: wanted (batch, {dim})."
+            f"x has shape {x.shape}, but the mixture lives in {dim} dimensions: wanted "
+            f"(batch, {dim})."
         )
-
-
-def ring(components: int = 5, radius: float = 1.5) -> GaussianMixture:
-    """Gaussians of unequal weight and width on a ring in the plane: well separated, no symmetry.
-
-    Component k of K has standard deviation 0.2 … 0.4 and weight 1/2 … 3/2 of 1/K, rising with k.
-    """
-    angle = 2.0 * np.pi * np.arange(components) / components
-    means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return GaussianMixture(
-        means, np.linspace(0.2, 0.4, components) ** 2, np.linspace(0.5, 1.5, components)
-    )
