@@ -9,8 +9,8 @@
     likelihood  log_likelihood: exact, from the probability-flow ODE
     evaluation  distances between samples and data
 
-A family's further members are in its namespace: grids, times, weightings, labels, predictors, correctors,
-variables, divergences, nets, data, evaluation, runs, plots.
+A family's further members are in its namespace: grids, times, weightings, labels, predictors,
+correctors, variables, divergences, nets, data, evaluation, runs, plots.
 """
 
 import importlib
@@ -83,7 +83,8 @@ _LATE = {
     "Training": "scoresde.train.settings",
     "TrainingDiverged": "scoresde.train.trainer",
 }
-"""Names that are imported at their first use, because flax.nnx takes longer to import than all the rest."""
+"""Names that are imported at their first use, because flax.nnx takes longer to import than all the
+rest."""
 
 _LATE_MODULES = {
     "data": "scoresde.data",

@@ -1,7 +1,9 @@
-"""Checks of what a caller passes: an error says what arrived, what was wanted, and the line to write.
+"""Checks of what a caller passes: an error says what arrived, what was wanted, and the line to
+write.
 
-They stand at the edge, in public functions and in the constructors of settings, and never inside a formula. They
-read concrete values only, so they run once, while JAX traces, and cost nothing afterwards.
+They stand at the edge, in public functions and in the constructors of settings, and never inside a
+formula. They read concrete values only, so they run once, while JAX traces, and cost nothing
+afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from scoresde.types import Cond, Time
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether every value can be read now: none is a tracer, or one of JAX's structural placeholders."""
+    """Whether every value can be read now: none is a tracer, or one of JAX's structural
+    placeholders."""
     readable = (int, float, np.generic, np.ndarray, jax.Array)
     return all(isinstance(v, readable) and not isinstance(v, jax.core.Tracer) for v in values)
 
@@ -29,7 +32,8 @@ def is_concrete(*values: Any) -> bool:
 
 
 def setting(name: str, value: Any, interval: str) -> None:
-    """A number, or an array of numbers, in an interval such as "[0, 1]" or "(0, inf)". Tracers pass.
+    """A number, or an array of numbers, in an interval such as "[0, 1]" or "(0, inf)". Tracers
+    pass.
 
     Raises:
         TypeError: if the value is not a number.
@@ -140,7 +144,8 @@ def one_per_example(value: Any, x: Array, name: str) -> None:
     """
     if jnp.shape(value) != x.shape[:1]:
         raise ValueError(
-            f"{name} returned shape {jnp.shape(value)}: wanted one value per example, {x.shape[:1]}."
+            f"{name} returned shape {jnp.shape(value)}: wanted one value per example, "
+            f"{x.shape[:1]}."
         )
 
 

@@ -52,7 +52,8 @@ def split_examples(keys: Array, num: int = 2) -> Array:
 
 
 def fold_in_examples(keys: Array, data: Array | int) -> Array:
-    """Folds the same number, such as a sampler's step, into every example's key: (batch,) → (batch,)."""
+    """Folds the same number, such as a sampler's step, into every example's key: (batch,) →
+    (batch,)."""
     return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
 
 

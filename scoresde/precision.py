@@ -23,7 +23,8 @@ def full_precision() -> Iterator[None]:
 
 
 def in_float64(tree: Any) -> Any:
-    """Casts every floating-point array of a tree to float64, which must be enabled where it is called."""
+    """Casts every floating-point array of a tree to float64, which must be enabled where it is
+    called."""
     return jax.tree.map(
         lambda a: jnp.asarray(a, jnp.float64) if eqx.is_inexact_array(a) else a, tree
     )
@@ -40,7 +41,8 @@ def at_least_float32(x: Any, float64: bool = False) -> Array:
 
 
 def precision_of(array: Any) -> AbstractContextManager[Any]:
-    """Enables float64 where the array has it, so that a result that was asked for in float64 keeps it."""
+    """Enables float64 where the array has it, so that a result that was asked for in float64 keeps
+    it."""
     return jax.enable_x64(True) if getattr(array, "dtype", None) == jnp.float64 else nullcontext()
 
 
@@ -59,6 +61,6 @@ def check_float64(score: Any, x: Any) -> None:
     config = getattr(getattr(score, "net", score), "config", None)
     if getattr(config, "dtype", "float32") == "bfloat16":
         raise ValueError(
-            "float64=True, but the network computes in bfloat16: build it with dtype='float32', and "
-            "load the weights of a run with sd.load(run, model=...)."
+            "float64=True, but the network computes in bfloat16: build it with "
+            "dtype='float32', and load the weights of a run with sd.load(run, model=...)."
         )

@@ -1,4 +1,5 @@
-"""What every module shares: the score interface, shape helpers, and settings that are JAX pytrees."""
+"""What every module shares: the score interface, shape helpers, and settings that are JAX
+pytrees."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Time = float | int | Float[Array, "..."] | Float[np.ndarray, "..."]
 """A time in [0, 1], where 0 is the data and 1 the prior: one time, or one per example."""
 
 Key = Shaped[Array, "..."]
-"""A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`): one, or one per example."""
+"""A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`): one, or one per
+example."""
 
 Cond = PyTree[Array | np.ndarray] | None
 """A condition: any pytree whose leaves have a leading batch axis (labels, masks, observations)."""
@@ -28,7 +30,8 @@ Cond = PyTree[Array | np.ndarray] | None
 ScoreFn = Callable[..., Array]
 """Any callable `score(x, t)` or `score(x, t, cond)` that returns grad_x log p_t(x), shaped like x.
 
-x: (batch, *data); t: (batch,). It may also offer `denoise(x, t, cond)`, which returns E[x_0 | x_t = x].
+x: (batch, *data); t: (batch,). It may also offer `denoise(x, t, cond)`, which returns E[x_0 | x_t =
+x].
 """
 
 T = TypeVar("T")

@@ -4,9 +4,9 @@
                    + 1/2 ∫ g^2 E|score - grad log p(x_t | x_0)|^2 dt over [t_min, 1]   (Eq. 2)
                    + E[-log N(x_0; D, (sigma / alpha)^2 I)]                            (Eq. 3)
 
-D = E[x_0 | x_{t_min}]; sigma and alpha at t_min. Eq. 2 is the span of log SNR times
-1/2 E|sigma score + noise|^2 at times uniform in log SNR. Eq. 3 is the offset at t_min, so that the whole
-bounds the density of x_0 itself. Song et al. 2021b (arXiv:2101.09258), Thm 3; Kingma et al. 2021
+D = E[x_0 | x_{t_min}]; sigma and alpha at t_min. Eq. 2 is the span of log SNR times 1/2 E|sigma
+score + noise|^2 at times uniform in log SNR. Eq. 3 is the offset at t_min, so that the whole bounds
+the density of x_0 itself. Song et al. 2021b (arXiv:2101.09258), Thm 3; Kingma et al. 2021
 (arXiv:2107.00630), Eq. 11.
 """
 
@@ -41,7 +41,8 @@ from scoresde.types import (
 
 @pytree_dataclass()
 class Bound:
-    """nll >= -log p(x_0) on average over its draws, in nats, one per example: the sum of three terms."""
+    """nll >= -log p(x_0) on average over its draws, in nats, one per example: the sum of three
+    terms."""
 
     nll: Float[Array, " batch"]
     stderr: Float[Array, " batch"]
@@ -66,13 +67,13 @@ def variational_bound(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Bound:
-    """Returns an upper bound of -log p(x_0) (Eq. 1 to 3) under the reverse SDE from the prior to t_min,
-    and a Gaussian step from there to the data.
+    """Returns an upper bound of -log p(x_0) (Eq. 1 to 3) under the reverse SDE from the prior to
+    t_min, and a Gaussian step from there to the data.
 
-    Times are uniform in log SNR, one in each of `num_times` parts of equal length, with one draw of the
-    noise each; Eq. 3 has as many draws. On average over data the bound is tight for the exact score; for
-    one x0 it need not be. Example i's draws depend on (key, i) alone. stderr: as if the times were
-    independent, so rather too large. Evaluations: 2 num_times.
+    Times are uniform in log SNR, one in each of `num_times` parts of equal length, with one draw of
+    the noise each; Eq. 3 has as many draws. On average over data the bound is tight for the exact
+    score; for one x0 it need not be. Example i's draws depend on (key, i) alone. stderr: as if the
+    times were independent, so rather too large. Evaluations: 2 num_times.
 
     cond: leaves (batch, ...). batch_size: examples a chunk.
 

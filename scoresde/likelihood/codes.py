@@ -74,12 +74,13 @@ def decode(
 ) -> Sample:
     """Returns x at t_min from the code x_1, without a last denoising: the flow (Eq. 1) backwards.
 
-    `decode(encode(x0).x)` is x0 up to the solver's error. The flow spreads out towards the data, and an
-    error with it: at the default tolerance x0 comes back within 3e-3 (exact scores) or 3e-2 (trained
-    networks); within 1e-5 with float64=True, rtol=1e-9 and atol=1e-9 in both calls.
+    `decode(encode(x0).x)` is x0 up to the solver's error. The flow spreads out towards the data,
+    and an
+    error with it: at the default tolerance x0 comes back within 3e-3 (exact scores) or 3e-2
+    (trained networks); within 1e-5 with float64=True, rtol=1e-9 and atol=1e-9 in both calls.
 
-    temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018). Draws from the
-    prior scaled below 1 lead to likelier, less diverse data.
+    temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018). Draws
+    from the prior scaled below 1 lead to likelier, less diverse data.
 
     Raises:
         ValueError: if temperature < 0; otherwise as `log_likelihood`.
@@ -97,26 +98,27 @@ def interpolate(
 ) -> Float[Array, " batch num *data"]:
     """Returns `num` points of the spherical interpolation from a to b (Eq. 2), both included.
 
-    Two draws from the prior are nearly orthogonal and of one length in many dimensions, and so are all
-    points between them.
+    Two draws from the prior are nearly orthogonal and of one length in many dimensions, and so are
+    all points between them.
 
     Raises:
-        ValueError: if a and b differ in shape, num < 2, or a is -c b with c > 0, where no great circle
-            is the shortest.
+        ValueError: if a and b differ in shape, num < 2, or a is -c b with c > 0, where no great
+            circle is the shortest.
     """
     checks.batch(a, "a")
     checks.count("num", num, 2)
     if a.shape != b.shape:
         raise ValueError(
-            f"a has shape {a.shape}, b has {b.shape}: wanted codes of one shape, a pair in each row."
+            f"a has shape {a.shape}, b has {b.shape}: wanted codes of one shape, a pair in "
+            "each row."
         )
 
     lengths = jnp.sqrt(sum_data(a**2) * sum_data(b**2))
     cosine = jnp.clip(sum_data(a * b) / jnp.where(lengths > 0.0, lengths, 1.0), -1.0, 1.0)
     if is_concrete(cosine) and bool(jnp.any(cosine < -1.0 + 1e-6)):
         raise ValueError(
-            f"row {int(jnp.argmin(cosine))}: a and b point in opposite directions, so no path between "
-            f"them is the shortest. Go through a third code."
+            f"row {int(jnp.argmin(cosine))}: a and b point in opposite directions, so no path "
+            "between them is the shortest. Go through a third code."
         )
 
     omega = jnp.arccos(cosine)

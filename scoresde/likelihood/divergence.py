@@ -4,9 +4,9 @@
     Hutch++       tr J = tr(Q^T J Q) + E[w^T J w],   w = (I - Q Q^T) v                (Eq. 2)
     exact         tr J = sum_i e_i^T J e_i                                            (Eq. 3)
 
-Everything works on a batch: probes are (batch, probes, *data), fixed along a solve of the ODE, and give
-terms (batch, n), which may be integrated over time before they are combined. Hutchinson 1990; Hutch++:
-Meyer et al. 2021 (arXiv:2010.09649), Alg. 1.
+Everything works on a batch: probes are (batch, probes, *data), fixed along a solve of the ODE, and
+give terms (batch, n), which may be integrated over time before they are combined. Hutchinson 1990;
+Hutch++: Meyer et al. 2021 (arXiv:2010.09649), Alg. 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jaxtyping import Float
 from scoresde import checks
 
 Products = Callable[[Float[Array, " batch probes *data"]], tuple[Array, Array]]
-"""Vectors v (batch, probes, *data) → the score (batch, *data) and every J v (batch, probes, *data)."""
+"""Vectors v (batch, probes, *data) → the score (batch, *data) and every J v (batch, probes,
+*data)."""
 
 
 @runtime_checkable
@@ -49,7 +50,8 @@ class Divergence(Protocol):
 
 
 def jacobian_products(score: Callable[[Array], Array], x: Float[Array, " batch *data"]) -> Products:
-    """Returns the products of the score's Jacobian at x, in forward mode; the score acts row by row."""
+    """Returns the products of the score's Jacobian at x, in forward mode; the score acts row by
+    row."""
 
     def products(v):
         if v.shape[1] == 1:  # an axis of one costs a fifth more where the score is small
@@ -67,7 +69,8 @@ def jacobian_products(score: Callable[[Array], Array], x: Float[Array, " batch *
 
 @dataclasses.dataclass(frozen=True)
 class Rademacher:
-    """Probes of independent signs, which have the least variance among those of independent entries."""
+    """Probes of independent signs, which have the least variance among those of independent
+    entries."""
 
     def draw(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """Draws ±1 with equal probability."""
@@ -125,12 +128,12 @@ class Hutchinson:
 
 @dataclasses.dataclass(frozen=True)
 class HutchPlusPlus:
-    """Hutch++ (Eq. 2), where Q is an orthonormal basis of J S, and S are `rank` signs fixed along the
-    solve.
+    """Hutch++ (Eq. 2), where Q is an orthonormal basis of J S, and S are `rank` signs fixed along
+    the solve.
 
     The part of J that Q captures is exact, and the rest is probed: better than Hutchinson where few
-    directions hold most of J's trace, worse where J is nearly a multiple of the identity. It is unbiased
-    for any S, so its error is that of the probes. Products in one evaluation of the field:
+    directions hold most of J's trace, worse where J is nearly a multiple of the identity. It is
+    unbiased for any S, so its error is that of the probes. Products in one evaluation of the field:
     2 rank + num_probes, in two batches (the score is evaluated twice).
 
     Raises:
@@ -238,7 +241,8 @@ AnyDivergence = Hutchinson | HutchPlusPlus | ExactDivergence
 
 
 def check_divergence(divergence: Any) -> None:
-    """Checks that a divergence is an object with the methods of `Divergence`, not its class or name.
+    """Checks that a divergence is an object with the methods of `Divergence`, not its class or
+    name.
 
     Raises:
         TypeError: if it is not.
@@ -246,8 +250,8 @@ def check_divergence(divergence: Any) -> None:
     if isinstance(divergence, type) or not isinstance(divergence, Divergence):
         raise TypeError(
             f"divergence is {divergence!r}: wanted sd.Hutchinson(num_probes=4), "
-            f"sd.divergences.HutchPlusPlus(4, num_probes=4), sd.ExactDivergence(), or a custom object "
-            f"with the methods of sd.divergences.Divergence."
+            "sd.divergences.HutchPlusPlus(4, num_probes=4), sd.ExactDivergence(), or a custom "
+            "object with the methods of sd.divergences.Divergence."
         )
 
 

@@ -5,8 +5,8 @@
     div F = f D - 1/2 g^2 div score                                                (Eq. 3)
     ∫ f D dt = D (log alpha(1) - log alpha(t_min))                                 (Eq. 4)
 
-The linear part (Eq. 4) is exact; only the divergence of the score is probed (divergence.py). Song et al.
-2021 (arXiv:2011.13456), Eq. 39; Chen et al. 2018.
+The linear part (Eq. 4) is exact; only the divergence of the score is probed (divergence.py). Song
+et al. 2021 (arXiv:2011.13456), Eq. 39; Chen et al. 2018.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodSettings:
-    """How a likelihood was computed: what decides its error, and must be equal where two are compared."""
+    """How a likelihood was computed: what decides its error, and must be equal where two are
+    compared."""
 
     divergence: Divergence
     flow_solver: FlowSolver
@@ -73,7 +74,8 @@ class Likelihood:
 
     @property
     def failed(self) -> np.ndarray:
-        """The rows whose solve did not reach t = 1, to be counted and named, and never averaged in."""
+        """The rows whose solve did not reach t = 1, to be counted and named, and never averaged
+        in."""
         return np.flatnonzero(~np.asarray(self.success))
 
 
@@ -100,25 +102,26 @@ def log_likelihood(
 ) -> Likelihood:
     """Returns log p(x0) in nats, one per example (Eq. 2), each with its own step control.
 
-    Two gaps to log p_0 remain, and are not hidden in it: x0 is taken as a draw at t_min, and the prior
-    replaces p_1 unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal. `gaps` returns both.
-    Example i's probes depend on (key, i) alone.
+    Two gaps to log p_0 remain, and are not hidden in it: x0 is taken as a draw at t_min, and the
+    prior replaces p_1 unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal. `gaps`
+    returns both. Example i's probes depend on (key, i) alone.
 
     x0: (batch, *data). cond: leaves (batch, ...).
     rtol, atol: per step, of x; the tolerance of log p is atol + rtol D nats. Errors add up over a
         solve: exact scores in float32 come out within 5e-4 bits/dim at 1e-5, and 1e-4 at 1e-6.
-    solver, controller: diffrax's; None means Dopri5, and a PIDController of the tolerances. The steps of
-        a controller are in `variable`.
-    joint_steps: whether a chunk has one step size, by its mean error, as in the published code. Rows
-        then depend on each other, to the tolerance, and one that fails fails its chunk.
+    solver, controller: diffrax's; None means Dopri5, and a PIDController of the tolerances. The
+        steps of a controller are in `variable`.
+    joint_steps: whether a chunk has one step size, by its mean error, as in the published code.
+        Rows then depend on each other, to the tolerance, and one that fails fails its chunk.
     float64: whether to solve in it, with the weights cast; the result is float64 too.
-    batch_size: examples a chunk. The program is compiled once per shape, with the score's weights as
-        arguments; a plain function is static.
+    batch_size: examples a chunk. The program is compiled once per shape, with the score's weights
+        as arguments; a plain function is static.
 
     Raises:
-        ValueError: if x0 has no batch axis, holds NaN, or whole numbers only, or a setting is out of
-            range, as an atol far below rtol is.
-        TypeError: if x0 does not hold floating-point numbers, or sde, divergence or solver is not one.
+        ValueError: if x0 has no batch axis, holds NaN, or whole numbers only, or a setting is out
+            of range, as an atol far below rtol is.
+        TypeError: if x0 does not hold floating-point numbers, or sde, divergence or solver is not
+            one.
     """
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     x0 = _checked(x0, sde, divergence, flow_solver, t_min, float64)
@@ -160,8 +163,8 @@ def _checked(
     flow_solver.check_start(sde, t_min)
     if flow_solver.atol < 1e-8 * flow_solver.rtol:
         raise ValueError(
-            f"atol = {flow_solver.atol:g} is tiny beside rtol = {flow_solver.rtol:g}: write at least "
-            f"{1e-8 * flow_solver.rtol:g}."
+            f"atol = {flow_solver.atol:g} is tiny beside rtol = {flow_solver.rtol:g}: write at "
+            f"least {1e-8 * flow_solver.rtol:g}."
         )
     return at_least_float32(x0, float64)
 
@@ -172,10 +175,10 @@ def _checked(
 # bits/dim), so this number separates their keys from those that the same key gives elsewhere.
 PROBES = 0x70726F62
 
-# The terms grow to hundreds of nats, of which a relative tolerance would forgive many, and they are one
-# entry among D of the solver's mean: their error has a norm of its own, in nats. diffrax divides errors
-# by atol + rtol |y|, so the terms are integrated times a power of two, which leaves atol alone there.
-# (In nats per dimension, with rtol, the result is 5 times less exact.)
+# The terms grow to hundreds of nats, of which a relative tolerance would forgive many, and they are
+# one entry among D of the solver's mean: their error has a norm of its own, in nats. diffrax
+# divides errors by atol + rtol |y|, so the terms are integrated times a power of two, which leaves
+# atol alone there. (In nats per dimension, with rtol, the result is 5 times less exact.)
 TINY = 2.0**-40
 
 
@@ -250,8 +253,9 @@ def _no_terms(divergence: Divergence, x0: Array, probes: Array) -> Array:
 
 
 def _norm(settings: LikelihoodSettings, dim: int) -> Callable[[Any], Array]:
-    """Returns the norm of a step's error: the larger of that of x, to its tolerance, and that of the
-    terms, to atol + rtol D nats, each by itself and combined (the exact divergence sums D of them)."""
+    """Returns the norm of a step's error: the larger of that of x, to its tolerance, and that of
+    the terms, to atol + rtol D nats, each by itself and combined (the exact divergence sums D of
+    them)."""
     flow_solver = settings.flow_solver
     nats = flow_solver.atol + flow_solver.rtol * dim
 

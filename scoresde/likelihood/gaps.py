@@ -9,8 +9,9 @@ Where the law of the data is not known, bounds that hold on average over data an
     log p_0(x_0) >= E[log p_{t_min}(x_t) + log N(x_0; D(x_t), (sigma/alpha)^2)
                       - log p(x_t | x_0)]                                                   (Eq. 4)
 
-with x_t ~ p(x_t | x_0) at t_min, D = E[x_0 | x_t], and p_0 that of the model with this last Gaussian step.
-Eq. 3 is convexity; Eq. 4: Song et al. 2021b (arXiv:2101.09258), Sec. 5, and Kingma et al. 2021.
+with x_t ~ p(x_t | x_0) at t_min, D = E[x_0 | x_t], and p_0 that of the model with this last
+Gaussian step. Eq. 3 is convexity; Eq. 4: Song et al. 2021b (arXiv:2101.09258), Sec. 5, and Kingma
+et al. 2021.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right
 class Gaps:
     """The two gaps in nats, one per example (Eq. 2), where `exact`.
 
-    Otherwise they are bounds on average over data: the prior's gap lies in [-KL, 0], where KL is the
-    size of `prior`, and log_prob - truncation is a lower bound of the log density at t = 0 of the model
-    that ends with a Gaussian step.
+    Otherwise they are bounds on average over data: the prior's gap lies in [-KL, 0], where KL is
+    the size of `prior`, and log_prob - truncation is a lower bound of the log density at t = 0 of
+    the model that ends with a Gaussian step.
     """
 
     prior: Float[Array, " batch"]
@@ -58,9 +59,9 @@ def gaps(
     """Returns the two terms that `log_likelihood(...)` leaves out, for its result on the same x0.
 
     log_prob: (x, t) → log p_t(x), where the law of the data is known, e.g.
-    `partial(mixture.log_prob, sde)`: then the gaps are exact (Eq. 2). Otherwise they are bounds (Eq. 3
-    and 4), at the price of one more solve with the likelihood's own settings, at one draw of x_t for
-    each example.
+    `partial(mixture.log_prob, sde)`: then the gaps are exact (Eq. 2). Otherwise they are bounds
+    (Eq. 3 and 4), at the price of one more solve with the likelihood's own settings, at one draw of
+    x_t for each example.
 
     Raises:
         ValueError: if the likelihood was made with a custom prior; otherwise as `log_likelihood`.
@@ -121,7 +122,8 @@ def _lower_bound(
         batch_size=batch_size,
     )
 
-    # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 / alpha.
+    # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 /
+    # alpha.
     scale = sde.sigma(t) / sde.alpha(t)
     back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2
     forth = -0.5 * sum_data(noise**2)

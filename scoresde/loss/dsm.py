@@ -3,8 +3,8 @@
     x_t = alpha x_0 + sigma noise,   noise ~ N(0, I)                                    (Eq. 1)
     loss = lambda(t) |score(x_t, t) + noise / sigma|^2 = w(t) |sigma score + noise|^2   (Eq. 2)
 
-Vincent 2011; Song et al. 2021 (arXiv:2011.13456), Eq. 7. Its minimiser is the score of p_t; its minimum
-is not 0. loss/weighting.py has the weights w.
+Vincent 2011; Song et al. 2021 (arXiv:2011.13456), Eq. 7. Its minimiser is the score of p_t; its
+minimum is not 0. loss/weighting.py has the weights w.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def dsm_loss(
     weighting: weightings.Weighting = weightings.Variance(),
     cond: Cond = None,
 ) -> Float[Array, " batch"]:
-    """Returns the denoising score matching loss (Eq. 2): one value per example, summed over the data.
+    """Returns the denoising score matching loss (Eq. 2): one value per example, summed over the
+    data.
 
     key: one, or one per example. x0: about in [-1, 1]. t: in (0, 1], one per example.
 

@@ -29,7 +29,8 @@ class Weighting(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Variance:
-    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; L_simple of Ho et al. 2020)."""
+    """lambda = sigma^2: the plain noise-prediction loss (Song & Ermon 2019; L_simple of Ho et al.
+    2020)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return jnp.ones_like(t)
@@ -37,8 +38,8 @@ class Variance:
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """lambda = g^2: half its integral over time bounds the negative log-likelihood (Song et al. 2021b,
-    arXiv:2101.09258)."""
+    """lambda = g^2: half its integral over time bounds the negative log-likelihood (Song et al.
+    2021b, arXiv:2101.09258)."""
 
     def __call__(self, sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return sde.squared_diffusion(t) / sde.variance(t)

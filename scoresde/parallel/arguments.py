@@ -1,4 +1,5 @@
-"""A score as an argument of a compiled function: its arrays are traced, everything else is static."""
+"""A score as an argument of a compiled function: its arrays are traced, everything else is
+static."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ from scoresde.types import Cond, pytree_dataclass
 
 
 def as_argument(score: PyTree) -> PyTree:
-    """Returns the score as a pytree that `eqx.filter_jit` takes: arrays are traced, the rest is hashable.
+    """Returns the score as a pytree that `eqx.filter_jit` takes: arrays are traced, the rest is
+    hashable.
 
-    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules, and methods of a
-    pytree, are taken apart. A plain function is static: pass the same object again to compile once.
-    What a function captures is frozen at its first call, so a captured NNX module draws a warning.
+    NNX and Equinox modules and `ScoreModel` are pytrees already; bound Linen modules, and methods
+    of a pytree, are taken apart. A plain function is static: pass the same object again to compile
+    once. What a function captures is frozen at its first call, so a captured NNX module draws a
+    warning.
     """
     return jax.tree.map(_as_leaf, score)
 

@@ -1,8 +1,8 @@
 """A function of a batch, called for one example inside a solve, and still computed for the batch.
 
-Adaptive solvers with a step size per example are written for one example and mapped over the batch by
-`jax.vmap`. A user's score called there would see (1, *data), once for every example's program. Here the
-vmap calls the function once, on the whole batch.
+Adaptive solvers with a step size per example are written for one example and mapped over the batch
+by `jax.vmap`. A user's score called there would see (1, *data), once for every example's program.
+Here the vmap calls the function once, on the whole batch.
 """
 
 from __future__ import annotations

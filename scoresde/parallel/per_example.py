@@ -1,9 +1,9 @@
 """The one edge of everything that works on many examples: sampling, likelihoods, codes, bounds.
 
-A public function checks what it alone knows and calls `per_example` with a compiled core, which sees
-plain arrays. Done here, once, for all of them: checks of (sde, score, cond), the precision, one random
-key per example, the score's weights as arguments of the compiled program, chunks of one shape, the
-local devices, and the names of the rows that failed.
+A public function checks what it alone knows and calls `per_example` with a compiled core, which
+sees plain arrays. Done here, once, for all of them: checks of (sde, score, cond), the precision,
+one random key per example, the score's weights as arguments of the compiled program, chunks of one
+shape, the local devices, and the names of the rows that failed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from scoresde.sde.base import SDE, check_sde
 from scoresde.types import Cond, Key, ScoreFn
 
 Core = Callable[..., Any]
-"""(settings, sde, score, keys, rows, cond) → a pytree whose leaves have the batch axis first, compiled
-once per shape by `eqx.filter_jit`; settings is hashable and static."""
+"""(settings, sde, score, keys, rows, cond) → a pytree whose leaves have the batch axis first,
+compiled once per shape by `eqx.filter_jit`; settings is hashable and static."""
 
 
 def per_example(
@@ -52,10 +52,9 @@ def per_example(
 ) -> Any:
     """Returns `core(settings, sde, score, keys, rows, cond)` for all `batch` examples.
 
-    rows: a pytree of arrays (batch, ...). batch_size: examples a chunk, all at once if None. progress:
-    whether to show a bar over chunks. what, goal: name the examples, and what a failed one did not
-    reach.
-    Example i depends on (key, i) alone, not on how the batch is cut.
+    rows: a pytree of arrays (batch, ...). batch_size: examples a chunk, all at once if None.
+    progress: whether to show a bar over chunks. what, goal: name the examples, and what a failed
+    one did not reach. Example i depends on (key, i) alone, not on how the batch is cut.
 
     Raises:
         TypeError: if sde is not an SDE.
@@ -131,7 +130,8 @@ def _chunks(examples: PyTree, batch: int, size: int, label: str | None) -> Itera
 
 
 def _joined(results: list[PyTree], batch: int) -> PyTree:
-    """Joins the chunks along the batch axis without the padding; scalars are those of the last chunk."""
+    """Joins the chunks along the batch axis without the padding; scalars are those of the last
+    chunk."""
 
     def join(*leaves):
         return jnp.concatenate(leaves)[:batch] if jnp.ndim(leaves[0]) else leaves[-1]
@@ -146,13 +146,14 @@ def check_score(sde: SDE, score: Any, cond: Cond) -> None:
     """Warns if the score was made for another SDE, or has classes and is given no label.
 
     Raises:
-        ValueError: if a label is not one of the network's classes; the one after the last stands for
-            "no label".
+        ValueError: if a label is not one of the network's classes; the one after the last stands
+            for "no label".
     """
     own = getattr(score, "sde", None)
     if isinstance(own, SDE) and not _are_alike(own, sde):
         checks.warn(
-            f"the score belongs to {own}, but is used under {sde}: pass the same SDE, the score's .sde."
+            f"the score belongs to {own}, but is used under {sde}: pass the same SDE, the "
+            "score's .sde."
         )
 
     classes = getattr(score, "num_classes", None)
@@ -189,7 +190,8 @@ def warn_of_failures(success: Array | None, what: str, goal: str) -> None:
     if len(failed):
         rows = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
         checks.warn(
-            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they are NaN "
-            f"and their success is False. Try a looser tolerance, more steps, a larger t_min, or look "
-            f"for NaN in the score."
+            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they "
+            "are NaN "
+            "and their success is False. Try a looser tolerance, more steps, a larger t_min, "
+            "or look for NaN in the score."
         )

@@ -2,8 +2,8 @@
 
     c_j = ∫ rate e^{-rate (end - u)} l_j(u) du over [start, end],   rate = 1 + eta        (Eq. 1)
 
-l_j are the Lagrange polynomials through the nodes: lambda = log(alpha / sigma) at the starts of the last
-`order` steps, newest first.
+l_j are the Lagrange polynomials through the nodes: lambda = log(alpha / sigma) at the starts of the
+last `order` steps, newest first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def adams_weights(
 ) -> Array:
     """Returns c_j (Eq. 1) of every step, (steps, order), by Gauss-Legendre quadrature.
 
-    start, end, rate: (steps,), lambda at a step's ends and 1 + eta. The first steps have as many nodes
-    as there are; their other weights are zero. new: one more node, before the others.
+    start, end, rate: (steps,), lambda at a step's ends and 1 + eta. The first steps have as many
+    nodes as there are; their other weights are zero. new: one more node, before the others.
     """
     steps = len(start)
     width = order + (0 if new is None else 1)

@@ -1,12 +1,13 @@
-"""The walk of `AdaptiveSDE`: Euler and improved Euler on dyadic pieces of one Brownian path per key.
+"""The walk of `AdaptiveSDE`: Euler and improved Euler on dyadic pieces of one Brownian path per
+key.
 
-A piece is node n of a binary tree: n = 1 is all of [start, t_min], its halves are 2n and 2n + 1. Its
-increment is drawn from its parent's by a Brownian bridge (as in Rackauckas & Nie 2017):
+A piece is node n of a binary tree: n = 1 is all of [start, t_min], its halves are 2n and 2n + 1.
+Its increment is drawn from its parent's by a Brownian bridge (as in Rackauckas & Nie 2017):
 
     left half = increment / 2 + sqrt(length) / 2 z        (Eq. 1)
 
-so the path is a function of its key alone. Rounding, which may turn a decision to accept, then moves the
-result by the tolerance and no more. The equations of a step are those of adaptive_sde.py.
+so the path is a function of its key alone. Rounding, which may turn a decision to accept, then
+moves the result by the tolerance and no more. The equations of a step are those of adaptive_sde.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LEVELS = 20
 
 
 class Walk(NamedTuple):
-    """Examples on their way: states, next attempts, and the pieces of their paths ahead, nearest last."""
+    """Examples on their way: states, next attempts, and the pieces of their paths ahead, nearest
+    last."""
 
     t: Array
     """(batch,)."""
@@ -63,8 +65,8 @@ def walk_down(
 ) -> tuple[Array, Array, Array, Array]:
     """Walks from stops[0] = start down to stops[-1] = t_min; the batch is one while loop.
 
-    Returns times and states at which the stops were reached, (points, batch) and (points, batch, *data),
-    and per example the attempted steps and whether the end was reached.
+    Returns times and states at which the stops were reached, (points, batch) and (points, batch,
+    *data), and per example the attempted steps and whether the end was reached.
     """
     batch = jnp.arange(x.shape[0])
     dtype = x.dtype

@@ -1,5 +1,5 @@
-"""The reverse-time SDE with adaptive steps, each example its own, on Brownian paths that do not depend on
-the steps.
+"""The reverse-time SDE with adaptive steps, each example its own, on Brownian paths that do not
+depend on the steps.
 
     dx = F dt + g dw,   F = f x - g^2 score(x, t)                                          (Eq. 1)
 
@@ -8,9 +8,9 @@ the steps.
     E = |(x' - x'') / delta| / sqrt(D),   delta = max(atol, rtol max(|x'|, |x'_prev|))     (Eq. 4)
     accept x'' if E <= 1;   h ← safety h E^{-power}                                        (Eq. 5)
 
-Jolicoeur-Martineau et al. 2021 (arXiv:2105.14080), Alg. 1. Unlike the paper's, steps are dyadic parts of
-[t_min, start], and dw is the increment of one path per key (adaptive_pair.py): drawing again after a
-rejection prefers quiet paths, and biases the law.
+Jolicoeur-Martineau et al. 2021 (arXiv:2105.14080), Alg. 1. Unlike the paper's, steps are dyadic
+parts of [t_min, start], and dw is the increment of one path per key (adaptive_pair.py): drawing
+again after a rejection prefers quiet paths, and biases the law.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class AdaptiveSDE:
     reverse-mode derivative. Memory: 21 increments an example beside its state.
 
     Raises:
-        ValueError: if a tolerance is not positive, safety not in (0, 1], power not in [0.5, 1], or not
-            0 <= t_min < start <= 1.
-        TypeError: if the solver is not one of diffrax's stochastic Runge-Kutta methods with an error
-            estimate.
+        ValueError: if a tolerance is not positive, safety not in (0, 1], power not in [0.5, 1], or
+            not 0 <= t_min < start <= 1.
+        TypeError: if the solver is not one of diffrax's stochastic Runge-Kutta methods with an
+            error estimate.
     """
 
     rtol: float = 0.02
@@ -66,16 +66,16 @@ class AdaptiveSDE:
     power: float = 0.9
     """How fast a step's length follows the error, r in [0.5, 1]."""
     solver: Any = None
-    """None for the pair above, or a solver of diffrax for additive noise, e.g. diffrax.ShARK(), which
-    sees one reproducible Brownian path whatever the tolerance. Its virtual tree costs tens of times the
-    noise of a scan."""
+    """None for the pair above, or a solver of diffrax for additive noise, e.g. diffrax.ShARK(),
+    which sees one reproducible Brownian path whatever the tolerance. Its virtual tree costs tens of
+    times the noise of a scan."""
     denoise: bool = True
     """Whether to end with one denoising, E[x_0 | x_{t_min}]."""
     max_steps: int = 10_000
     """Attempted steps after which an example counts as failed."""
     save_path: bool = False
-    """Whether to keep `path_points` states, each the first at or past evenly spaced times, and their
-    E[x_0 | x]."""
+    """Whether to keep `path_points` states, each the first at or past evenly spaced times, and
+    their E[x_0 | x]."""
     path_points: int = 101
     """States of a path, both ends included."""
 
@@ -98,7 +98,8 @@ class AdaptiveSDE:
         x1: Float[Array, " batch *data"],
         cond: Cond = None,
     ) -> Sample:
-        """Integrates x1 at t = start down to t_min. key: one, or one per example; cond: leaves (batch, ...).
+        """Integrates x1 at t = start down to t_min. key: one, or one per example; cond: leaves
+        (batch, ...).
 
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
@@ -137,16 +138,16 @@ def stages(solver: Any) -> int:
     """Returns the evaluations of the score in an attempted step.
 
     Raises:
-        TypeError: if the solver is not a stochastic Runge-Kutta method for additive noise with an error
-            estimate.
+        TypeError: if the solver is not a stochastic Runge-Kutta method for additive noise with an
+            error estimate.
     """
     tableau: Any = getattr(solver, "tableau", None)
     is_srk = isinstance(solver, diffrax.AbstractSRK)
     additive = is_srk and isinstance(tableau.coeffs_w.a, np.ndarray)  # otherwise a matrix
     if not additive or tableau.b_error is None:
         raise TypeError(
-            f"solver is {solver!r}: wanted an adaptive stochastic Runge-Kutta method of diffrax for "
-            f"additive noise, e.g. diffrax.ShARK() or diffrax.SRA1()."
+            f"solver is {solver!r}: wanted an adaptive stochastic Runge-Kutta method of "
+            "diffrax for additive noise, e.g. diffrax.ShARK() or diffrax.SRA1()."
         )
     ignored = 0 if tableau.ignore_stage_f is None else int(tableau.ignore_stage_f.sum())
     return len(tableau.b_sol) - ignored
@@ -164,8 +165,8 @@ def _by_diffrax(
 ) -> tuple[Array, Array, Array]:
     """Returns states at the stops (points, batch, *data), attempted steps and success.
 
-    Each example is integrated in u = start - t, which rises. The diffusion is g times the identity, and
-    solvers for additive noise need only dw and its time integral over a step.
+    Each example is integrated in u = start - t, which rises. The diffusion is g times the identity,
+    and solvers for additive noise need only dw and its time integral over a step.
     """
     arrays, static = eqx.partition((sde, score), eqx.is_array)
     shape = x.shape[1:]

@@ -5,9 +5,9 @@
     posterior    variance = v sigma_s^2 / sigma_t^2, that of q(x_s | x_t, x_0)     (Eq. 3)
     beta         variance = v                                                      (Eq. 4)
 
-Ho et al. 2020 (arXiv:2006.11239), Alg. 2; Song et al. 2021 (arXiv:2011.13456), App. F. For VP,
-c = sqrt(1 - beta_i) and v = beta_i of `DDPM.from_sde(sde, num_steps, exact=True)`; for VE, c = 1 and
-v = sigma_i^2 - sigma_{i-1}^2 of `NCSN.from_sde(sde, num_steps)`.
+Ho et al. 2020 (arXiv:2006.11239), Alg. 2; Song et al. 2021 (arXiv:2011.13456), App. F. For VP, c =
+sqrt(1 - beta_i) and v = beta_i of `DDPM.from_sde(sde, num_steps, exact=True)`; for VE, c = 1 and v
+= sigma_i^2 - sigma_{i-1}^2 of `NCSN.from_sde(sde, num_steps)`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from scoresde.sde.base import SDE
 class Ancestral(GridSampler):
     """Ancestral sampling (Eq. 2) through num_steps noise levels.
 
-    There are num_steps - 1 steps between the levels, and the step from the lowest level to the data is
-    the last denoising. Evaluations: one a level.
+    There are num_steps - 1 steps between the levels, and the step from the lowest level to the data
+    is the last denoising. Evaluations: one a level.
 
     Raises:
         ValueError: if num_steps < 1, not 0 <= t_min < start <= 1, variance is neither, or a single
@@ -38,8 +38,8 @@ class Ancestral(GridSampler):
     num_steps: int = 1000
     """Noise levels, with one evaluation each."""
     variance: Literal["posterior", "beta"] = "posterior"
-    """Variance of a step: right for data at a single point (Eq. 3), or for data of unit variance under
-    VP (Eq. 4)."""
+    """Variance of a step: right for data at a single point (Eq. 3), or for data of unit variance
+    under VP (Eq. 4)."""
     t_min: float | None = dataclasses.field(default=None, kw_only=True)
     """The lowest level; by default the SDE's own, 1 / num_steps, or 0 for VE."""
 

@@ -1,9 +1,9 @@
 """Annealed Langevin dynamics, the sampler of NCSN: Langevin steps at falling noise levels.
 
-    x ← x + a_i score(x, t_i) + sqrt(2 a_i) z,   a_i = step_size sigma_i^2 / sigma_0^2        (Eq. 1)
+    x ← x + a_i score(x, t_i) + sqrt(2 a_i) z,   a_i = step_size sigma_i^2 / sigma_0^2    (Eq. 1)
 
-sigma_0 is the smallest scale. Song & Ermon 2019 (arXiv:1907.05600), Alg. 1, with the step of the official
-code; the paper's text writes half of a_i.
+sigma_0 is the smallest scale. Song & Ermon 2019 (arXiv:1907.05600), Alg. 1, with the step of the
+official code; the paper's text writes half of a_i.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from scoresde.sde.base import SDE
 class AnnealedLangevin(GridSampler):
     """At each noise level, from high to low, steps_per_level Langevin steps (Eq. 1).
 
-    Published step sizes, for data in [0, 1]: 2e-5 for NCSN (10 levels of 100 steps, sigma 0.01 … 1, no
-    denoising), 6.2e-6 for NCSNv2 (Song & Ermon 2020, arXiv:2006.09011: 232 levels of 5 steps,
+    Published step sizes, for data in [0, 1]: 2e-5 for NCSN (10 levels of 100 steps, sigma 0.01 … 1,
+    no denoising), 6.2e-6 for NCSNv2 (Song & Ermon 2020, arXiv:2006.09011: 232 levels of 5 steps,
     0.01 … 50, denoising). At every level the ratio of drift to noise is the same; stable for
     step_size < 2 sigma_0^2.
 
@@ -58,7 +58,8 @@ class AnnealedLangevin(GridSampler):
         return self.steps_per_level
 
     def times(self, sde: SDE) -> Times:
-        """Returns start, and the levels: step i corrects at times[i + 1], the first one at start."""
+        """Returns start, and the levels: step i corrects at times[i + 1], the first one at
+        start."""
         check_log_snr(self, sde)
         levels = level_times(self, sde)
         xp = np if isinstance(levels, np.ndarray) else jnp

@@ -33,7 +33,8 @@ class SamplePath:
 
 @pytree_dataclass()
 class Sample:
-    """The result of a sampler. A row that did not reach the end is NaN, and its success is False."""
+    """The result of a sampler. A row that did not reach the end is NaN, and its success is
+    False."""
 
     x: Float[Array, " batch *data"]
     nfe: int | Int[Array, " batch"]
@@ -65,8 +66,8 @@ class Sampler(Protocol):
 
 
 class Inputs(NamedTuple):
-    """What a sampler works with: one key per example, states in float32 or better, and the score as a
-    function of (x, t) on such states."""
+    """What a sampler works with: one key per example, states in float32 or better, and the score as
+    a function of (x, t) on such states."""
 
     keys: Array
     x: Array

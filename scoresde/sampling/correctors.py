@@ -5,8 +5,8 @@
     batch means    eps = 2 a (snr mean|z| / mean|score|)^2                             (Eq. 3)
     a = (alpha_t / alpha_s)^2 over the sampler's step s → t                            (Eq. 4)
 
-Song et al. 2021 (arXiv:2011.13456), Alg. 4 and 5, App. G. For VP, a is the paper's 1 - beta_i; for VE it
-is 1.
+Song et al. 2021 (arXiv:2011.13456), Alg. 4 and 5, App. G. For VP, a is the paper's 1 - beta_i; for
+VE it is 1.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from scoresde.types import Cond, Key, Scalar, ScoreFn, Time, sum_data
 class NoiseLevelStep:
     """The step size of Eq. 2, a function of t alone, so that examples stay independent.
 
-    On N(0, v I), where v is the bracket of Eq. 2, the drift's expected norm is snr times the noise's,
-    and the stationary variance is v / (1 - snr^2) for a = 1.
+    On N(0, v I), where v is the bracket of Eq. 2, the drift's expected norm is snr times the
+    noise's, and the stationary variance is v / (1 - snr^2) for a = 1.
 
     Raises:
         ValueError: if snr does not lie in (0, 1), or data_std is negative.
@@ -43,7 +43,8 @@ class NoiseLevelStep:
     snr: float = 0.16
     """Ratio of the drift's norm to that of the noise."""
     data_std: float = 0.0
-    """Scale below which the data are known to be smooth: steps are longer where sigma is smaller still."""
+    """Scale below which the data are known to be smooth: steps are longer where sigma is smaller
+    still."""
 
     def __post_init__(self):
         checks.setting("snr", self.snr, "(0, 1)")
@@ -61,8 +62,8 @@ class BatchMeanStep:
 
     It is here for parity: through it examples depend on their neighbours in a chunk. Dividing by an
     example's own |score| is not an alternative: eps then depends on x, which biases the law (in 8
-    dimensions with snr .4, variance 2.07 sigma^2). On N(0, sigma^2 I) and a large batch the stationary
-    variance is sigma^2 (1 + snr^2) for a = 1.
+    dimensions with snr .4, variance 2.07 sigma^2). On N(0, sigma^2 I) and a large batch the
+    stationary variance is sigma^2 (1 + snr^2) for a = 1.
 
     Raises:
         ValueError: if snr does not lie in (0, 1).
@@ -81,7 +82,8 @@ class BatchMeanStep:
 
 
 def _mean_norm(value: Float[Array, " batch *data"]) -> Array:
-    """Returns the mean norm of the examples that are finite: one that failed does not spoil the others."""
+    """Returns the mean norm of the examples that are finite: one that failed does not spoil the
+    others."""
     norms = jnp.sqrt(sum_data(value**2))
     return jnp.mean(norms, where=jnp.isfinite(norms))
 

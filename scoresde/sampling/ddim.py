@@ -1,9 +1,10 @@
 """DDIM, between the deterministic sampler and the ancestral one.
 
-    x_s = alpha_s D + sqrt(sigma_s^2 - v) noise + sqrt(v) z,   v = eta^2 (1 - e^{-2h}) sigma_s^2   (Eq. 1)
-    D = E[x_0 | x_t],   noise = (x_t - alpha_t D) / sigma_t
+    x_s = alpha_s D + sqrt(sigma_s^2 - v) noise + sqrt(v) z                        (Eq. 1)
+    v = eta^2 (1 - e^{-2h}) sigma_s^2,   D = E[x_0 | x_t],   noise = (x_t - alpha_t D) / sigma_t
 
-It is the exponential integrator of order 1 with e^{-2 eta' h} = 1 - eta^2 + eta^2 e^{-2h}        (Eq. 2)
+It is the exponential integrator of order 1 with e^{-2 eta' h} = 1 - eta^2 + eta^2 e^{-2h}
+(Eq. 2)
 
 Song et al. 2021 (arXiv:2010.02502), Eq. 12.
 """
@@ -25,8 +26,8 @@ class DDIM(ExponentialSampler):
     Evaluations: num_steps, and one more with `denoise`.
 
     Raises:
-        ValueError: if eta lies outside [0, 1], num_steps < 1, not 0 <= t_min < start <= 1, or log SNR
-            is infinite at t_min.
+        ValueError: if eta lies outside [0, 1], num_steps < 1, not 0 <= t_min < start <= 1, or log
+            SNR is infinite at t_min.
     """
 
     eta: float = 0.0

@@ -18,8 +18,8 @@ from scoresde.sampling.exponential import (
 class DPMSolverPP(ExponentialSampler):
     """DPM-Solver++ of order 1, 2 or 3, for the ODE or the SDE.
 
-    Order 2 with weights "midpoint" is the official 2M, and its SDE form with eta = 1. Order 3 is the
-    integral itself; the official 3M halves the quadratic term and is of order 2. Evaluations:
+    Order 2 with weights "midpoint" is the official 2M, and its SDE form with eta = 1. Order 3 is
+    the integral itself; the official 3M halves the quadratic term and is of order 2. Evaluations:
     num_steps, and one more with `denoise`.
 
     Raises:

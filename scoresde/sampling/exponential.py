@@ -1,13 +1,15 @@
-"""The exponential integrator in log SNR: one solver whose settings are DDIM, DPM-Solver++ and UniPC.
+"""The exponential integrator in log SNR: one solver whose settings are DDIM, DPM-Solver++ and
+UniPC.
 
 With lambda = log(alpha / sigma), a step t → s and h = lambda_s - lambda_t > 0:
 
-    x_s = (sigma_s / sigma_t) e^{-eta h} x_t + alpha_s sum_j c_j D_j + sigma_s sqrt(1 - e^{-2 eta h}) z   (Eq. 1)
-    c_j = ∫ (1 + eta) e^{-(1 + eta)(lambda_s - u)} l_j(u) du over [lambda_t, lambda_s]                    (Eq. 2)
+    x_s = (sigma_s / sigma_t) e^{-eta h} x_t + alpha_s sum_j c_j D_j                    (Eq. 1)
+          + sigma_s sqrt(1 - e^{-2 eta h}) z
+    c_j = ∫ (1 + eta) e^{-(1 + eta)(lambda_s - u)} l_j(u) du over [lambda_t, lambda_s]  (Eq. 2)
 
-D_j = E[x_0 | x] at the last `order` times, and l_j the Lagrange polynomials through them. Its law is that of
-dx = [f x - (1 + eta)/2 g^2 score] dt + sqrt(eta) g dw. Lu et al. 2022 (arXiv:2211.01095), Zhao et al. 2023
-(arXiv:2302.04867), Xue et al. 2023 (arXiv:2309.05019).
+D_j = E[x_0 | x] at the last `order` times, and l_j the Lagrange polynomials through them. Its law
+is that of dx = [f x - (1 + eta)/2 g^2 score] dt + sqrt(eta) g dw. Lu et al. 2022
+(arXiv:2211.01095), Zhao et al. 2023 (arXiv:2302.04867), Xue et al. 2023 (arXiv:2309.05019).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Row(NamedTuple):
     """Coefficients of the D at its nodes, newest first."""
     noise_std: Array
     correction: Array
-    """Coefficients of the D that correct the step before, newest first; empty without a corrector."""
+    """Coefficients of the D that correct the step before, newest first; empty without a
+    corrector."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,13 +156,13 @@ def _combine(weights: Array, states: list[Array]) -> Array:
 class Exponential(ExponentialSampler):
     """The exponential Adams method of any order up to 3, between the ODE and the SDE (Eq. 1).
 
-    The first steps have as many D as there are, and their lower order: it does not show where sampling
-    starts at the prior, where E[x_0 | x] hardly moves. Evaluations: num_steps, and one more with
-    `denoise`.
+    The first steps have as many D as there are, and their lower order: it does not show where
+    sampling starts at the prior, where E[x_0 | x] hardly moves. Evaluations: num_steps, and one
+    more with `denoise`.
 
     Raises:
-        ValueError: if order is not 1, 2 or 3, eta lies outside [0, 1], weights is neither, "midpoint"
-            is combined with another order than 2 or with a corrector, num_steps < 1, not
+        ValueError: if order is not 1, 2 or 3, eta lies outside [0, 1], weights is neither,
+            "midpoint" is combined with another order than 2 or with a corrector, num_steps < 1, not
             0 <= t_min < start <= 1, or log SNR is infinite at t_min.
     """
 
@@ -170,11 +173,12 @@ class Exponential(ExponentialSampler):
     eta: float = 0.0
     """0 for the probability-flow ODE, 1 for the reverse-time SDE."""
     corrector: bool = False
-    """Whether to take each step again with the D at its end among the nodes. That is one order higher
-    at no evaluation, as the next step needs that D anyway. A path holds the states as predicted."""
+    """Whether to take each step again with the D at its end among the nodes. That is one order
+    higher at no evaluation, as the next step needs that D anyway. A path holds the states as
+    predicted."""
     weights: Weights = "exact"
-    """Weights of order 2: the integrals of Eq. 2, or D_t + (D_t - D_prev) h / (2 h_prev) at every u, as
-    in the official DPM-Solver++(2M), which is of the same order."""
+    """Weights of order 2: the integrals of Eq. 2, or D_t + (D_t - D_prev) h / (2 h_prev) at every
+    u, as in the official DPM-Solver++(2M), which is of the same order."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -216,7 +220,8 @@ def check_exponential(
     checks.count("order", order)
     if order > 3:
         raise ValueError(
-            f"order = {order}: wanted 1, 2 or 3. Higher orders of multistep methods are not stable here."
+            f"order = {order}: wanted 1, 2 or 3. Higher orders of multistep methods are not "
+            "stable here."
         )
     checks.setting("eta", eta, "[0, 1]")
     if weights not in ("exact", "midpoint"):

@@ -33,7 +33,8 @@ Field = Callable[[SDE, ScoreFn, PyTree, PyTree, Array], PyTree]
 
 
 class Solution(NamedTuple):
-    """The end of a solve, per example; nfe is -1 for an implicit solver, which counts no evaluations."""
+    """The end of a solve, per example; nfe is -1 for an implicit solver, which counts no
+    evaluations."""
 
     y: PyTree[Array]
     """States at the end, (batch, ...)."""
@@ -50,8 +51,8 @@ class FlowSolver:
     """Solver, tolerances and variable of an adaptive solve; an object of settings.
 
     Raises:
-        TypeError: if solver or controller is not one of diffrax's, the solver estimates no error for
-            step control, or the variable is neither InTime() nor InLogSNR().
+        TypeError: if solver or controller is not one of diffrax's, the solver estimates no error
+            for step control, or the variable is neither InTime() nor InLogSNR().
         ValueError: if a tolerance is not positive, or max_steps < 1.
     """
 
@@ -108,9 +109,9 @@ class FlowSolver:
     ) -> Solution:
         """Integrates dy/dt = field(sde, score, rows, y, t) from t = start to end.
 
-        y0: (batch, ...). rows: what the field needs of each example beside its state. joint: one step
-        size for the whole batch, or each example its own. save_at: times, in the order of integration,
-        at which to keep y as well. norm: of the error estimate, each entry divided by
+        y0: (batch, ...). rows: what the field needs of each example beside its state. joint: one
+        step size for the whole batch, or each example its own. save_at: times, in the order of
+        integration, at which to keep y as well. norm: of the error estimate, each entry divided by
         atol + rtol |y|, of the batch or of one example; a step is accepted where it is below 1.
         """
         arrays, static = eqx.partition((sde, score), eqx.is_array)

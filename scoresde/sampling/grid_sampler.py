@@ -4,9 +4,9 @@
     x_{i+1} = step(x_i, t_i, t_{i+1}; coefficients(t_i, t_{i+1}))        (Eq. 2)
     x = E[x_0 | x_N] at t_N, with `denoise`                              (Eq. 3)
 
-A sampler gives `coefficients` and `step`, and, where they are not the default, its times and the number
-of evaluations of a step. It declares num_steps itself: a field here would come first, so that DDIM(0.5)
-would set it instead of eta.
+A sampler gives `coefficients` and `step`, and, where they are not the default, its times and the
+number of evaluations of a step. It declares num_steps itself: a field here would come first, so
+that DDIM(0.5) would set it instead of eta.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class GridSampler:
     """
 
     t_min: float | None = 1e-3
-    """Where to stop: on real data the score blows up as t → 0. None means the lowest of the SDE's own
-    num_steps levels, 1 / num_steps, or 0 for VE."""
+    """Where to stop: on real data the score blows up as t → 0. None means the lowest of the SDE's
+    own num_steps levels, 1 / num_steps, or 0 for VE."""
     start: float = 1.0
     """The time of x1: 1 for draws of the prior, less for data noised part-way."""
     grid: AnyGrid = Uniform()
@@ -50,8 +50,8 @@ class GridSampler:
     denoise: bool = True
     """Whether to end with one denoising, E[x_0 | x] at t_min (Eq. 3)."""
     save_path: bool = False
-    """Whether to keep every state and its E[x_0 | x]: memory grows with num_steps, and each state takes
-    one more evaluation."""
+    """Whether to keep every state and its E[x_0 | x]: memory grows with num_steps, and each state
+    takes one more evaluation."""
 
     def __post_init__(self):
         checks.count("num_steps", getattr(self, "num_steps", None))
@@ -83,9 +83,9 @@ class GridSampler:
         """Returns what the steps carry: x1, or (x1, memory) for a multistep method."""
         return x1
 
-    # Takes one step (Eq. 2): (sde, score, keys, state, t, t_next, coefficients of this step) → state.
-    # score(x, t) and score.denoise(x, t) are bound to their condition, keys are one per example and
-    # step, t and t_next are (batch,). The default is linear in x, score and noise.
+    # Takes one step (Eq. 2): (sde, score, keys, state, t, t_next, coefficients of this step) →
+    # state. score(x, t) and score.denoise(x, t) are bound to their condition, keys are one per
+    # example and step, t and t_next are (batch,). The default is linear in x, score and noise.
     step = linear_step
 
     # --- The scan ---
@@ -103,8 +103,8 @@ class GridSampler:
         key: one, or one per example. cond: leaves (batch, ...).
 
         Raises:
-            ValueError: if x1 has no batch axis, or a key or condition does not match it; if the grid
-                does not fit the SDE.
+            ValueError: if x1 has no batch axis, or a key or condition does not match it; if the
+                grid does not fit the SDE.
         """
         keys, x1, score, dtype = sampler_inputs(key, sde, score, x1, cond)
         batch = x1.shape[0]
@@ -184,8 +184,8 @@ def level_times(sampler: GridSampler, sde: SDE) -> Times:
     num_steps = sampler._num_steps
     if isinstance(sampler.grid, GivenTimes) and len(sampler.grid.times) != num_steps:
         raise ValueError(
-            f"the grid holds {len(sampler.grid.times)} times and the sampler has {num_steps} levels, "
-            f"one time each: write num_steps={len(sampler.grid.times)}."
+            f"the grid holds {len(sampler.grid.times)} times and the sampler has {num_steps} "
+            f"levels, one time each: write num_steps={len(sampler.grid.times)}."
         )
     if num_steps == 1:
         return np.array([sampler.start])

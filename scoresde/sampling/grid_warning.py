@@ -1,7 +1,7 @@
 """A warning for stochastic multistep solvers on grids over which they extrapolate too far.
 
-The measure is the solver's own law on Gaussian data, where E[x_0 | x] is a multiple of x and the solver is
-linear. No bound on the ratio of neighbouring steps tells good grids from bad ones.
+The measure is the solver's own law on Gaussian data, where E[x_0 | x] is a multiple of x and the
+solver is linear. No bound on the ratio of neighbouring steps tells good grids from bad ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ DATA_VARIANCE = 0.25
 
 
 def warn_of_grid(sampler: Any, sde: SDE, times: Times, order: int) -> None:
-    """Warns if the sampler's grid makes the variance of its samples wrong, and equal steps of log SNR
-    would not."""
+    """Warns if the sampler's grid makes the variance of its samples wrong, and equal steps of log
+    SNR would not."""
     own = _excess(sampler, sde, times)
     if abs(own) < 0.1:
         return
@@ -32,7 +32,8 @@ def warn_of_grid(sampler: Any, sde: SDE, times: Times, order: int) -> None:
         return
 
     checks.warn(
-        f"order {order} with eta > 0 on the steps of {sampler.grid}: on data N(0, 1/4) the variance of "
+        f"order {order} with eta > 0 on the steps of {sampler.grid}: on data N(0, 1/4) the "
+        "variance of "
         f"its samples is {own:+.0%} off, and {even:+.0%} on as many equal steps of log SNR. Write "
         f"grid=sd.grids.UniformLogSNR()."
     )
@@ -46,8 +47,8 @@ def _excess(sampler: Any, sde: SDE, times: Times) -> float:
 def excess_variance(sde: SDE, times: Times, rows: Any) -> float:
     """Returns by how much the variance is off after the last step, relative to the exact one.
 
-    rows: the steps' coefficients (`exponential.Row`). The covariance that is followed is that of x, of
-    the last step without its D, and of the last D.
+    rows: the steps' coefficients (`exponential.Row`). The covariance that is followed is that of x,
+    of the last step without its D, and of the last D.
     """
     alpha, variance = on_grid(sde, lambda t: (sde.alpha(t), sde.variance(t)), times)
     total = DATA_VARIANCE * alpha**2 + variance

@@ -38,7 +38,8 @@ class Jump(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a step from one level to the next needs; the jump before it is None where no step has one."""
+    """What a step from one level to the next needs; the jump before it is None where no step has
+    one."""
 
     jump: Jump | None
     v: Array
@@ -112,9 +113,9 @@ class HeunSampler(GridSampler):
 class Heun(HeunSampler):
     """The probability flow by Heun's rule in sigma / alpha, with churn (Eq. 1 to 4), under any SDE.
 
-    The last step, from the lowest level to the data, is `denoise`, and is never churned. Churn raises no
-    level above that of t = 1. Order 2. Evaluations: 2 num_steps, and one more with `denoise`: EDM's 35
-    for its 18 levels with num_steps = 17.
+    The last step, from the lowest level to the data, is `denoise`, and is never churned. Churn
+    raises no level above that of t = 1. Order 2. Evaluations: 2 num_steps, and one more with
+    `denoise`: EDM's 35 for its 18 levels with num_steps = 17.
 
     Raises:
         ValueError: if churn, noise_scale or a bound is negative, num_steps < 1, not
@@ -140,7 +141,8 @@ class Heun(HeunSampler):
         for name in ("churn", "churn_min", "churn_max"):
             if not is_concrete(getattr(self, name)):
                 raise TypeError(
-                    f"{name} is a tracer, but where to churn is fixed before the trace: wanted a number."
+                    f"{name} is a tracer, but where to churn is fixed before the trace: wanted "
+                    "a number."
                 )
         if not self.churn_min <= self.churn_max:
             raise ValueError(

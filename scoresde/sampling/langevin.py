@@ -2,8 +2,8 @@
 
     x ← x + eps score(x) + sqrt(2 eps) z        (Eq. 1)
 
-Roberts & Tweedie 1996. Its stationary law is the density's as eps → 0; on a Gaussian of variance v its
-variance is v / (1 - eps / 2v).
+Roberts & Tweedie 1996. Its stationary law is the density's as eps → 0; on a Gaussian of variance v
+its variance is v / (1 - eps / 2v).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Langevin:
     ) -> Sample:
         """Runs the dynamics from x.
 
-        score: x or (x, cond) → gradient of the log density, e.g. `lambda x: exact(x, 0.3)`. key: one,
-        or one per example.
+        score: x or (x, cond) → gradient of the log density, e.g. `lambda x: exact(x, 0.3)`. key:
+        one, or one per example.
 
         Raises:
             ValueError: if x has no batch axis, a key or condition does not match it, or the score

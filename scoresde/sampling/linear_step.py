@@ -26,7 +26,8 @@ class LinearStep(NamedTuple):
 def linear_step(
     self: Any, sde: Any, score: Any, keys: Array, x: Array, t: Array, t_next: Array, c: LinearStep
 ) -> Array:
-    """Takes one step (Eq. 1), as a method of a `GridSampler` whose coefficients are a `LinearStep`."""
+    """Takes one step (Eq. 1), as a method of a `GridSampler` whose coefficients are a
+    `LinearStep`."""
     moved = x if c.x_coef is None else c.x_coef * x
     if c.score_coef is not None:
         moved = moved + c.score_coef * score(x, t)

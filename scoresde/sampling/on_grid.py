@@ -97,8 +97,8 @@ def check_grid(grid: Any) -> None:
     if isinstance(grid, (list, tuple, np.ndarray, jax.Array)):
         times = np.asarray(grid).reshape(-1) if is_concrete(*grid) and len(grid) else np.ones(1)
         raise TypeError(
-            f"grid is a {type(grid).__name__} of times: write grid=sd.grids.GivenTimes(times), with "
-            f"num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
+            f"grid is a {type(grid).__name__} of times: write grid=sd.grids.GivenTimes(times), "
+            f"with num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
         )
     if isinstance(grid, type) or not callable(grid):
         raise TypeError(

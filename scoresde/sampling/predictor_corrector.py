@@ -1,7 +1,8 @@
-"""Predictor-corrector sampling: a step of a solver, and Langevin steps towards p_t before or after it.
+"""Predictor-corrector sampling: a step of a solver, and Langevin steps towards p_t before or after
+it.
 
-Song et al. 2021 (arXiv:2011.13456), Alg. 1. The predictors are in predictors.py, the Langevin corrector
-in correctors.py.
+Song et al. 2021 (arXiv:2011.13456), Alg. 1. The predictors are in predictors.py, the Langevin
+corrector in correctors.py.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from scoresde.sde.base import SDE
 class PredictorCorrector(GridSampler):
     """Predictor-corrector sampling, on any SDE and grid.
 
-    Each step corrects at t_i and then predicts t_{i+1} (the order of the original's code), or predicts
-    first and corrects at t_{i+1} (that of its Alg. 1). Evaluations: num_steps × (1 for a predictor, and
-    the corrector's steps), and one more with `denoise`.
+    Each step corrects at t_i and then predicts t_{i+1} (the order of the original's code), or
+    predicts first and corrects at t_{i+1} (that of its Alg. 1). Evaluations: num_steps × (1 for a
+    predictor, and the corrector's steps), and one more with `denoise`.
 
     Raises:
         ValueError: if num_steps < 1, not 0 <= t_min < start <= 1, or nothing would move x.
@@ -39,14 +40,15 @@ class PredictorCorrector(GridSampler):
     num_steps: int = 1000
     """Steps from start to t_min."""
     corrector_first: bool = True
-    """Whether to correct at t_i before predicting, rather than at t_{i+1} after it. Without a predictor
-    the corrector always works at t_{i+1}."""
+    """Whether to correct at t_i before predicting, rather than at t_{i+1} after it. Without a
+    predictor the corrector always works at t_{i+1}."""
 
     def __post_init__(self):
         super().__post_init__()
         if isinstance(self.predictor, type) or not isinstance(self.predictor, predictors.Predictor):
             raise TypeError(
-                f"predictor is {self.predictor!r}: wanted one such as sd.predictors.ReverseDiffusion()."
+                f"predictor is {self.predictor!r}: wanted one such as "
+                "sd.predictors.ReverseDiffusion()."
             )
         if isinstance(self.corrector, type) or not hasattr(self.corrector, "evaluations"):
             raise TypeError(
@@ -67,7 +69,8 @@ class PredictorCorrector(GridSampler):
         return int(self._predicts) + self.corrector.evaluations
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> tuple[Array, LinearStep]:
-        """Returns a = (alpha_t / alpha_{t_next})^2 of the Langevin step, and the predictor's step."""
+        """Returns a = (alpha_t / alpha_{t_next})^2 of the Langevin step, and the predictor's
+        step."""
         a = jnp.exp(2.0 * (sde.log_alpha(t) - sde.log_alpha(t_next)))
         return a, self.predictor.coefficients(sde, t, t_next)
 

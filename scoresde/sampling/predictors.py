@@ -4,9 +4,10 @@
     reverse diffusion    x - f_i + G_i^2 score + G_i z                   (Eq. 2)
     probability flow     x - f_i + 1/2 G_i^2 score                       (Eq. 3)
 
-The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s - 1) x
-and G_i is its standard deviation: DDPM's step for VP and NCSN's for VE, valid for steps of any length,
-and for sub-VP too. Song et al. 2021 (arXiv:2011.13456), App. D.3 and E.
+The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s
+- 1) x
+and G_i is its standard deviation: DDPM's step for VP and NCSN's for VE, valid for steps of any
+length, and for sub-VP too. Song et al. 2021 (arXiv:2011.13456), App. D.3 and E.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class ProbabilityFlow:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Leaves x as it is, so that the corrector alone follows p_t down (annealed Langevin dynamics)."""
+    """Leaves x as it is, so that the corrector alone follows p_t down (annealed Langevin
+    dynamics)."""
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> LinearStep:
         return LinearStep(x_coef=None, score_coef=None, noise_std=None)

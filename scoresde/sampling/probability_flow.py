@@ -1,4 +1,5 @@
-"""The probability-flow ODE, solved adaptively: deterministic samples, given the draw from the prior.
+"""The probability-flow ODE, solved adaptively: deterministic samples, given the draw from the
+prior.
 
     dx/dt = f x - 1/2 g^2 score(x, t)        (Eq. 1)
 
@@ -29,11 +30,13 @@ class ProbabilityFlow:
     """The probability flow (Eq. 1) by a solver of diffrax, each example with its own steps.
 
     It is deterministic given x1, and the inverse of `log_likelihood`'s latent. Evaluations differ
-    between examples: `nfe` counts those of accepted and rejected steps, the first one and the denoising.
+    between examples: `nfe` counts those of accepted and rejected steps, the first one and the
+    denoising.
 
     Raises:
         ValueError: if a tolerance is not positive, or not 0 <= t_min < start <= 1.
-        TypeError: if solver or controller is not one of diffrax's, or the solver estimates no error.
+        TypeError: if solver or controller is not one of diffrax's, or the solver estimates no
+            error.
     """
 
     solver: Any = None
@@ -58,7 +61,8 @@ class ProbabilityFlow:
     path_points: int = 101
     """States of a path, both ends included."""
     controller: Any = None
-    """A step-size controller of diffrax; None means PIDController(rtol, atol) on each example's error."""
+    """A step-size controller of diffrax; None means PIDController(rtol, atol) on each example's
+    error."""
 
     def __post_init__(self):
         _ = self.flow_solver

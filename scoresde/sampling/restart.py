@@ -2,7 +2,7 @@
 
 On reaching an interval's lower end t_low, K times:
 
-    x gets the exact noise from t_low up to t_high, and Heun's steps lead down to t_low again    (Eq. 1)
+    x gets the exact noise from t_low up to t_high; Heun's steps lead down to t_low again   (Eq. 1)
 
 The noise forgets errors made above; the law is unchanged as steps shrink. Xu et al. 2023
 (arXiv:2306.14878), Alg. 1.
@@ -80,7 +80,8 @@ class Restart(HeunSampler):
 
         if not intervals or not all(isinstance(interval, Interval) for interval in intervals):
             raise ValueError(
-                f"intervals are {self.intervals}: wanted at least one, e.g. (sd.Interval(0.06, 0.3),)."
+                f"intervals are {self.intervals}: wanted at least one, e.g. (sd.Interval(0.06, "
+                "0.3),)."
             )
 
     def times(self, sde: SDE) -> Times:
@@ -90,14 +91,15 @@ class Restart(HeunSampler):
         return jnp.asarray(self._visits(sde)[1], t.dtype)
 
     def _visits(self, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the times in the order of visit, (steps + 1,), and to where each step first goes back
+        """Returns the times in the order of visit, (steps + 1,), and to where each step first goes
+        back
         up: its own start, or the upper end of an interval."""
         check_log_snr(self, sde)
         times = super().times(sde)
         if not isinstance(times, np.ndarray) or not is_concrete(times):
             raise TypeError(
-                "Restart's intervals are placed on the grid before the trace: the SDE's settings must "
-                "be numbers."
+                "Restart's intervals are placed on the grid before the trace: the SDE's "
+                "settings must be numbers."
             )
 
         detours = self._detours(sde, times)

@@ -34,18 +34,18 @@ def sample(
     """Draws shape[0] examples of shape shape[1:] from the prior, and integrates them to data.
 
     Example i uses fold_in(key, i) for its start and its noise, whatever the chunks. The program is
-    compiled once per chunk shape, with the score's weights as arguments; a plain function is static, so
-    pass the same object again.
+    compiled once per chunk shape, with the score's weights as arguments; a plain function is
+    static, so pass the same object again.
 
-    cond: leaves (shape[0], ...). batch_size: examples a chunk, all at once if None. progress: whether to
-    show a bar over chunks. x1: states at the sampler's `start` to begin from, instead of draws from the
-    prior. x0: data to begin from, noised to `start` first: image to image (SDEdit, Meng et al. 2022,
-    arXiv:2108.01073).
+    cond: leaves (shape[0], ...). batch_size: examples a chunk, all at once if None. progress:
+    whether to show a bar over chunks. x1: states at the sampler's `start` to begin from, instead of
+    draws from the prior. x0: data to begin from, noised to `start` first: image to image (SDEdit,
+    Meng et al. 2022, arXiv:2108.01073).
 
     Raises:
         TypeError: if the sampler is not one, or sde is not an SDE.
-        ValueError: if shape is empty, a condition does not have one row per example, x1 or x0 is not of
-            that shape, or the sampler starts below t = 1 and has neither.
+        ValueError: if shape is empty, a condition does not have one row per example, x1 or x0 is
+            not of that shape, or the sampler starts below t = 1 and has neither.
     """
     shape = _checked_shape(sampler, shape, x1, x0)
     settings = Draw(_static(sampler), shape[1:])
@@ -96,8 +96,8 @@ def start_time(sampler: Any) -> float:
 
 
 def _static(sampler: Sampler) -> Sampler:
-    """Returns the sampler as a static argument: by its identity where a setting is an array, as in some
-    controllers of diffrax."""
+    """Returns the sampler as a static argument: by its identity where a setting is an array, as in
+    some controllers of diffrax."""
     return sampler if is_hashable(sampler) else cast(Sampler, ByIdentity(sampler))
 
 
@@ -120,12 +120,13 @@ def _checked_shape(sampler: Any, shape: Sequence[int], x1: Any, x0: Any) -> tupl
 
     if x1 is not None and x0 is not None:
         raise ValueError(
-            "x1 and x0 were both given: give states at the sampler's start, or data to be noised to it."
+            "x1 and x0 were both given: give states at the sampler's start, or data to be "
+            "noised to it."
         )
     start = start_time(sampler)
     if start < 1.0 and x1 is None and x0 is None:
         raise ValueError(
-            f"the sampler starts at t = {start:g}, where the prior is not the law of x: give x1, states "
-            f"at that time, or x0, data to be noised to it; or write start=1.0."
+            f"the sampler starts at t = {start:g}, where the prior is not the law of x: give "
+            "x1, states at that time, or x0, data to be noised to it; or write start=1.0."
         )
     return shape

@@ -69,8 +69,8 @@ class Karras:
     """
 
     rho: float = 7.0
-    """1 gives equal steps of sigma / alpha; larger values are finer near the data, and infinity would
-    be UniformLogSNR."""
+    """1 gives equal steps of sigma / alpha; larger values are finer near the data, and infinity
+    would be UniformLogSNR."""
 
     def __post_init__(self):
         checks.setting("rho", self.rho, "(0, inf)")

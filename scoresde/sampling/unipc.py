@@ -11,8 +11,9 @@ from scoresde.sampling.exponential import ExponentialSampler, check_exponential
 class UniPC(ExponentialSampler):
     """UniPC, whose order of convergence is one above that of its predictor.
 
-    The weights are the integrals: the paper's, whose B(h) cancels wherever it solves for all of them
-    (its code rounds one to 1/2 at p = 1 and 2). Evaluations: num_steps, and one more with `denoise`.
+    The weights are the integrals: the paper's, whose B(h) cancels wherever it solves for all of
+    them (its code rounds one to 1/2 at p = 1 and 2). Evaluations: num_steps, and one more with
+    `denoise`.
 
     Raises:
         ValueError: as `Exponential`.

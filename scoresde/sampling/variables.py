@@ -26,7 +26,8 @@ class InTime:
 
 @dataclasses.dataclass(frozen=True)
 class InLogSNR:
-    """u = -log SNR(t), in which the noise level changes evenly: fewer evaluations where t_min is tiny."""
+    """u = -log SNR(t), in which the noise level changes evenly: fewer evaluations where t_min is
+    tiny."""
 
     def at(self, sde: SDE, t: Array) -> Array:
         """Returns u(t)."""

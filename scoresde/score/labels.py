@@ -44,8 +44,9 @@ class Index:
 
         index = N t - 1,   or (N - 1) t where t = 0 is a noise level (VE)
 
-    It is a fraction between levels, and negative below the lowest. On a level it is an exact integer,
-    so that networks with a table may cast it. For VE, 0 is the smallest sigma; published NCSN networks
+    It is a fraction between levels, and negative below the lowest. On a level it is an exact
+    integer, so that networks with a table may cast it. For VE, 0 is the smallest sigma; published
+    NCSN networks
     count from the noisiest level: set `descending`.
 
     Raises:

@@ -23,7 +23,8 @@ from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 @pytree_dataclass("parameterization")
 class ScoreModel:
-    """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's arrays.
+    """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's
+    arrays.
 
     net(x, t) or net(x, t, cond) is an NNX, Equinox or bound Linen module, or any function, whose
     output has the shape of x and means what `parameterization` says.

@@ -1,6 +1,7 @@
 """Parameterisations: what the output of a network means.
 
-With x = alpha x_0 + sigma noise, all of them name the same posterior mean, so any converts to any other:
+With x = alpha x_0 + sigma noise, all of them name the same posterior mean, so any converts to any
+other:
 
     Score       s = -noise / sigma                                           (Eq. 1)
     Noise       noise                                                        (Eq. 2)
@@ -10,8 +11,8 @@ With x = alpha x_0 + sigma noise, all of them name the same posterior mean, so a
                 c_in = 1 / n,   c_skip = alpha sigma_data^2 / n^2,   c_out = sigma sigma_data / n
                 c_noise = log(sigma / alpha) / 4,   n^2 = alpha^2 sigma_data^2 + sigma^2
 
-Noise: Ho et al. 2020 (arXiv:2006.11239). Velocity: Salimans & Ho 2022 (arXiv:2202.00512), here for any
-alpha and sigma. EDM: Karras et al. 2022 (arXiv:2206.00364, Table 1), here for any linear SDE.
+Noise: Ho et al. 2020 (arXiv:2006.11239). Velocity: Salimans & Ho 2022 (arXiv:2202.00512), here for
+any alpha and sigma. EDM: Karras et al. 2022 (arXiv:2206.00364, Table 1), here for any linear SDE.
 """
 
 from __future__ import annotations
@@ -183,7 +184,8 @@ def convert(
     checks.batch_at_times(x, t)
     if value.shape != x.shape:
         raise ValueError(
-            f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of its state."
+            f"value has shape {value.shape}, x has {x.shape}: a prediction has the shape of "
+            "its state."
         )
 
     t = times_of(t, x)

@@ -1,4 +1,5 @@
-"""A linear SDE is two functions of time, log alpha and the marginal variance; everything else follows.
+"""A linear SDE is two functions of time, log alpha and the marginal variance; everything else
+follows.
 
     dx = f(t) x dt + g(t) dw                                                (Eq. 1)
     p(x_t | x_0) = N(alpha(t) x_0, sigma(t)^2 I)                            (Eq. 2)

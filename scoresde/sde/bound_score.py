@@ -26,7 +26,8 @@ class BoundScore:
     score: ScoreFn
     cond: Cond = None
     dtype: Any = None
-    """What the score's x is cast to; None: its own. Solvers carry float32 states for bfloat16 scores."""
+    """What the score's x is cast to; None: its own. Solvers carry float32 states for bfloat16
+    scores."""
 
     def __call__(
         self, x: Float[Array, " batch *data"], t: Float[Array, " batch"]

@@ -65,7 +65,8 @@ class TabulatedRate:
         return start + rate * past
 
     def integral_between(self, s: Array, t: Array) -> Array:
-        """Returns B(t) - B(s); within one cell it is the rate times the gap, which does not cancel."""
+        """Returns B(t) - B(s); within one cell it is the rate times the gap, which does not
+        cancel."""
         start_s, rate_s, past_s = self._cell(s)
         start_t, rate_t, past_t = self._cell(t)
         across_cells = (start_t - start_s) + rate_t * past_t - rate_s * past_s

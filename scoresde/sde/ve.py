@@ -32,15 +32,16 @@ class VE(SDE):
     sigma_min: Scalar = 0.01
     """Noise scale at t = 0, in units of the data."""
     sigma_max: Scalar = 50.0
-    """Noise scale at t = 1, in units of the data: about the largest distance between two examples."""
+    """Noise scale at t = 1, in units of the data: about the largest distance between two
+    examples."""
 
     def __post_init__(self):
         checks.setting("sigma_min", self.sigma_min, "(0, inf)")
         checks.setting("sigma_max", self.sigma_max, "(0, inf)")
         if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the noise "
-                f"grows from data to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
+                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the "
+                "noise grows from data to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
             )
 
     @property

@@ -24,7 +24,8 @@ from scoresde.types import Scalar, Time, pytree_dataclass
 
 @pytree_dataclass()
 class VP(SDE):
-    """Variance-preserving SDE with beta rising linearly from beta_min to beta_max. Its prior is N(0, I).
+    """Variance-preserving SDE with beta rising linearly from beta_min to beta_max. Its prior is
+    N(0, I).
 
     Raises:
         ValueError: if a rate is negative or not finite, or beta_min > beta_max.
@@ -68,7 +69,8 @@ class VP(SDE):
 
 @pytree_dataclass()
 class TabulatedVP(SDE):
-    """The VP SDE through a table of DDPM: B(i / N) = -log alphas_bar_i, with beta constant in between.
+    """The VP SDE through a table of DDPM: B(i / N) = -log alphas_bar_i, with beta constant in
+    between.
 
     At t = i / N its marginals are exactly those of the chain, whatever the chain's schedule.
     `DDPM.to_sde` makes it.
