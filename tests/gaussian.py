@@ -20,6 +20,12 @@ def gaussian_score(sde, mean, variance):
     return score
 
 
+def exact_loss(dim, sde, t, variance):
+    """The exact score's loss on N(0, v I): D alpha^2 v / (alpha^2 v + sigma^2)."""
+    signal = sde.alpha(t) ** 2 * variance
+    return dim * signal / (signal + sde.variance(t))
+
+
 def mixture_in(dim: int, dtype=None) -> sd.GaussianMixture:
     """Three components with full covariances in any dimension."""
     rng = np.random.default_rng(dim)
@@ -36,7 +42,7 @@ def end_marginal(mixture, sde):
 
 
 class Linear:
-    """A linear function of the start x1 and of each step's noise: a sampler's state on such data."""
+    """A linear function of start and noises: a sampler's state on Gaussian data."""
 
     __array_ufunc__ = None  # so that NumPy's numbers leave the arithmetic to this class
 
@@ -51,7 +57,9 @@ class Linear:
 
     @classmethod
     def noise(cls, steps, i):
-        return cls(0.0, 0.0, np.eye(steps)[i])
+        of_noise = np.zeros(steps)
+        of_noise[i] = 1.0
+        return cls(0.0, 0.0, of_noise)
 
     def __add__(self, other):
         if not isinstance(other, Linear):
@@ -88,10 +96,20 @@ class UnderSDE(papers.Model):
     def __init__(self, sde):
         self.sde = sde
 
+        self.known = {}
+
     def _of(self, function, t):
+        if np.ndim(t):
+            return self._in_float64(function, t)
+        place = function.__name__, float(t)
+        if place not in self.known:
+            self.known[place] = float(self._in_float64(function, t))
+        return self.known[place]
+
+    @staticmethod
+    def _in_float64(function, t):
         with jax.enable_x64(True):
-            value = np.asarray(function(jnp.asarray(t, jnp.float64)), np.float64)
-        return value if value.ndim else float(value)
+            return np.asarray(function(jnp.asarray(t, jnp.float64)), np.float64)
 
     def alpha(self, t):
         return self._of(self.sde.alpha, t)

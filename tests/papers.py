@@ -176,13 +176,21 @@ def flow_step(p, x, t, s):
     return x - (c - 1) * x + 0.5 * variance * p.score(x, t)
 
 
+PREDICTORS = {
+    "reverse_diffusion": reverse_diffusion,
+    "euler_maruyama": euler_maruyama,
+    "probability_flow": flow_step,
+    "none": lambda p, x, t, s: x,
+}
+
+
 def langevin(p, x, t, size):
     """One step of Langevin dynamics on p_t (Song & Ermon 2019, Eq. 4, with size = half theirs)."""
     return x + size * p.score(x, t) + math.sqrt(2 * size) * p.noise()
 
 
 def corrector_size(p, t, s, at, snr):
-    """The corrector's step for a known noise level, 2 alpha r² sigma² (Song et al. 2021, Alg. 5)."""
+    """The corrector's step for a known noise level (Song et al. 2021, Algorithms 4 and 5)."""
     return 2 * (p.alpha(t) / p.alpha(s)) ** 2 * snr**2 * p.sigma(at) ** 2
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gaussian import gaussian_score
+from gaussian import exact_loss, gaussian_score
 
 import scoresde as sd
 
@@ -14,17 +14,13 @@ KEY = jax.random.key(0)
 N, D, V = 40_000, 3, 0.25
 
 
-def exact_loss(sde, t, v):
-    """E |sigma s + noise|^2 for the exact score of N(0, v I): D alpha^2 v / (alpha^2 v + sigma^2)."""
-    return D * sde.alpha(t) ** 2 * v / (sde.alpha(t) ** 2 * v + sde.variance(t))
-
-
 @pytest.mark.parametrize(
     ("weighting", "factor"),
     [
         (sd.weightings.Variance(), lambda sde, t: 1.0),
         (sd.weightings.Likelihood(), lambda sde, t: sde.diffusion(t) ** 2 / sde.variance(t)),
-        # Karras et al. 2022: (n^2 + sigma_d^2) / (n sigma_d)^2 on the denoiser's error, n = sigma/alpha.
+        # Karras et al. 2022: (n^2 + sigma_d^2) / (n sigma_d)^2 on the denoiser's error, where
+        # n = sigma / alpha.
         (
             sd.weightings.EDM(0.6),
             lambda sde, t: (lambda n: (n**2 + 0.36) / 0.36)(sde.sigma(t) / sde.alpha(t)),
@@ -44,12 +40,12 @@ def test_loss_of_the_exact_score_is_the_posterior_variance(any_sde, weighting, f
             weighting,
         )
         assert loss.shape == (N,)
-        want = float(factor(any_sde, t) * exact_loss(any_sde, t, V))
+        want = float(factor(any_sde, t) * exact_loss(D, any_sde, t, V))
         assert abs(float(loss.mean()) - want) < 5 * float(loss.std()) / np.sqrt(N)
 
 
 def test_excess_loss_is_the_score_error(any_sde):
-    """For a wrong score the loss exceeds the minimum by sigma^2 E|s - s*|^2: here s is off by a constant vector c."""
+    """A wrong score costs sigma^2 E|s - s*|^2 more; here s is off by a constant."""
     x0, t, c = np.sqrt(V) * jax.random.normal(KEY, (N, D)), jnp.full(N, 0.4), 0.3
     exact = gaussian_score(any_sde, 0.0, V)
     right = sd.dsm_loss(jax.random.key(1), any_sde, exact, x0, t)

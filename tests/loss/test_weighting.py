@@ -5,6 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import pytest
+from gaussian import exact_loss
 from scipy import integrate
 
 import scoresde as sd
@@ -12,16 +13,13 @@ import scoresde as sd
 N, D, V = 40_000, 3, 0.25
 
 
-def exact_loss(sde, t, v):
-    """E |sigma s + noise|^2 for the exact score of N(0, v I): D alpha^2 v / (alpha^2 v + sigma^2)."""
-    return D * sde.alpha(t) ** 2 * v / (sde.alpha(t) ** 2 * v + sde.variance(t))
-
-
 def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):
-    """One law: (1/2) ∫ g^2 |s - s*|^2 dt = (1/2) ∫ |eps error|^2 d gamma, by quadrature on the closed-form loss."""
+    """(1/2) ∫ g^2 |s - s*|^2 dt = (1/2) ∫ |eps error|^2 d gamma, by quadrature of the closed-form
+    loss.
+    """
     with jax.enable_x64(True):
         t_min = 1e-3
-        plain = lambda t: float(exact_loss(sde, t, V))  # noqa: E731
+        plain = lambda t: float(exact_loss(D, sde, t, V))  # noqa: E731
         weight = lambda t: float(sd.weightings.Likelihood()(sde, jnp.asarray([t]))[0])  # noqa: E731
         in_time = integrate.quad(lambda t: weight(t) * plain(t), t_min, 1.0, limit=200)[0]
         ends = [-float(sde.log_snr(t)) for t in (t_min, 1.0)]

@@ -1,12 +1,14 @@
 """Ancestral sampling: step for step the chains' own, and in law its closed-form recursion."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import papers
 import pytest
-from gaussian import gaussian_score
+from gaussian import OnGaussianData, gaussian_score
 
 import scoresde as sd
 from scoresde.keys import example_keys, fold_in_examples, normal_like
@@ -37,7 +39,7 @@ STEPS = {
 
 @pytest.mark.parametrize(("sde", "chain", "variance"), STEPS.values(), ids=STEPS.keys())
 def test_every_step_is_the_chains(sde, chain, variance, x64):
-    """From each state to the next, with the noise that the keys give: the table's own step to 1e-12, at every index."""
+    """From each state to the next, with the same noise, at every index, to 1e-12."""
     score, n = ring().score(sde), chain.num_steps
     x1 = sde.prior_sample(KEY, (5, 2))
     out = sd.Ancestral(n, variance, save_path=True)(KEY, sde, score, x1)
@@ -59,30 +61,27 @@ def test_every_step_is_the_chains(sde, chain, variance, x64):
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
 def test_ancestral_follows_its_closed_form_recursion(any_sde, variance):
-    """Mean and variance of 25 coarse steps on Gaussian data, under any SDE, within 5 standard errors."""
+    """Mean and variance of 25 coarse steps on Gaussian data, within 5 standard errors."""
     m, v, steps = 0.7, 0.25, 25
-    t = any_sde.level_times(steps)[::-1]
-    with jax.enable_x64(True):
-        alpha, sigma2 = (np.asarray(f(jnp.asarray(t))) for f in (any_sde.alpha, any_sde.variance))
-    total = alpha**2 * v + sigma2
-    mean, spread = 0.0, float(any_sde.prior_std()) ** 2
-    for i in range(steps):
-        a, s2 = (alpha[i + 1], sigma2[i + 1]) if i + 1 < steps else (1.0, 0.0)
-        c = alpha[i] / a
-        added = sigma2[i] - c**2 * s2
-        pull = (1 - added / total[i]) / c
-        mean = pull * mean + added * alpha[i] * m / total[i] / c
-        noise = added * (s2 / sigma2[i] if variance == "posterior" else 1.0)
-        spread = pull**2 * spread + (noise if i + 1 < steps else 0.0)
+    times = np.asarray(any_sde.level_times(steps), np.float64)[::-1]
+
+    # What the paper's steps make of the start and the noises.
+    model = OnGaussianData(any_sde, m, v, steps)
+    x = model.start()
+    for t, s in itertools.pairwise(times):
+        x = papers.ancestral(model, x, t, s, variance)
+    x = model.denoised(x, times[-1])
+    spread = x.variance(float(any_sde.prior_std()))
+
     out = sd.sample(
         KEY, sd.Ancestral(steps, variance), any_sde, gaussian_score(any_sde, m, v), (N, 1)
     )
-    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
+    assert abs(float(out.x.mean()) - x.mean) < 5 * np.sqrt(spread / N)
     assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
 
 
 def test_the_right_variance_for_each_data():
-    """One step from the prior is exact with "posterior" for data at a point, with "beta" for unit-variance data."""
+    """ "posterior" makes one step exact for data at a point, "beta" for data of unit variance."""
     sde = sd.VP(beta_max=3.0)
     for variance, v in (("posterior", 0.0), ("beta", 1.0)):
         score = gaussian_score(sde, 0.0, v)
@@ -122,7 +121,7 @@ def test_few_and_wrong_settings():
 
 
 def test_learnt_schedules_differentiate_through_ancestral_sampling(mixture):
-    """Coefficients move into the trace when the SDE's settings are traced: the gradient is the finite difference's."""
+    """The gradient with respect to a traced setting of the SDE is the finite difference's."""
     x1, sampler = jnp.ones((2, 2)), sd.Ancestral(8)
     score = mixture.score(sd.VP())
     run = jax.jit(lambda b: jnp.sum(sampler(KEY, sd.VP(beta_max=b), score, x1).x))

@@ -2,7 +2,8 @@
 
 import jax
 import numpy as np
-from gaussian import gaussian_score
+import papers
+from gaussian import OnGaussianData, gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
@@ -16,7 +17,7 @@ N = 20_000
 
 
 def test_annealed_langevin_is_the_papers_lines(x64):
-    """for sigma high to low: a = eps sigma^2 / sigma_0^2; T times x += a s + sqrt(2 a) z. Each level from its state."""
+    """At each level, a = eps sigma^2 / sigma_0^2 and T times x += a s + sqrt(2 a) z."""
     published = sd.AnnealedLangevin()  # Song & Ermon 2019
     assert (published.num_steps, published.steps_per_level, published.step_size) == (10, 100, 2e-5)
     sde, ncsn = sd.VE(0.1, 2.0), sd.NCSN.geometric(4, 0.1, 2.0)
@@ -35,23 +36,24 @@ def test_annealed_langevin_is_the_papers_lines(x64):
 
 
 def test_annealed_langevin_follows_its_closed_form_recursion():
-    """On N(m, v) data with NCSN's published settings: mean and variance after 10 × 100 steps, 5 standard errors."""
-    m, v, ncsn, eps = 0.5, 0.04, sd.NCSN.geometric(10, 0.01, 1.0), 2e-5
-    sde = ncsn.to_sde()
-    mean, spread = 0.0, 1.0
-    for sigma in ncsn.sigmas[::-1]:
-        a, total = eps * sigma**2 / 0.01**2, v + sigma**2
-        for _ in range(100):
-            mean = mean - a * (mean - m) / total
-            spread = (1 - a / total) ** 2 * spread + 2 * a
+    """NCSN's published settings on N(m, v) data, within 5 standard errors."""
+    m, v, eps = 0.5, 0.04, 2e-5
+    sde = sd.NCSN.geometric(10, 0.01, 1.0).to_sde()
+
+    # What the paper's steps make of the start and the noises.
+    model = OnGaussianData(sde, m, v, 1000)
+    times = sde.level_times(10)[::-1].tolist()
+    x = papers.annealed_langevin(model, model.start(), times, 100, eps)
+    spread = x.variance(1.0)
+
     sampler = sd.AnnealedLangevin(10, 100, eps, denoise=False)
     out = sd.sample(KEY, sampler, sde, gaussian_score(sde, m, v), (N, 1))
-    assert abs(float(out.x.mean()) - mean) < 5 * np.sqrt(spread / N)
+    assert abs(float(out.x.mean()) - x.mean) < 5 * np.sqrt(spread / N)
     assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)
 
 
 def test_annealed_langevin_draws_the_mixture():
-    """Levels and steps enough: as close to exact draws as they are to each other, shares of components included."""
+    """With enough steps, samples are as close to exact draws as those are to each other."""
     mixture, sde, n = ring(), sd.VE(0.02, 10.0), 6000
     sampler = sd.AnnealedLangevin(60, 40, 0.05 * 0.02**2)
     out = sd.sample(KEY, sampler, sde, mixture.score(sde), (n, 2))

@@ -1,12 +1,14 @@
 """Pairs of a predictor and a corrector, against closed-form recursions and exact draws."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
+import papers
 import pytest
 from families import PREDICTORS, PROCESSES, each_under_one
-from gaussian import gaussian_score
+from gaussian import OnGaussianData, gaussian_score
 
 import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
@@ -32,46 +34,24 @@ EACH_UNDER_TWO = pytest.mark.parametrize(
 
 @EACH_UNDER_TWO
 def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, process):
-    """Gaussian data, 30 coarse steps: every step is linear, so mean and variance are known, bias included."""
+    """On Gaussian data every step is linear, so mean and variance of 30 coarse steps are known."""
     any_sde = PROCESSES[process]
     m, v, steps, t_min, r, n = 0.7, 0.25, 30, 1e-2, 0.3, 20_000
-    t = np.asarray(sd.grids.UniformLogSNR()(any_sde, steps, t_min), np.float64)
-    with jax.enable_x64(True):
-        f, g2, alpha, sigma2 = (
-            np.asarray(fn(t))
-            for fn in (
-                any_sde.drift_rate,
-                any_sde.squared_diffusion,
-                any_sde.alpha,
-                any_sde.variance,
-            )
-        )
-    total = alpha**2 * v + sigma2
-    mean, variance = 0.0, float(any_sde.prior_std()) ** 2
+    times = np.asarray(sd.grids.UniformLogSNR()(any_sde, steps, t_min), np.float64)
 
-    def move(
-        keep, pull, spread2, i
-    ):  # x ← keep x + pull s_i + spread z, s_i = -(x - alpha_i m) / total_i
-        nonlocal mean, variance
-        mean = (keep - pull / total[i]) * mean + pull * alpha[i] * m / total[i]
-        variance = (keep - pull / total[i]) ** 2 * variance + spread2
+    # What the paper's steps make of the start and the noises.
+    model = OnGaussianData(any_sde, m, v, 2 * steps)
+    x = model.start()
+    for t, s in itertools.pairwise(times):
+        if corrector_first and predictor != "none":
+            x = papers.langevin(model, x, t, papers.corrector_size(model, t, s, t, r))
+            x = papers.PREDICTORS[predictor](model, x, t, s)
+        else:
+            x = papers.PREDICTORS[predictor](model, x, t, s)
+            x = papers.langevin(model, x, s, papers.corrector_size(model, t, s, s, r))
+    mean = x.mean
+    variance = x.variance(float(any_sde.prior_std()))
 
-    first = corrector_first and predictor != "none"
-    for i in range(steps):
-        dt, c = t[i + 1] - t[i], alpha[i] / alpha[i + 1]
-        G2 = sigma2[i] - c**2 * sigma2[i + 1]
-        eps = 2 * c**2 * r**2 * sigma2[i if first else i + 1]
-        if first:
-            move(1.0, eps, 2 * eps, i)
-        match predictor:
-            case "reverse_diffusion":
-                move(2 - c, G2, G2, i)
-            case "probability_flow":
-                move(2 - c, 0.5 * G2, 0.0, i)
-            case "euler_maruyama":
-                move(1 + f[i] * dt, -g2[i] * dt, -g2[i] * dt, i)
-        if not first:
-            move(1.0, eps, 2 * eps, i + 1)
     corrector = sd.correctors.Langevin(1, sd.correctors.NoiseLevelStep(r))
     sampler = sd.PredictorCorrector(
         PREDICTORS[predictor],
@@ -136,7 +116,9 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
 
 
 def test_a_corrector_repairs_a_coarse_predictor(mixture):
-    """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring it closer."""
+    """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring them
+    closer.
+    """
     sde, draw = sd.VP(), mixture.sample(jax.random.key(5), 6000)
     plain = sd.PredictorCorrector(
         sd.predictors.ProbabilityFlow(), sd.correctors.Identity(), 40, grid=sd.grids.UniformLogSNR()

@@ -14,12 +14,6 @@ from scoresde.sde.mixture import ring
 KEY = jax.random.key(0)
 
 
-FORMULAS = {
-    "reverse_diffusion": papers.reverse_diffusion,
-    "euler_maruyama": papers.euler_maruyama,
-    "probability_flow": papers.flow_step,
-    "none": lambda model, x, t, s: x,
-}
 ORDERS = [
     (name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))
 ]
@@ -34,10 +28,10 @@ EACH = pytest.mark.parametrize(
 
 @EACH
 def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
-    """The paper's lines, written out with the noise that the keys give: from t_i to t_{i-1}, i = N - 1, N // 2 and 1.
+    """The paper's lines with the same noise, from t_i to t_{i-1} for i = N - 1, N // 2 and 1.
 
-    One run visits the three pairs of times of N = 1000; each step is taken from the state it had. Every predictor meets
-    both rules, each under half of the SDEs.
+    One run visits the three pairs of times of N = 1000; each step is taken from the state it had.
+    Every predictor meets both rules, each under half of the SDEs.
     """
     any_sde, r = PROCESSES[process], 0.3
     levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]].tolist()
@@ -85,7 +79,7 @@ def written_out(any_sde, score, predictor, corrector_first, rule, x1, t, k):
 
     def predict(x):
         model = OfScore(any_sde, score, [z_predict])
-        return FORMULAS[predictor](model, x, *t)
+        return papers.PREDICTORS[predictor](model, x, *t)
 
     if corrector_first and predictor != "none":
         return predict(correct(x1, t[0]))
