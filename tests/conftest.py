@@ -1,4 +1,4 @@
-"""Shape-checked imports, and every SDE, sampler and parameterisation in one place: a new one faces all family tests."""
+"""Imports with checked shapes, and fixtures that run a test on every SDE and sampler."""
 
 import atexit
 import os
@@ -7,17 +7,15 @@ import subprocess
 import sys
 import tempfile
 
-if (
-    "JAX_COMPILATION_CACHE_DIR" not in os.environ
-):  # one cache for this run's processes: many tests compile the same
+# One cache for this run's processes: many tests compile the same programs.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="scoresde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-if (
-    "XLA_FLAGS" not in os.environ
-):  # XLA up to that of jax 0.10 compiles a third faster so; others end at a flag unknown
+# XLA up to that of jax 0.10 compiles a third faster with this flag; others refuse to start with it.
+if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
     if subprocess.run(
         [sys.executable, "-c", "import jax; jax.devices()"], capture_output=True
@@ -29,7 +27,8 @@ import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
-# Tests compile much and compute little. JAX_DISABLE_MOST_OPTIMIZATIONS=0 gives them the programs that users get.
+# Tests compile much and compute little. JAX_DISABLE_MOST_OPTIMIZATIONS=0 gives them the programs
+# that users get.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
 
@@ -82,7 +81,7 @@ def sampler(request):
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """Compiled programs go with the module that needed them: kept, they take gigabytes, and every collection's time."""
+    """Drops a module's compiled programs: kept, they take gigabytes and slow every collection."""
     yield
     jax.clear_caches()
 
@@ -100,7 +99,7 @@ def forget_programs():
     ]
 )
 def looped_sampler(request):
-    """Every sampler, for what is a matter of its loop; four of the five that share one are `slow`."""
+    """Every sampler, for questions about its loop; four of the five that share one are `slow`."""
     return request.param
 
 
@@ -112,7 +111,7 @@ def x64():
 
 @pytest.fixture
 def unchecked():
-    """Bad input on purpose: without the tests' own shape checks, so that the library's errors are what is seen."""
+    """Turns off the tests' own shape checks, so that bad input reaches the library's errors."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

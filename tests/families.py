@@ -1,4 +1,7 @@
-"""Every SDE, sampler and parameterisation, once: a new one is added here and faces all family tests."""
+"""Every SDE, sampler and parameterisation, once.
+
+A new one is added here and faces all family tests.
+"""
 
 import itertools
 
@@ -38,7 +41,9 @@ PREDICTORS = {
 
 
 def each_under_one(*names):
-    """Marks for every combination of names with every SDE: of each, one SDE in CI, by turns, the others `slow`."""
+    """Every combination of names with every SDE, one SDE of each unmarked in turn, the others
+    `slow`.
+    """
     combined = itertools.product(*names, PROCESSES)
     count = len(PROCESSES)
     return [

@@ -51,7 +51,7 @@ def test_few_steps_are_valid_or_refused():
     for n in (1, 2, 5):
         ddpm = sd.DDPM.from_sde(sd.VP(), n, exact=True)
         assert ddpm.num_steps == n
-        # From the SDE: var(x_{i-1} | x_0) var(x_i | x_{i-1}) / var(x_i | x_0), with x_{-1} = x_0, whose variance is 0.
+        # From the SDE: var(x_{i-1} | x_0) var(x_i | x_{i-1}) / var(x_i | x_0), with x_{-1} = x_0.
         with jax.enable_x64(True):
             t = jnp.asarray([0.0, *np.arange(1, n + 1) / n])
             total, (_, step) = np.asarray(sd.VP().variance(t)), sd.VP().transition(t[:-1], t[1:])
@@ -210,14 +210,17 @@ def test_the_bound_is_the_divergence_of_each_step(chain, x64):
     np.testing.assert_allclose(std, same, rtol=1e-12)
     want = jnp.sum((q - p) ** 2, axis=1) / (2 * std**2)
     np.testing.assert_allclose(chain.loss(KEY, network, x0, i, "bound"), want, rtol=1e-7)
-    # The last step, a Gaussian decoder of variance v_0 = sigma_0^2: 1 / (2 alpha_0) of |eps - eps_hat|^2.
+    # The last step, a Gaussian decoder of variance v_0: |eps - eps_hat|^2 / (2 alpha_0).
     simple = chain.loss(KEY, network, x0[:2], 0)
     want = simple / (2 * chain.alphas[0] if isinstance(chain, sd.DDPM) else 2)
     np.testing.assert_allclose(chain.loss(KEY, network, x0[:2], 0, "bound"), want, rtol=1e-12)
 
 
 def test_the_discrete_losses_are_the_continuous_one_at_their_levels(chain, x64):
-    """The same key: L_simple and SMLD are `dsm_loss` at t_i of the exact SDE, and a chain's network a score there."""
+    """L_simple and SMLD equal `dsm_loss` at t_i of the exact SDE, with the same key.
+
+    A chain's network is a score of that SDE at its levels.
+    """
     sde, mixture = chain.to_sde(exact=True), ring()
     i = jnp.asarray(np.random.default_rng(0).integers(0, chain.num_steps, 64))
     t = jnp.asarray(sde.level_times(chain.num_steps))[i]
@@ -248,7 +251,10 @@ MATCHED = {
 
 @pytest.mark.parametrize(("chain", "sde"), MATCHED.values(), ids=MATCHED.keys())
 def test_a_score_serves_any_chain_at_equal_noise(chain, sde, x64):
-    """On N(m, v) data, E[noise | x_i] = sigma_i (x - a_i m) / (a_i^2 v + sigma_i^2), whatever SDE the score is of."""
+    """A score of any SDE serves as a chain's noise network.
+
+    On N(m, v) data, E[noise | x_i] = sigma_i (x - a_i m) / (a_i^2 v + sigma_i^2).
+    """
     m, v, i = 0.7, 0.25, np.arange(chain.num_steps)
     x = jax.random.normal(KEY, (chain.num_steps, 2))
     a, s2 = (table[:, None] for table in (chain.signal, chain.marginal_variances))
@@ -278,9 +284,11 @@ def slopes(errors):
 
 
 def test_discrete_losses_tend_to_the_continuous_one():
-    """L_simple of the best network on N(0, v), in closed form: E|eps - E[eps|x]|^2 = a^2 v / (a^2 v + sigma^2).
+    """The mean loss over DDPM's levels tends to its integral over t at first order; SMLD's
+    likewise.
 
-    Its mean over DDPM's levels tends to its integral over t at first order; SMLD's likewise.
+    L_simple of the best network on N(0, v) is known: E|eps - E[eps|x]|^2 = a^2 v / (a^2 v +
+    sigma^2).
     """
     v, fine = 0.25, (np.arange(100_000) + 0.5) / 100_000
     rest = lambda a2, s2: a2 * v / (a2 * v + s2)  # noqa: E731
@@ -300,13 +308,19 @@ COVARIANCE = np.array([[0.5, 0.3], [0.3, 0.4]])
 
 
 def gaussian_noise(chain):
-    """(A_i) with E[noise | x_i] = A_i x_i on N(0, COVARIANCE) data: sigma_i (a_i^2 C + sigma_i^2 I)^{-1}, (N, 2, 2)."""
+    """The matrices A_i with E[noise | x_i] = A_i x_i on N(0, COVARIANCE) data, (N, 2, 2).
+
+    A_i = sigma_i (a_i^2 C + sigma_i^2 I)^{-1}.
+    """
     a2, s2 = (table[:, None, None] for table in (chain.signal**2, chain.marginal_variances))
     return np.sqrt(s2) * np.linalg.inv(a2 * COVARIANCE + s2 * np.eye(2))
 
 
 def ancestral_steps(chain, variance):
-    """The library's steps as matrices, by what they do to unit vectors, (N, 2, 2), and their variances (N,)."""
+    """The library's steps as matrices (N, 2, 2), and their variances (N,).
+
+    The matrices are found by what the steps do to unit vectors.
+    """
     i, units = np.repeat(np.arange(chain.num_steps), 2), np.tile(np.eye(2), (chain.num_steps, 1))
     noise = np.einsum("kij,kj->ki", gaussian_noise(chain)[i], units)
     mean, std = chain.ancestral(jnp.asarray(units), jnp.asarray(noise), i, variance)
@@ -314,7 +328,9 @@ def ancestral_steps(chain, variance):
 
 
 def reverse_diffusion_steps(chain, sde):
-    """Those of `predictors.ReverseDiffusion` from level i to i - 1, i > 0, under the SDE of these levels."""
+    """The steps of `predictors.ReverseDiffusion` from level i to i - 1, i > 0, under the chain's
+    SDE.
+    """
     t = jnp.asarray(sde.level_times(chain.num_steps))
     keep, pull, spread = (
         np.asarray(a) for a in sd.predictors.ReverseDiffusion().coefficients(sde, t[1:], t[:-1])
@@ -333,10 +349,10 @@ def law(chain, matrices, variances):
 
 @pytest.mark.parametrize("kind", ["ddpm", "ncsn"])
 def test_the_law_of_ancestral_sampling_tends_to_the_datas(kind, x64):
-    """In the plane, by the product of its matrices: the covariance's error is of first order in 1 / N.
+    """The samples' covariance is off by a term of first order in 1 / N.
 
-    NCSN's lowest scale sigma_0 stays as N grows: its last step, the denoising, makes C (C + sigma_0^2 I)^{-1} C of C +
-    sigma_0^2 I.
+    It is a product of the steps' matrices, in the plane. NCSN's lowest scale sigma_0 stays as N
+    grows: its last step, the denoising, turns C + sigma_0^2 I into C (C + sigma_0^2 I)^{-1} C.
     """
     sde = sd.VP() if kind == "ddpm" else sd.VE(0.1, 10.0)
     floor = 0.1**2 if kind == "ncsn" else 0.0
@@ -349,7 +365,7 @@ def test_the_law_of_ancestral_sampling_tends_to_the_datas(kind, x64):
 
 @pytest.mark.parametrize("kind", ["ddpm", "ncsn"])
 def test_reverse_diffusion_and_ancestral_agree_to_first_order(kind, x64):
-    """From one start to the lowest level, in the plane: the laws' difference halves as the steps double."""
+    """From one start to the lowest level, the laws' difference halves as the steps double."""
     sde, errors = sd.VP() if kind == "ddpm" else sd.VE(0.1, 10.0), []
     for n in (800, 1600):
         chain = sd.DDPM.from_sde(sde, n, exact=True) if kind == "ddpm" else sd.NCSN.from_sde(sde, n)

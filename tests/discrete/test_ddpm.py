@@ -29,7 +29,7 @@ def test_ddpms_tables_are_the_papers():
 
 
 def test_the_cosine_table_keeps_its_cap():
-    """alphas_bar halfway is cos^2((1/2 + s) / (1 + s) pi/2) / cos^2(s / (1 + s) pi/2); only the last betas are cut."""
+    """alphas_bar halfway is the published cosine, and only the last betas are cut."""
     ddpm = sd.DDPM.cosine(1000)
     np.testing.assert_allclose(ddpm.alphas_bar[499], papers.cosine_alpha_bar(0.5), rtol=1e-9)
     assert ddpm.betas[-1] == 0.999
@@ -44,7 +44,7 @@ def some_indices(chain):
 
 
 def test_ddpms_step_is_the_papers(x64):
-    """x_{i-1} = (x - beta_i / sqrt(1 - alphas_bar_i) eps) / sqrt(alpha_i) + std z: first, middle and last index."""
+    """At the first, the middle and the last index."""
     rng = np.random.default_rng(1)
     ddpm = sd.DDPM.from_sde(sd.VP(), 300)
     x, noise = rng.normal(size=(2, 4, 3))
@@ -69,7 +69,10 @@ def test_ddpms_step_is_the_papers(x64):
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_ddpm_leads_back_to_its_sde(exact):
-    """The limit has the settings; the exact one the marginals at (i + 1) / N, the transitions, the way back to t."""
+    """The limit has the SDE's settings.
+
+    The exact one has the chain's marginals at (i + 1) / N, its transitions, and the way back to t.
+    """
     sde = sd.VP(beta_min=0.2, beta_max=15.0)
     ddpm = sd.DDPM.from_sde(sde, 100, exact=exact)
     if not exact:
@@ -100,7 +103,10 @@ def test_ddpm_leads_back_to_its_sde(exact):
 
 
 def test_the_tabulated_sde_is_one(x64):
-    """beta is the derivative of B, transitions compose across cells, and its float32 transitions keep their digits."""
+    """beta is the derivative of B, and transitions compose across the table's cells.
+
+    Short transitions in float32 keep their digits.
+    """
     sde = sd.DDPM.cosine(20).to_sde()
     t = jnp.linspace(0.013, 0.987, 40)  # none on a cell's edge
     s, r = jnp.full(40, 0.003), 0.5 * (t + 0.003)
@@ -130,7 +136,7 @@ def slopes(errors):
 
 
 def test_discrete_marginals_tend_to_the_sdes():
-    """max_i |alphas_bar_i - alpha(t_i)^2| halves as the steps double; so does |sigma| for other tables' marginals."""
+    """max_i |alphas_bar_i - alpha(t_i)^2| halves as the steps double."""
     errors = []
     for n in (200, 400, 800, 1600):
         ddpm = sd.DDPM.from_sde(sd.VP(), n)

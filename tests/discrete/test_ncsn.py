@@ -22,7 +22,7 @@ def some_indices(chain):
 
 
 def test_ncsns_step_is_the_papers(x64):
-    """x + (sigma_i^2 - sigma_{i-1}^2) s + sqrt(sigma_{i-1}^2 (sigma_i^2 - sigma_{i-1}^2) / sigma_i^2) z."""
+    """At the first, the middle and the last index."""
     rng = np.random.default_rng(2)
     ncsn = sd.NCSN.from_sde(sd.VE(), 40)
     x, score = rng.normal(size=(2, 4, 3))

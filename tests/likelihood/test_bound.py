@@ -1,4 +1,4 @@
-"""The variational bound against the exact density: above it everywhere, tight for the exact score on average."""
+"""The variational bound: above the exact density, and tight for the exact score on average."""
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +18,24 @@ def data():
 
 
 def test_it_is_tight_for_the_exact_score_on_average(any_sde, data):
-    """Mean over data of bound - (-log p_0): zero within 5 standard errors, but for the truncation at t_min = 1e-4."""
+    """The mean over data of bound - (-log p_0) is zero within 5 standard errors.
+
+    What remains is the truncation at t_min = 1e-4.
+    """
     mixture = ring()
     out = sd.variational_bound(
         KEY, any_sde, mixture.score(any_sde), data, num_times=200, t_min=1e-4
     )
     gap = np.asarray(out.nll + mixture.log_prob(any_sde, data, 0.0))
-    # the prior stands for p_1: KL(p_1 || prior), below 1e-3 for VP, and for VE |x|^2 / 2 sigma_max^2 of data
+    # The prior replaces p_1, at the cost of KL(p_1 || prior): below 1e-3 for VP, and for VE
+    # |x|^2 / 2 sigma_max^2 of the data.
     assert abs(gap.mean()) < 5 * gap.std(ddof=1) / np.sqrt(len(gap)) + 5e-3
     np.testing.assert_allclose(out.nll, out.prior + out.diffusion + out.reconstruction, rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [lambda s: 0.7 * s, lambda s: s + 0.5], ids=["scaled", "shifted"])
 def test_it_is_above_the_exact_one_for_wrong_scores(any_sde, data, wrong):
-    """Data's entropy is the least that any model reaches: -log p of a wrong score is above it, and so is its bound."""
+    """No model reaches less than the data's entropy, so a wrong score's bound lies above it."""
     mixture = ring()
     exact = mixture.score(any_sde)
     out = sd.variational_bound(
@@ -42,7 +46,9 @@ def test_it_is_above_the_exact_one_for_wrong_scores(any_sde, data, wrong):
 
 
 def test_it_is_above_the_models_own_density_at_every_point():
-    """A Gaussian model of data that are elsewhere: -log p is known at every x, and the bound is never below it."""
+    """A Gaussian model of data that lie elsewhere: -log p is known, and the bound is above it
+    everywhere.
+    """
     sde, variance = sd.VP(), 0.3
     x = jnp.linspace(-3.0, 3.0, 40)[:, None]
     out = sd.variational_bound(
@@ -53,7 +59,9 @@ def test_it_is_above_the_models_own_density_at_every_point():
 
 
 def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
-    """N(0, v) data, exact score, one dimension: every expectation is an integral that NumPy can do."""
+    """N(0, v) data in one dimension, exact score: every expectation is an integral that NumPy can
+    do.
+    """
     v, t_min, x0 = 0.25, 1e-3, jnp.full((2000, 1), 0.6)
     out = sd.variational_bound(
         KEY, any_sde, gaussian_score(any_sde, 0.0, v), x0, num_times=60, t_min=t_min

@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("sde", [sd.VP(), sd.SubVP(), sd.VE()], ids=["vp", "subvp", "ve"])
 def test_decode_brings_back_what_was_encoded(sde, mixture):
-    """From a float32 process: within 1e-5 as the docstring says how, and what it says of the default tolerance."""
+    """From a float32 process: within 1e-5 in the way that the docstring gives, by default 3e-3."""
     x0, score = mixture.sample(KEY, 20), mixture.score(sde)
     for finer, within in (({"float64": True, "rtol": 1e-9, "atol": 1e-9}, 1e-5), ({}, 3e-3)):
         code = sd.encode(sde, score, x0, **finer)
@@ -41,7 +41,7 @@ def test_a_network_brings_back_what_was_encoded():
     "any_sde", [sd.VP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["vp", "ve"]
 )
 def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
-    """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)), and the likelihood's latent."""
+    """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)): the code, and the latent."""
     m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)
     x0 = m + 0.5 * jax.random.normal(KEY, (6, 2))
     alpha, sigma2 = (

@@ -1,4 +1,4 @@
-"""Divergences against the trace of a matrix that is known: unbiased, exact where they should be, errors honest."""
+"""Divergences against the known trace of a matrix: unbiased or exact, with honest errors."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,10 @@ def draws(divergence, matrix, n=4000):
     ids=repr,
 )
 def test_estimates_are_unbiased_and_know_their_error(divergence, kind, x64):
-    """Mean over 4000 draws within 5 standard errors of the trace; reported variance that of the draws within 15 %."""
+    """The mean of 4000 draws is within 5 standard errors of the trace.
+
+    The reported variance is that of the draws within 15 %.
+    """
     matrix = matrix_of(kind)
     value, stderr = draws(divergence, matrix)
     exact = float(jnp.trace(matrix))
@@ -60,7 +63,10 @@ def test_estimates_are_unbiased_and_know_their_error(divergence, kind, x64):
 
 
 def test_what_the_basis_captures_is_exact(x64):
-    """Rank 3 holds a Jacobian of rank 2 whole: no error is left, where Hutchinson's is large; so does a full basis."""
+    """A basis of rank 3 captures a Jacobian of rank 2 whole, and a full basis any Jacobian.
+
+    No error is left, where Hutchinson's is large.
+    """
     low = matrix_of("of rank 2")
     value, _ = draws(sd.divergences.HutchPlusPlus(3, 1), low, n=50)
     np.testing.assert_allclose(value, jnp.trace(low), rtol=1e-9)
@@ -77,7 +83,10 @@ def test_exact_is_exact_in_blocks_and_whole(x64):
 
 
 def test_signs_beat_normals_and_have_their_closed_form_variance(x64):
-    """Var[v^T A v] = 2 |S|_F^2 for normals, less 2 Σ S_ii^2 for signs, S = (A + A^T) / 2; over 4000 draws, 10 %."""
+    """Var[v^T A v] = 2 |S|_F^2 for normals, less 2 Σ S_ii^2 for signs, with S = (A + A^T) / 2.
+
+    Over 4000 draws, to 10 %.
+    """
     a = np.asarray(matrix_of("general"))
     s = 0.5 * (a + a.T)
     for distribution, want in (
@@ -126,7 +135,8 @@ def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof)
     difference = np.asarray(out.log_prob - mixture.log_prob(sde, x, 1e-5))
     stderr = np.asarray(out.stderr)
     assert abs(difference.mean()) < 4 * np.sqrt(np.mean(stderr**2) / len(x)) + 1e-3
-    # Mean z^2 of 64 values with Student's t of n degrees of freedom is n/(n-2), its standard deviation about 0.22.
+    # The mean z^2 of 64 values with Student's t of n degrees of freedom is n/(n-2), its standard
+    # deviation about 0.22.
     assert 0.4 < np.mean((difference / stderr) ** 2) * (dof - 2) / dof < 2.1
 
 
@@ -152,8 +162,10 @@ def test_exact_divergence_in_blocks():
     ids=["probed", "exact"],
 )
 def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim, tol, bits):
-    """N(0, .49 I), whose divergence any probe has exactly: as one entry of a mean it was off by .5 bits/dim in 36-D,
-    and so was a sum of D terms with a tolerance each.
+    """N(0, .49 I), whose divergence any probe has exactly.
+
+    With the divergence as one entry of a mean the density was off by .5 bits/dim in 36-D, and so
+    was a sum of D terms with a tolerance each.
     """
     data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
     sde, x = sd.VP(), data.sample(KEY, 8)
@@ -172,7 +184,7 @@ def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim,
 
 
 def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
-    """Probes that shared bits with the data's noise would bias the estimate: here the probed term is u^T (J u)."""
+    """Probes that shared bits with the data's noise would bias the estimate, here of u^T (J u)."""
     sde, n = sd.VP(), 2000
     x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
     weight = jnp.asarray(

@@ -36,7 +36,10 @@ KEY = jax.random.key(0)
     ],
 )
 def test_density_is_exact_in_float64(sde, variable, dim, x64):
-    """From the exact end marginal to the exact density at t_min within 1e-7 nats; there and back within 1e-6."""
+    """From the exact marginal at t = 1, the density at t_min is exact within 1e-7 nats.
+
+    The flow there and back returns to the data within 1e-6.
+    """
     mixture = mixture_in(16, jnp.float64) if dim == 16 else ring()
     score, x = mixture.score(sde), mixture.sample(KEY, 24)
     out = sd.log_likelihood(
@@ -61,9 +64,9 @@ def test_density_is_exact_in_float64(sde, variable, dim, x64):
 @pytest.mark.parametrize(("tolerance", "bits"), [(1e-6, 1e-4), (1e-5, 5e-4)])
 @pytest.mark.parametrize("dim", [2, 16])
 def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim, tolerance, bits):
-    """With the exact end marginal; with the SDE's own prior instead, off by the two's difference alone.
+    """The prior's density differs from the exact marginal's by their known gap alone.
 
-    A wrong terminal std would shift every value.
+    A wrong standard deviation at t = 1 would shift every value.
     """
     mixture = mixture_in(16) if dim == 16 else ring()
     x = mixture.sample(KEY, 32)
@@ -232,7 +235,9 @@ def test_integer_images_are_refused_with_the_line_to_write(unchecked):
 
 
 def test_joint_steps_agree_and_say_so(mixture):
-    """One step size for the batch: the same densities, one number of evaluations for all, and the result tells."""
+    """With one step size for the batch, densities agree, and all examples share one count of
+    evaluations.
+    """
     sde, x = sd.VP(), mixture.sample(KEY, 9)
     joint = sd.log_likelihood(
         KEY,
@@ -311,7 +316,10 @@ def test_half_precision_data_are_solved_in_float32(mixture, unchecked):
     ids=lambda value: type(value).__name__,
 )
 def test_any_solver_of_diffrax(solver, steps):
-    """N(0, 0.49), whose density is known: to the tolerance, or the order of given steps; evaluations as counted."""
+    """N(0, 0.49), whose density is known, to the tolerance or to the order of given steps.
+
+    Evaluations are as counted, or -1 for an implicit solver.
+    """
     sde, data = sd.VP(), sd.GaussianMixture(jnp.zeros((1, 1)), jnp.asarray([0.49]))
     ends = -sde.log_snr(jnp.asarray([1e-5, 1.0]))
     controller = (

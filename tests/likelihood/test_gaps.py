@@ -1,4 +1,4 @@
-"""What a likelihood leaves out: exact against the mixture, bounds on the right side and of the right size."""
+"""What a likelihood leaves out: exact for the mixture, and bounds of the right sign and size."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def test_a_prior_of_ones_own_is_not_guessed_at(mixture):
 
 
 def test_the_prior_is_bounded_by_what_x1_still_knows(any_sde):
-    """Gaussian data: KL(p_1 || pi) in closed form lies below the mean of `prior_kl`, which is its own closed form."""
+    """On Gaussian data, KL(p_1 || pi) is below the mean of `prior_kl`; both are known."""
     m, v, n = 0.7, 0.25, 4000
     x0 = m + np.sqrt(v) * jax.random.normal(KEY, (n, 1))
     bound = any_sde.prior_kl(x0)
@@ -61,10 +61,10 @@ def test_the_prior_is_bounded_by_what_x1_still_knows(any_sde):
 
 @pytest.mark.parametrize("any_sde", [sd.SubVP(), sd.VE()], ids=["subvp", "ve"])
 def test_the_truncation_bound_is_below_log_p0_and_near_it(any_sde):
-    """Exact score and end: on average over data of known entropy, log_prob - truncation lies below log p_0, by little.
+    """With an exact score, log_prob - truncation lies a little below log p_0 on average.
 
-    Gaussian data: the last step has variance (sigma / alpha)^2 where the posterior's is v sigma^2 / (alpha^2 v +
-    sigma^2), nearly the same: below 0.1 nats.
+    On Gaussian data the last step has variance (sigma / alpha)^2, where the posterior has
+    v sigma^2 / (alpha^2 v + sigma^2), nearly the same: they differ by less than 0.1 nats.
     """
     m, v, n, t_min = 0.3, 0.25, 2000, 1e-3
     x0 = m + np.sqrt(v) * jax.random.normal(jax.random.key(1), (n, 2))

@@ -1,4 +1,4 @@
-"""Adaptive steps: the law on Gaussian data and the mixture, evaluations, and diffrax's solvers on one Brownian path."""
+"""Adaptive steps: their law on Gaussian data, their evaluations, and one Brownian path."""
 
 import math
 
@@ -26,7 +26,9 @@ def exact_variance(sde, t):
     "any_sde", [sd.SubVP(), pytest.param(sd.VE(), marks=pytest.mark.slow)], ids=["subvp", "ve"]
 )
 def test_mean_and_variance_are_those_of_the_sde(any_sde):
-    """Within 5 standard errors at a small tolerance, one dimension, where every rejection would show."""
+    """Within 5 standard errors at a small tolerance, in one dimension, where any rejection would
+    show.
+    """
     sampler = sd.AdaptiveSDE(0.01, 0.01, t_min=T_MIN, first_step=1.0, denoise=False)
     start = jnp.sqrt(exact_variance(any_sde, 1.0)) * jax.random.normal(jax.random.key(1), (N, 1))
     start = start + any_sde.alpha(1.0) * M
@@ -38,10 +40,11 @@ def test_mean_and_variance_are_those_of_the_sde(any_sde):
 
 
 def test_rejected_steps_keep_their_increments():
-    """With no drift x(t_min) - x1 is the Brownian path itself: normal, of variance 1 - t_min, however often rejected.
+    """Without drift, x(t_min) - x1 is the Brownian path itself, normal however often steps are
+    rejected.
 
-    A g that jumps makes the error the noise's: a rule that draws anew after a rejection keeps the quiet paths, and its
-    variance is below the true one by far more than 5 standard errors.
+    A g that jumps makes the error depend on the noise. A rule that draws again after a rejection
+    keeps the quiet paths: its variance is too small by far more than 5 standard errors.
     """
 
     @sd.types.pytree_dataclass()
@@ -71,7 +74,10 @@ RTOL, ATOL, SAFETY, POWER, FIRST = 0.05, 0.03, 0.8, 0.7, 0.017
 
 
 def replay(x, increment, **wrong):
-    """Times and states accepted, and how many steps were attempted, under VP; wrong: what to read otherwise."""
+    """Algorithm 1 under VP: accepted times and states, and the number of attempts.
+
+    wrong: lines of the algorithm to read otherwise.
+    """
 
     def scales(t):
         log_alpha = -0.05 * t - 19.9 * t**2 / 4
@@ -111,9 +117,10 @@ def replay(x, increment, **wrong):
 
 
 def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
-    """Accepted times, states and attempts of the class docstring's lines in NumPy, on the same path, to 1e-9.
+    """Accepted times, states and attempts are those of the algorithm in NumPy on the same path, to
+    1e-9.
 
-    Each wrong reading of a line takes other steps here, so that this fails for it.
+    Each wrong reading of a line takes other steps here, so that this test fails for it.
     """
     sde, x1 = sd.VP(), np.array([0.9, -1.4, 0.3])
     sampler = sd.AdaptiveSDE(
@@ -136,7 +143,10 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
         return drawn[node]
 
     def increment(node):
-        """Of the whole at node 1; halves 2n and 2n + 1 are half of n's, plus and minus a bridge's normal."""
+        """The path's increment over a node's interval; node 1 is the whole.
+
+        Halves 2n and 2n + 1 are half of node n's, plus and minus a Brownian bridge's normal.
+        """
         if node == 1:
             return math.sqrt(1.0 - T_MIN) * normal(0)
         above = node // 2
@@ -199,7 +209,9 @@ def test_the_path_is_at_its_times_or_just_past_them(mixture):
 
 @pytest.mark.parametrize("solver", [None, diffrax.ShARK()], ids=["own", "ShARK"])
 def test_there_is_one_brownian_path_whatever_the_tolerance(mixture, solver):
-    """Strong convergence: the same key at two tolerances ends at nearly the same points; another key elsewhere."""
+    """Strong convergence: one key at two tolerances ends nearly at the same points, another key
+    elsewhere.
+    """
     sde, score = sd.VP(), mixture.score(sd.VP())
 
     def run(key, tolerance):

@@ -20,7 +20,7 @@ DRAWS = 3000
 
 @pytest.fixture(scope="module")
 def exact_distances():
-    """Sliced Wasserstein distances between repeated pairs of exact draws: the floor a perfect sampler has."""
+    """Sliced Wasserstein distances between pairs of exact draws: the floor of a perfect sampler."""
     mixture = ring()
     draws = [mixture.sample(jax.random.key(100 + i), DRAWS) for i in range(12)]
     return draws[0], np.array(
@@ -30,7 +30,7 @@ def exact_distances():
 
 @pytest.mark.parametrize(("name", "any_sde"), each_under_one(SAMPLERS))
 def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
-    """Within the mean + 5 standard deviations of the floor; shares of components within 5 standard errors."""
+    """Within the floor's mean + 5 standard deviations; shares within 5 standard errors."""
     sampler, (draw, floor) = SAMPLERS[name], exact_distances
     score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
     out = jax.jit(lambda x: sampler(KEY, any_sde, score, x))(start)
@@ -100,7 +100,7 @@ def test_every_sampler_of_the_library_starts_anywhere():
     ],
 )
 def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
-    """x0 noised to t = 0.3 and sampled from there: again draws of the mixture, and near where they were."""
+    """x0 noised to t = 0.3 and sampled from there: draws of the mixture, near x0."""
     sde, (draw, floor) = sd.VP(), exact_distances
     x0, sampler = (
         mixture.sample(jax.random.key(200), DRAWS),
@@ -129,7 +129,10 @@ def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
     ids=lambda s: type(s).__name__,
 )
 def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
-    """E[x_0 | x] of every state, and the sample is the last of them; without a path, the same sample."""
+    """The path holds E[x_0 | x] of every state, and the sample is its last.
+
+    Without a path the sample is the same.
+    """
     sde, score = sd.VP(), mixture.score(sd.VP())
     x1 = sde.prior_sample(jax.random.key(1), (3, 2))
     out = dataclasses.replace(settings, save_path=True)(KEY, sde, score, x1)
@@ -188,7 +191,7 @@ def test_one_key_or_one_per_example(mixture):
     ids=lambda s: type(s).__name__,
 )
 def test_half_precision_has_the_law_of_full(sampler):
-    """x1 and the score in bfloat16, states and coefficients in float32: mean and variance of N(.7, .25)."""
+    """x1 and the score in bfloat16, states and coefficients in float32: the law of N(.7, .25)."""
     sde, exact, n = sd.VP(), gaussian_score(sd.VP(), 0.7, 0.25), 4000
     given = []
 

@@ -22,10 +22,11 @@ def gaussian(variance):
     "rule", [sd.correctors.NoiseLevelStep, sd.BatchMeanStep], ids=["noise_level", "batch_norms"]
 )
 def test_stationary_variance_of_each_rule(rule, snr=0.6):
-    """On N(0, sigma^2): sigma^2 / (1 - r^2) for a step fixed by sigma, sigma^2 (1 + r^2) for batch-mean norms.
+    """On N(0, sigma^2): sigma^2 / (1 - r^2) for a step fixed by sigma, sigma^2 (1 + r^2) for batch
+    norms.
 
-    At r = .6 these are 1.56 and 1.36 sigma^2: a chain of 8 × 4000 entries is within 5 standard errors of its own after
-    200 steps, and far from the other's and from its start.
+    At r = .6 these are 1.56 and 1.36 sigma^2. After 200 steps a chain of 8 × 4000 entries is within
+    5 standard errors of its own law, and far from the other's and from its start.
     """
     sde, t, shape = sd.SubVP(), 0.3, (4000, 8)
     variance = float(sde.variance(t))
@@ -46,7 +47,9 @@ def test_stationary_variance_of_each_rule(rule, snr=0.6):
 
 
 def test_known_data_scale_lengthens_the_step_by_its_variance():
-    """With data of std d, p_t = N(0, alpha^2 d^2 + sigma^2) and the stationary variance is that over 1 - r^2."""
+    """For data of std d, p_t = N(0, alpha^2 d^2 + sigma^2), and the chain's variance is that / (1 -
+    r^2).
+    """
     sde, t, data_std, snr = sd.VP(), 0.1, 0.7, 0.4
     variance = float(sde.variance(t) + (sde.alpha(t) * data_std) ** 2)
     corrector = sd.correctors.Langevin(200, sd.correctors.NoiseLevelStep(snr, data_std))
@@ -56,9 +59,10 @@ def test_known_data_scale_lengthens_the_step_by_its_variance():
 
 @pytest.mark.parametrize(("name", "any_sde"), each_under_one(["level", "batch"]))
 def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
-    """1000 steps at the time where log SNR is 0, from one far point: as close to p_t as exact draws are to each other.
+    """1000 steps from one far point end as close to p_t as exact draws are to each other.
 
-    Bias r^2 = 1 % of the variance, below the floor of as many draws.
+    At this time log SNR is 0. The bias, r^2 = 1 % of the variance, is below the floor of as many
+    draws.
     """
     rule = {
         "level": sd.correctors.NoiseLevelStep(0.1, data_std=0.2),
@@ -84,9 +88,10 @@ def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
 
 
 def test_the_last_chunk_keeps_its_neighbours():
-    """65 examples in chunks of at most 64 are 33 and 32: batch norms of the last are no single example's own.
+    """65 examples in chunks of at most 64 are 33 and 32, so no example is alone in its batch norms.
 
-    VE, 8 dimensions, r = .4, pooled over the rows of the last chunk: the law of batch means, not the 2.07 of own norms.
+    VE, 8 dimensions, r = .4, pooled over the last chunk's rows: the law of batch means holds, not
+    the 2.07 of an example's own norms.
     """
     sde, snr = sd.VE(), 0.4
     corrector = sd.correctors.Langevin(1, sd.BatchMeanStep(snr))
@@ -104,7 +109,7 @@ def test_the_last_chunk_keeps_its_neighbours():
 
 
 def test_examples_of_the_noise_level_rule_are_independent():
-    """The same example among others, or alone: the same draw. With batch norms it moves: that is what parity costs."""
+    """An example is the same draw among others or alone, but not with the norms of its batch."""
     sde, mixture = sd.VP(), ring()
     score, x1 = mixture.score(sde), sde.prior_sample(KEY, (8, 2))
     for rule, same in ((sd.correctors.NoiseLevelStep(), True), (sd.BatchMeanStep(), False)):

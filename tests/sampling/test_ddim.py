@@ -20,7 +20,7 @@ M, V, T_MIN = 0.7, 0.25, 1e-2
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
-    """alpha_s D + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z, v = eta^2 (1 - e^{-2h}) sigma_s^2, step by step."""
+    """Step by step, with the same noise."""
     score, x = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
     times = np.asarray(sd.grids.UniformLogSNR()(any_sde, 10, 1e-2))
     out = sd.DDIM(eta, 10, t_min=1e-2, save_path=True)(KEY, any_sde, score, x)
@@ -35,7 +35,7 @@ def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
 
 
 def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(any_sde, mixture, x64):
-    """eta = 1 is `Ancestral` to rounding, on its own grid; eta = 0 with many steps is the probability flow."""
+    """eta = 1 is `Ancestral` on the same grid, to rounding."""
     score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
     grid = sd.grids.Uniform()
     ancestral = sd.Ancestral(21, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)

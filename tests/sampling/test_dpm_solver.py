@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
-    """2M as the paper writes it: D = (1 + 1/2r) D_i - 1/2r D_{i-1}, x = sigma ratio x - alpha (e^{-h} - 1) D."""
+    """2M as the paper writes it, on unequal steps."""
     sde, score = sd.VP(), mixture.score(sd.VP())
     x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.grids.UniformLogSNR()(sd.VP(), 8, 1e-2))
     times = times + np.array([0, *np.linspace(0.003, 0.001, 7), 0])  # unequal steps
@@ -27,7 +27,7 @@ def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
 
 
 def test_sde_dpm_solver_pp_2m_is_its_formula(mixture, x64):
-    """sigma_s/sigma_t e^{-h} x + C D + C (D - D_prev) / 2r + sigma_s sqrt(1 - e^{-2h}) z, C = alpha_s (1 - e^{-2h})."""
+    """The stochastic 2M as the paper writes it, with the same noise."""
     sde, score = sd.SubVP(), mixture.score(sd.SubVP())
     x, times = (
         sde.prior_sample(KEY, (4, 2)),

@@ -9,7 +9,7 @@ import scoresde as sd
 
 
 def test_weak_order_of_euler_maruyama_is_one():
-    """Its variance on Gaussian data approaches the exact one at first order: halving the step halves the error."""
+    """Halving the step halves the error of the variance on Gaussian data."""
     sde, v, t_min = sd.VP(), 0.25, 1e-2
     errors = []
     for steps in (400, 800, 1600):
@@ -27,7 +27,7 @@ def test_weak_order_of_euler_maruyama_is_one():
 
 
 def test_gradients_with_respect_to_settings(mixture):
-    """Traced settings are computed in the trace: d x / d beta_max agrees with a finite difference."""
+    """With traced settings, d x / d beta_max agrees with a finite difference."""
     score = mixture.score(sd.VP())
     x1 = jnp.asarray([[0.3, -0.8]])
     sampler = sd.EulerMaruyama(num_steps=20, denoise=False)

@@ -40,9 +40,10 @@ SOLVERS = [
     ids=lambda i: "{0.order}-{0.eta}-{0.corrector}-{0.weights}".format(SOLVERS[i]),
 )
 def test_every_step_is_the_formulas(i, x64):
-    """Given the same noise, the state after each of 12 coarse steps is the formula's, weights by another quadrature.
+    """With the same noise, the state after each of 12 coarse steps is the formula's.
 
-    Each solver under one SDE, each SDE under several solvers.
+    The formula's weights come from another quadrature. Each solver runs under one SDE, each SDE
+    under several solvers.
     """
     check_steps([*PROCESSES.values()][i % len(PROCESSES)], SOLVERS[i], sd.grids.UniformLogSNR())
 
@@ -79,7 +80,9 @@ def check_steps(any_sde, solver, grid):
     ("order", "corrector", "weak"), [(1, False, 1.0), (2, False, 2.0), (1, True, 2.0)]
 )
 def test_weak_order_with_noise(order, corrector, weak):
-    """The variance after eta = 1 steps tends to the exact one at the method's order, in uniform log SNR."""
+    """The variance at eta = 1 tends to the exact one at the method's order, on equal steps of log
+    SNR.
+    """
     sde, errors = sd.VP(), []
     for steps in (40, 80, 160):
         times = np.asarray(sd.grids.UniformLogSNR()(sde, steps, T_MIN), np.float64)

@@ -52,7 +52,7 @@ def warnings_of(solver, sde):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("sde", "solver", "bad"), GRIDS, ids=lambda value: "")
 def test_grids_that_bend_the_law_draw_a_warning(sde, solver, bad):
-    """More than 10 % off in the variance of Gaussian data by the paper's formula: warned of; less: not."""
+    """Is there a warning exactly where the variance on Gaussian data is off by more than 10 %?"""
     times = np.asarray(grid_times(solver.grid, sde, solver.num_steps, solver.t_min), np.float64)
     with jax.enable_x64(True):
         end = jnp.asarray([solver.t_min, 1.0])

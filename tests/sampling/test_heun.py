@@ -29,7 +29,7 @@ EDM_SDE = sd.VE(0.002, 80.0)
     ids=["ode", "churn", "edm's churn"],
 )
 def test_it_is_algorithm_2(mixture, settings, x64):
-    """Written from the paper, in its own sigma, given the same noise: to 1e-9, the last step to 0 included."""
+    """In EDM's own sigma and with the same noise, to 1e-9, the last step to 0 included."""
     score, x = mixture.score(EDM_SDE), EDM_SDE.prior_sample(KEY, (4, 2))
     out = sd.Heun(17, t_min=0.0, **settings)(KEY, EDM_SDE, score, x)
     assert out.nfe == 35

@@ -29,7 +29,10 @@ def test_langevin_on_a_fixed_score():
 
 
 def test_the_langevin_sde_leaves_a_density_unchanged():
-    """Exact draws of p_t moved by 400 steps of 1e-3 stay exact draws: no farther from others than those from these."""
+    """Exact draws of p_t stay exact draws under 400 steps of 1e-3.
+
+    They are no farther from other draws than they were.
+    """
     mixture, sde, t, n = ring(), sd.VP(), 0.1, 6000
     score = mixture.score(sde)
 

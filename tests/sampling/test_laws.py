@@ -1,8 +1,8 @@
-"""The exact law of every fixed-grid sampler on Gaussian data with a full covariance, from the papers' formulas.
+"""The exact law of every fixed-grid sampler on Gaussian data with a full covariance.
 
-There each step is affine in the start and the noises. States are (2, columns) arrays: what multiplies 1, the two
-entries of x1 and those of each noise; the formulas below, in NumPy and with processes written out, push these columns
-through. Nothing here asks the library for a coefficient, a time or a level.
+Each step is affine in the start and the noises. A state is an array (2, columns): what multiplies
+1, the two entries of x1 and those of each noise. The papers' formulas push these columns through.
+Nothing here asks the library for a coefficient, a time or a level.
 """
 
 import itertools

@@ -35,7 +35,7 @@ STEPS = (100, 200, 400)
 
 @pytest.fixture(scope="module")
 def flows():
-    """For each SDE: starts, and where the probability flow leads them by Dopri8 at a tolerance of 1e-12."""
+    """For each SDE, starts, and where the flow takes them by Dopri8 at a tolerance of 1e-12."""
     found = {}
     with jax.enable_x64(True):
         for name, sde in {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE()}.items():
@@ -55,7 +55,7 @@ def flows():
     ("name", "process"), list(zip(ORDERS, itertools.cycle(["vp", "subvp", "ve"])))
 )
 def test_order_of_convergence_by_halving_the_step(name, process, flows, x64):
-    """Slopes of the error against the flow on a mixture. One wrong symbol costs an order: 0.1 is what they may lack."""
+    """One wrong symbol costs an order; the slopes of the error may be off by 0.1."""
     (sampler, order), (sde, start, exact) = ORDERS[name], flows[process]
     errors = []
     for steps in STEPS:

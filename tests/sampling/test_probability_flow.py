@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def test_probability_flow_is_the_exact_map_on_gaussian_data(long_sde, x64):
-    """x(t_min) = alpha m + (x_1 - alpha_1 m) sqrt(total(t_min) / total(1)): the flow of a Gaussian is linear."""
+    """It is linear: alpha m + (x_1 - alpha_1 m) sqrt(total(t_min) / total(1))."""
     m, v, t_min = 0.7, 0.25, 1e-3
     x1 = long_sde.prior_sample(jax.random.key(0), (16, 3))
     alpha, sigma2 = (

@@ -35,7 +35,7 @@ def test_the_same_call_twice_compiles_once(looped_sampler, mixture):
 
 def test_example_i_does_not_depend_on_chunks_or_neighbours(looped_sampler, mixture):
     sampler, sde, score = looped_sampler, sd.VP(), mixture.score(sd.VP())
-    # Another batch size rounds otherwise: adaptive steps then differ, and results by their tolerance.
+    # Another batch size rounds differently: adaptive steps differ, and results by their tolerance.
     atol = 1e-3 if isinstance(sampler, sd.ProbabilityFlow) else 1e-5
     whole = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2))
     chunked = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2), batch_size=7)
@@ -47,7 +47,9 @@ def test_example_i_does_not_depend_on_chunks_or_neighbours(looped_sampler, mixtu
 
 
 def test_conditions_travel_with_their_examples(looped_sampler):
-    """Label c moves the data to c: a sampler that used row 0's condition for all would put everything at one place."""
+    """Label c moves the data to c: row 0's condition used for all would put everything at one
+    place.
+    """
     sampler, sde = looped_sampler, sd.VP()
 
     def score(x, t, cond):
@@ -87,7 +89,7 @@ def test_sample_inside_jit_and_vmap(mixture):
 
 
 def test_settings_that_are_arrays_are_numbers_to_sample(mixture):
-    """VP(beta_max=array) and a table of DDPM have float64 coefficients under `sample`, and serve every sampler."""
+    """VP(beta_max=array) and a table of DDPM have float64 coefficients, and serve every sampler."""
     score = mixture.score(sd.VP())
     for sampler in (sd.UniPC(3, 30), sd.Restart(10, (sd.Interval(0.1, 1.0, 2, 1),))):
         plain = sd.sample(KEY, sampler, sd.VP(), score, (4, 2)).x

@@ -15,7 +15,10 @@ EDM_SDE = sd.VE(0.002, 80.0)
 
 
 def test_the_grid_is_edms(x64):
-    """Its published sigmas, .002 … 80 in 18 levels; under VP the same ratios sigma / alpha between its own ends."""
+    """EDM's published sigmas, .002 … 80 in 18 levels.
+
+    Under VP, the same formula for sigma / alpha between the grid's own ends.
+    """
     times = np.asarray(sd.grids.Karras()(EDM_SDE, 17, 0.0))
     np.testing.assert_allclose(EDM_SDE.sigma(times), edm_levels(), rtol=1e-10)
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 
 
 def test_unipc_3_is_its_algorithm(mixture, x64):
-    """Zhao et al. 2023, data prediction: weights a = R^-1 g / B(h) with B = e^{-h} - 1, predictor and corrector."""
+    """With data prediction and B(h) = e^{-h} - 1, predictor and corrector."""
     sde, score = sd.VP(), mixture.score(sd.VP())
     steps, x = 9, sde.prior_sample(KEY, (4, 2))
     times = np.asarray(sd.grids.UniformLogSNR()(sde, steps, 1e-2))

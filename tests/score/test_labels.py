@@ -30,7 +30,9 @@ def test_labels_say_which_level_it_is(sde):
 
 @pytest.mark.parametrize("sde", [sd.VP(), sd.VE()], ids=["vp", "ve"])
 def test_a_network_with_an_integer_table_reads_every_level(sde):
-    """Index is an integer on levels exactly, in float32 and compiled, so a cast hits the row; in between a fraction."""
+    """On its levels Index is exactly an integer, so that a cast finds the row; in between a
+    fraction.
+    """
     for n in (100, 232, 300, 1000):
         table = jnp.asarray(np.random.default_rng(n).permutation(n), jnp.float32)
         net = lambda x, label, table=table: table[label.astype(int)][:, None] + 0.0 * x  # noqa: E731

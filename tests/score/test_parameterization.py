@@ -35,7 +35,7 @@ def test_all_pairs_convert(source, target, any_sde, x64):
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
 def test_a_perfect_network_makes_the_exact_score_model(kind, any_sde, mixture):
-    """Whatever it predicts, a network that predicts it exactly gives the mixture's score and denoiser."""
+    """A network that predicts its target exactly gives the mixture's score and denoiser."""
     exact = mixture.score(any_sde)
     x, t = mixture.sample(KEY, 40), jnp.linspace(0.05, 0.95, 40)
 
@@ -54,7 +54,10 @@ def test_a_perfect_network_makes_the_exact_score_model(kind, any_sde, mixture):
 
 
 def test_edm_inputs_have_unit_variance(any_sde):
-    """Data of standard deviation 0.7: the network sees variance 1 at every t; its label is log(sigma/alpha)/4."""
+    """For data of standard deviation 0.7 the network sees variance 1 at every t.
+
+    Its label is log(sigma / alpha) / 4.
+    """
     x0, noise = jax.random.normal(KEY, (2, 20_000, 1))
     for t in (1e-3, 0.3, 0.9):
         times = jnp.full(20_000, t)

@@ -22,7 +22,10 @@ def published(sde, t):
 
 
 def test_scales_drift_and_diffusion_are_the_published_ones_in_float32(sde):
-    """Within 1e-5 relative of float64 for t from 1e-5 to 1, where naive 1 - exp(-B) is off by .6 % and more."""
+    """Within 1e-5 relative of float64 for t from 1e-5 to 1.
+
+    The naive 1 - exp(-B) would be off by 0.6 % and more.
+    """
     t32 = jnp.asarray(TIMES, jnp.float32)
     alpha, sigma, f, g2 = published(sde, np.asarray(t32, np.float64))
     x = jnp.ones((len(t32), 3))
@@ -45,7 +48,10 @@ def test_derived_coefficients_equal_the_closed_forms(sde):
 
 
 def test_short_transitions_keep_their_digits(any_sde):
-    """float32 against float64 at the same float32 times, gaps down to 1e-5; derived transitions included."""
+    """float32 agrees with float64 at the same times, for gaps down to 1e-5.
+
+    This holds for the transitions that the base class derives, too.
+    """
     s = np.repeat(np.float32([0.0, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.99]), 4)
     t = np.float32(s + np.tile(np.float32([1e-5, 1e-4, 1e-3, 1e-2]), 7))
     with jax.enable_x64(True):
@@ -87,7 +93,9 @@ def test_marginal_is_the_transition_after_what_stands_at_zero(any_sde, x64):
 
 
 def test_simulated_transitions_match(any_sde):
-    """The SDE's drift and diffusion, simulated in 400 steps from x_s, have the transition's mean and variance."""
+    """Drift and diffusion, simulated in 400 steps from x_s, have the transition's mean and
+    variance.
+    """
     s, t, n, steps = 0.3, 0.5, 20_000, 400
     keys = jax.random.split(jax.random.key(0), n)
     dt = (t - s) / steps
@@ -191,7 +199,7 @@ def test_wrong_types_are_refused(unchecked):
 
 
 def test_reverse_drift_is_the_flow_and_half_the_score(sde, mixture):
-    """Reverse SDE minus probability flow = -g^2 score / 2; both evaluated at a scalar and at per-example times."""
+    """Flow minus reverse drift is g^2 score / 2, at one time and at one per example."""
     x, t = mixture.sample(jax.random.key(0), 6), jnp.linspace(0.1, 0.9, 6)
     score = mixture.score(sde)
     reverse, flow = sde.reverse(score), sde.probability_flow(score)
@@ -202,7 +210,7 @@ def test_reverse_drift_is_the_flow_and_half_the_score(sde, mixture):
 
 
 def test_probability_flow_carries_the_density(long_sde, x64):
-    """Continuity: d log p_t/dt + div F + F . grad log p_t = 0 at random points, for the exact mixture."""
+    """Continuity: d log p_t/dt + div F + F . grad log p_t = 0 for the exact mixture."""
     from scoresde.sde.mixture import ring
 
     mixture = ring()
@@ -219,7 +227,7 @@ def test_probability_flow_carries_the_density(long_sde, x64):
 
 
 def test_time_from_log_snr_is_differentiable_in_everything(any_sde, x64):
-    """Implicit function theorem: against finite differences in log SNR and in every setting, closed forms or not."""
+    """Gradients in log SNR and in every setting are the finite differences."""
     leaves, tree = jax.tree.flatten(any_sde)
     point = jnp.asarray([*leaves, float(any_sde.log_snr(0.4))])
     for inverse in (type(any_sde).time_from_log_snr, sd.SDE.time_from_log_snr):
@@ -233,7 +241,10 @@ def test_time_from_log_snr_is_differentiable_in_everything(any_sde, x64):
 
 
 def test_a_large_batch_has_the_fields_of_its_parts(any_sde, mixture):
-    """Compiled for 8192 examples as for 512: XLA once fused sub-VP's g^2 and the score into wrong products."""
+    """Compiled for 8192 examples as for 512.
+
+    XLA once fused sub-VP's g^2 and the score into wrong products.
+    """
     x, t = (
         jax.random.normal(jax.random.key(0), (8192, 2)),
         jax.random.uniform(jax.random.key(1), (8192,), minval=0.01),

@@ -134,9 +134,11 @@ def test_points_of_the_wrong_dimension_are_refused(mixture):
 def test_built_inside_jit_it_is_the_same():
     """Unnormalised weights, lists and tracers mixed: one path for all."""
     x, sde = jnp.asarray([[0.2, 0.1]]), sd.VP()
-    build = lambda means, weights: sd.GaussianMixture(means, [0.04, 0.09], weights).log_prob(
-        sde, x, 0.1
-    )  # noqa: E731
+
+    def build(means, weights):
+        mixture = sd.GaussianMixture(means, [0.04, 0.09], weights)
+        return mixture.log_prob(sde, x, 0.1)
+
     means, weights = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]]), jnp.asarray([2.0, 6.0])
     eager = build(means, weights)
     np.testing.assert_allclose(jax.jit(build)(means, weights), eager, rtol=1e-6)
