@@ -1,4 +1,5 @@
-"""The notebooks run with short settings, their own assertions included; what is stored in them is whole and small."""
+"""The notebooks run with short settings, their own assertions included, and what is stored in them
+is whole and small."""
 
 import ast
 import re
