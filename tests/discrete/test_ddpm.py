@@ -102,27 +102,6 @@ def test_ddpm_leads_back_to_its_sde(exact):
         np.testing.assert_allclose(same, t, rtol=1e-9)
 
 
-def test_the_tabulated_sde_is_one(x64):
-    """beta is the derivative of B, and transitions compose across the table's cells.
-
-    Short transitions in float32 keep their digits.
-    """
-    sde = sd.DDPM.cosine(20).to_sde()
-    t = jnp.linspace(0.013, 0.987, 40)  # none on a cell's edge
-    s, r = jnp.full(40, 0.003), 0.5 * (t + 0.003)
-    beta, slope = jax.jit(lambda t: (sde.rate.beta(t), jax.vmap(jax.grad(sde.rate.integral))(t)))(t)
-    np.testing.assert_allclose(beta, slope, rtol=1e-9)
-    transition = jax.jit(sde.transition)
-    (c1, v1), (c2, v2), (c, v) = transition(s, r), transition(r, t), transition(s, t)
-    np.testing.assert_allclose(c1 * c2, c, rtol=1e-12)
-    np.testing.assert_allclose(c2**2 * v1**2 + v2**2, v**2, rtol=1e-10)
-    short = transition(jnp.float32(0.41), jnp.float32(0.41 + 1e-5))[1]
-    gap = float(jnp.float32(0.41 + 1e-5) - jnp.float32(0.41))
-    assert float(short) == pytest.approx(
-        np.sqrt(-np.expm1(-float(sde.rate.beta(0.41)) * gap)), rel=1e-4
-    )
-
-
 def test_stored_and_falling_tables_lead_to_an_sde():
     """A linear table rounded to float32 is VP still; no VP has rates that fall."""
     back = sd.DDPM(sd.DDPM.linear().betas.astype(np.float32)).to_sde()
