@@ -1,0 +1,94 @@
+"""The rules of docs/architecture.md: imports point one way, and the way to the network is short."""
+
+import ast
+import traceback
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+import scoresde as sd
+
+PACKAGE = Path(sd.__file__).parent
+
+# Each folder may import those before it in its own line, and nothing else of the package.
+ALLOWED = {
+    "sde": {"ground"},
+    "nets": {"ground"},
+    "data": {"ground"},
+    "evaluation": {"ground"},
+    "score": {"ground", "sde"},
+    "loss": {"ground", "sde"},
+    "discrete": {"ground", "sde", "score"},
+    "parallel": {"ground", "sde"},
+    "runs": {"ground", "parallel"},
+    "sampling": {"ground", "sde", "parallel"},
+    "likelihood": {"ground", "sde", "parallel", "sampling", "data"},
+}
+
+
+def imported(path):
+    """The folders of the package that a module imports from."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "scoresde":
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= {name if (PACKAGE / name).is_dir() else "ground" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_point_one_way(folder):
+    for path in (PACKAGE / folder).rglob("*.py"):
+        beyond = imported(path) - ALLOWED[folder] - {folder}
+        assert not beyond, f"{path.relative_to(PACKAGE)} imports {beyond}"
+
+
+def test_the_ground_stands_alone():
+    for name in ("types", "keys", "checks", "precision"):
+        assert imported(PACKAGE / f"{name}.py") <= {"ground"}
+
+
+def test_the_way_from_sample_to_the_network_is_short(monkeypatch):
+    """At most 8 calls in the library's own files, and at most 3 from a sampler's step."""
+    net = sd.UNetConfig(channels=8, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
+    stacks = []
+    forward = type(net).__call__
+
+    def recorded(self, *args, **kwargs):
+        frames = traceback.extract_stack()
+        stacks.append([f.name for f in frames if str(PACKAGE) in f.filename])
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(net), "__call__", recorded)
+    model = sd.ScoreModel(sd.VP(), net)
+    sd.sample(jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), model, (2, 8, 8, 1))
+
+    way = [*stacks[0], "the network"]
+    assert way[0] == "sample"
+    assert len(way) <= 8, way
+    assert len(way) - way.index("linear_step") <= 3, way
+
+
+def test_names_of_the_contract_are_flat():
+    flat = (
+        "VP SubVP VE GaussianMixture ScoreModel Noise Score Data Velocity EDM denoise dsm_loss fit "
+        "load sample EulerMaruyama PredictorCorrector Ancestral AnnealedLangevin DDIM DPMSolverPP "
+        "UniPC Exponential Heun Restart ProbabilityFlow AdaptiveSDE log_likelihood Hutchinson "
+        "ExactDivergence bits_per_dim DDPM NCSN Training UNetConfig MLPConfig NCSNppConfig "
+        "DiTConfig use_cpu_cores encode decode interpolate variational_bound gaps BatchMeanStep"
+    )
+    for name in flat.split():
+        assert callable(getattr(sd, name))
+    assert sd.data.images.from_folder and sd.evaluation.GaussianFit.fit
+    assert sd.runs.Checkpoints and issubclass(sd.runs.CheckpointError, Exception)
+
+
+def test_models_and_samples_print_shortly():
+    net = sd.UNetConfig(channels=8, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net)
+    assert len(str(model).splitlines()) <= 10
+    out = sd.sample(jax.random.key(0), sd.EulerMaruyama(2), sd.VP(), lambda x, t: -x, (3, 2))
+    assert str(out) == "Sample(x=float32[3, 2], 3 evaluations each, none failed)"
