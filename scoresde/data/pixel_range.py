@@ -8,7 +8,6 @@ its centre           c(k) = e(k + 1/2)                         (Eq. 3)
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import numpy as np
 from jax import Array
@@ -82,8 +81,7 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
 
     used = int(high) + 1  # int: in uint8, 255 + 1 would be 0
     if k.size >= 64 and 8 * used <= levels:
-        warnings.warn(
+        checks.warn(
             f"k holds {low} … {high} of {levels} levels: if these are all the values of the data, "
-            f"write levels={used}; otherwise the bits are those of finer bins.",
-            stacklevel=4,
+            f"write levels={used}; otherwise the bits are those of finer bins."
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from jax import Array
 
+from scoresde import checks
 from scoresde.checks import is_concrete
 
 FEWEST_ENTRIES = 64
@@ -99,7 +99,7 @@ def _check_no_grid(values: np.ndarray, some: np.ndarray, name: str, training: bo
     )
     if not training:
         raise ValueError(message)
-    warnings.warn(message, stacklevel=4)
+    checks.warn(message)
 
 
 class _Grid(NamedTuple):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -71,11 +70,10 @@ class TruncatedNormalDequantization:
         if tau > LARGEST_TAU:
             log_snr = 2.0 * math.log(3.0 / (0.5 * pixels.bin_width))
             wanted = float(self.sde.time_from_log_snr(log_snr))
-            warnings.warn(
+            checks.warn(
                 f"at t_min = {self.t_min:g}, half a bin of {self.levels} levels is "
                 f"{float(tau):.0f} standard deviations of the SDE's noise: the data are spikes, "
-                f"which no network has seen. Write t_min = {wanted:.1g} to make it 3.",
-                stacklevel=3,
+                f"which no network has seen. Write t_min = {wanted:.1g} to make it 3."
             )
 
     def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:

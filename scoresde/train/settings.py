@@ -11,7 +11,6 @@ with u = (k - warmup) / (steps - warmup), at most 1, and r = final_rate.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import optax
 
@@ -114,11 +113,10 @@ class Training:
 
         by_likelihood = isinstance(self.weighting, weightings.Likelihood)
         if by_likelihood and isinstance(self.times, time_distributions.LogSNR):
-            warnings.warn(
+            checks.warn(
                 "times=sd.times.LogSNR() draws times in proportion to the likelihood weighting, so "
                 "weighting=sd.weightings.Likelihood() counts it twice. Leave one of them at its "
-                "default.",
-                stacklevel=4,  # the line that builds the settings
+                "default."
             )
 
     def schedule(self) -> optax.Schedule:
