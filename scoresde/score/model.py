@@ -7,11 +7,11 @@ where the network's output gives x_0 and noise as its parameterisation says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -89,11 +89,17 @@ class ScoreModel:
         return getattr(getattr(self.net, "config", None), "num_classes", None)
 
     def __repr__(self) -> str:
-        arrays = [leaf for leaf in jax.tree.leaves(self.net) if hasattr(leaf, "shape")]
-        parameters = sum(int(np.prod(leaf.shape)) for leaf in arrays)
-        config = getattr(self.net, "config", None)
-        net = type(self.net).__name__ if config is None else config
         return (
-            f"ScoreModel(\n  sde={self.sde!r},\n  net={net!r}, {parameters:,} numbers,\n"
+            f"ScoreModel(\n  sde={self.sde!r},\n  net={_described(self.net)},\n"
             f"  parameterization={self.parameterization!r},\n)"
         )
+
+
+def _described(net: Any) -> str:
+    """Returns a network in one line, as it prints itself, or its class where that is longer."""
+    text = repr(net)
+    if "\n" not in text:
+        return text
+    arrays = [leaf for leaf in jax.tree.leaves(net) if hasattr(leaf, "shape")]
+    numbers = sum(math.prod(leaf.shape) for leaf in arrays)
+    return f"{type(net).__name__} of {numbers:,} numbers"

@@ -94,7 +94,7 @@ def hold_out(
     return _draw_held_out(key, data, validation)
 
 
-def _draw_held_out(key: Array, data: Source, fraction: float) -> tuple[Source, Source | None]:
+def _draw_held_out(key: Array, data: Source, fraction: float | int) -> tuple[Source, Source | None]:
     count = round(fraction * len(data))
     if count == len(data):
         raise ValueError(
