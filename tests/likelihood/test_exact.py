@@ -209,7 +209,7 @@ def test_failures_are_nan_and_named(mixture):
             lambda: jax.jit(
                 lambda x: sd.log_likelihood(KEY, sd.VP(), lambda x, t: x, x, float64=True)
             )(jnp.ones((2, 2))),
-            "float64=True is for a call outside jit",
+            "float64=True does not work inside jit",
         ),
         (lambda: sd.Hutchinson(num_probes=0), "num_probes"),
         (lambda: sd.bits_per_dim(jnp.zeros(2), 0), "dim = 0"),
@@ -339,7 +339,7 @@ def test_any_solver_of_diffrax(solver, steps):
     )
     jax.effects_barrier()
     assert bool(out.success.all())
-    assert out.settings.controller is controller
+    assert out.settings.flow_solver.controller is controller
     np.testing.assert_allclose(
         out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3
     )
