@@ -58,7 +58,7 @@ def fake_likelihood(log_prob):
     """
     seen = {}
 
-    def log_likelihood(key, sde, score, x, cond, divergence, *rest, batch_size):
+    def log_likelihood(key, sde, score, x, cond, divergence, batch_size, **settings):
         values = jnp.asarray(log_prob[: len(x)], jnp.float32)
         seen.update(x=np.asarray(x), divergence=divergence)
         good = jnp.isfinite(values)
