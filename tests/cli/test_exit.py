@@ -53,7 +53,7 @@ def test_an_interrupted_command_ends_with_130(trained):
     sampler = ["sampler:euler-maruyama", "--sampler.num-steps", "200"]
     process = start("sample", str(trained), *many, *sampler)
     assert process.stderr is not None
-    assert process.stderr.read(8).strip() == "samples:"
+    assert process.stderr.read(9).strip() == "samples:"
 
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
