@@ -10,9 +10,7 @@ from scipy import integrate
 
 import scoresde as sd
 
-N = 40_000
-D = 3
-V = 0.25
+N, D, V = 40_000, 3, 0.25
 
 
 def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):

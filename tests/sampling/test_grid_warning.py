@@ -15,13 +15,10 @@ from scoresde.sampling.on_grid import grid_times
 KEY = jax.random.key(0)
 
 
-M = 0.7
-V = 0.25
+M, V = 0.7, 0.25
 
 
-VP = sd.VP()
-VE = sd.VE()
-UNIFORM = sd.grids.Uniform()
+VP, VE, UNIFORM = sd.VP(), sd.VE(), sd.grids.Uniform()
 
 
 GRIDS = [
