@@ -9,7 +9,8 @@ from scoresde.types import pytree_dataclass, right_pad
 
 
 def test_right_pad_multiplies_example_by_example():
-    a, x = jnp.arange(2.0), jnp.ones((2, 2, 2))
+    a = jnp.arange(2.0)
+    x = jnp.ones((2, 2, 2))
     np.testing.assert_array_equal(
         (right_pad(a, x) * x)[1], jnp.ones((2, 2))
     )  # a square batch would broadcast silently

@@ -92,7 +92,8 @@ def test_wrong_processes_and_tables_are_refused():
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_index_is_an_integer_of_the_table():
-    ddpm, x = sd.DDPM.linear(10), jnp.ones((2, 3))
+    ddpm = sd.DDPM.linear(10)
+    x = jnp.ones((2, 3))
     with pytest.raises(TypeError, match="integers 0 … 9"):
         ddpm.marginal(x, jnp.asarray([0.5, 0.1]))
     with pytest.raises(ValueError, match="wanted 0 … 9"):
@@ -115,7 +116,8 @@ def test_an_index_is_an_integer_of_the_table():
 
 def test_a_traced_index_outside_the_table_gives_nan():
     """It cannot be refused, and the nearest level's numbers would be silently wrong."""
-    ddpm, x = sd.DDPM.linear(10), jnp.ones((4, 3))
+    ddpm = sd.DDPM.linear(10)
+    x = jnp.ones((4, 3))
     mean, std = jax.jit(ddpm.marginal)(x, jnp.asarray([-1, 0, 9, 10]))
     for value in (mean[:, 0], std):
         np.testing.assert_array_equal(np.isnan(value), [True, False, False, True])
@@ -124,7 +126,8 @@ def test_a_traced_index_outside_the_table_gives_nan():
 @pytest.mark.usefixtures("unchecked")
 def test_numpys_float64_is_taken_in_silence():
     """In float32, as everywhere in JAX without x64."""
-    ddpm, x = sd.DDPM.linear(10), np.ones((2, 3))
+    ddpm = sd.DDPM.linear(10)
+    x = np.ones((2, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = [
@@ -142,7 +145,8 @@ def test_numpys_float64_is_taken_in_silence():
 
 def test_transitions_compose_to_the_marginals(chain, x64):
     """Mean and variance pushed through every step, from a point."""
-    ones, i = jnp.ones((chain.num_steps, 1)), jnp.arange(chain.num_steps)
+    ones = jnp.ones((chain.num_steps, 1))
+    i = jnp.arange(chain.num_steps)
     scale, std = (np.ravel(a) for a in chain.transition(ones, i))
     want, want_std = (np.ravel(a) for a in chain.marginal(ones, i))
     variance = np.zeros(chain.num_steps + 1)
@@ -221,10 +225,12 @@ def test_the_discrete_losses_are_the_continuous_one_at_their_levels(chain, x64):
 
     A chain's network is a score of that SDE at its levels.
     """
-    sde, mixture = chain.to_sde(exact=True), ring()
+    sde = chain.to_sde(exact=True)
+    mixture = ring()
     i = jnp.asarray(np.random.default_rng(0).integers(0, chain.num_steps, 64))
     t = jnp.asarray(sde.level_times(chain.num_steps))[i]
-    x0, exact = mixture.sample(KEY, 64), mixture.score(sde)
+    x0 = mixture.sample(KEY, 64)
+    exact = mixture.score(sde)
     a = chain.loss(KEY, chain.noise(sde, exact), x0, i)
     b = sd.dsm_loss(KEY, sde, exact, x0, t)
     np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -255,7 +261,9 @@ def test_a_score_serves_any_chain_at_equal_noise(chain, sde, x64):
 
     On N(m, v) data, E[noise | x_i] = sigma_i (x - a_i m) / (a_i^2 v + sigma_i^2).
     """
-    m, v, i = 0.7, 0.25, np.arange(chain.num_steps)
+    m = 0.7
+    v = 0.25
+    i = np.arange(chain.num_steps)
     x = jax.random.normal(KEY, (chain.num_steps, 2))
     a, s2 = (table[:, None] for table in (chain.signal, chain.marginal_variances))
     want = np.sqrt(s2) * (x - a * m) / (a**2 * v + s2)
@@ -290,7 +298,8 @@ def test_discrete_losses_tend_to_the_continuous_one():
     L_simple of the best network on N(0, v) is known: E|eps - E[eps|x]|^2 = a^2 v / (a^2 v +
     sigma^2).
     """
-    v, fine = 0.25, (np.arange(100_000) + 0.5) / 100_000
+    v = 0.25
+    fine = (np.arange(100_000) + 0.5) / 100_000
     rest = lambda a2, s2: a2 * v / (a2 * v + s2)  # noqa: E731
     for sde, chain in ((sd.VP(), sd.DDPM), (sd.VE(), sd.NCSN)):
         with jax.enable_x64(True):
@@ -321,7 +330,8 @@ def ancestral_steps(chain, variance):
 
     The matrices are found by what the steps do to unit vectors.
     """
-    i, units = np.repeat(np.arange(chain.num_steps), 2), np.tile(np.eye(2), (chain.num_steps, 1))
+    i = np.repeat(np.arange(chain.num_steps), 2)
+    units = np.tile(np.eye(2), (chain.num_steps, 1))
     noise = np.einsum("kij,kj->ki", gaussian_noise(chain)[i], units)
     mean, std = chain.ancestral(jnp.asarray(units), jnp.asarray(noise), i, variance)
     return np.swapaxes(np.reshape(mean, (-1, 2, 2)), 1, 2), np.asarray(std)[::2] ** 2
@@ -366,13 +376,12 @@ def test_the_law_of_ancestral_sampling_tends_to_the_datas(kind, x64):
 @pytest.mark.parametrize("kind", ["ddpm", "ncsn"])
 def test_reverse_diffusion_and_ancestral_agree_to_first_order(kind, x64):
     """From one start to the lowest level, the laws' difference halves as the steps double."""
-    sde, errors = sd.VP() if kind == "ddpm" else sd.VE(0.1, 10.0), []
+    sde = sd.VP() if kind == "ddpm" else sd.VE(0.1, 10.0)
+    errors = []
     for n in (800, 1600):
         chain = sd.DDPM.from_sde(sde, n, exact=True) if kind == "ddpm" else sd.NCSN.from_sde(sde, n)
         matrices, variances = ancestral_steps(chain, "posterior")
-        ancestral, reverse = (
-            law(chain, matrices[1:], variances[1:]),
-            law(chain, *reverse_diffusion_steps(chain, sde)),
-        )
+        ancestral = law(chain, matrices[1:], variances[1:])
+        reverse = law(chain, *reverse_diffusion_steps(chain, sde))
         errors.append(np.linalg.norm(ancestral - reverse))
     np.testing.assert_allclose(slopes(errors), 1.0, atol=0.06)

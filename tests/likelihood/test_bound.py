@@ -49,7 +49,8 @@ def test_it_is_above_the_models_own_density_at_every_point():
     """A Gaussian model of data that lie elsewhere: -log p is known, and the bound is above it
     everywhere.
     """
-    sde, variance = sd.VP(), 0.3
+    sde = sd.VP()
+    variance = 0.3
     x = jnp.linspace(-3.0, 3.0, 40)[:, None]
     out = sd.variational_bound(
         KEY, sde, gaussian_score(sde, 0.0, variance), x, num_times=400, t_min=1e-3
@@ -62,7 +63,9 @@ def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
     """N(0, v) data in one dimension, exact score: every expectation is an integral that NumPy can
     do.
     """
-    v, t_min, x0 = 0.25, 1e-3, jnp.full((2000, 1), 0.6)
+    v = 0.25
+    t_min = 1e-3
+    x0 = jnp.full((2000, 1), 0.6)
     out = sd.variational_bound(
         KEY, any_sde, gaussian_score(any_sde, 0.0, v), x0, num_times=60, t_min=t_min
     )
@@ -70,12 +73,14 @@ def test_each_term_is_its_closed_form_on_gaussian_data(any_sde, x64):
     grid = np.linspace(first, last, 4001)
     t = np.array(any_sde.time_from_log_snr(jnp.asarray(grid)))
     t[[0, -1]] = t_min, 1.0
-    alpha, sigma = np.asarray(any_sde.alpha(t)), np.asarray(any_sde.sigma(t))
+    alpha = np.asarray(any_sde.alpha(t))
+    sigma = np.asarray(any_sde.sigma(t))
     total = alpha**2 * v + sigma**2
     # sigma s + noise = -sigma (alpha x0 + sigma z) / total + z
     mean_square = (sigma * alpha * 0.6 / total) ** 2 + (1 - sigma**2 / total) ** 2
     diffusion = 0.5 * np.trapezoid(mean_square, -grid)
-    a, s = alpha[0], sigma[0]
+    a = alpha[0]
+    s = sigma[0]
     # x0 - D = x0 - alpha v (alpha x0 + sigma z) / total
     error = (0.6 * (1 - a * a * v / total[0])) ** 2 + (a * v * s / total[0]) ** 2
     reconstruction = 0.5 * (error / (s / a) ** 2 + np.log(2 * np.pi * (s / a) ** 2))
@@ -97,7 +102,8 @@ def test_examples_are_independent_of_chunks_and_take_their_conditions(mixture):
     def score(x, t, cond):
         return mixture.score(sde)(x - cond, t)
 
-    x, cond = mixture.sample(KEY, 7), jnp.arange(14.0).reshape(7, 2)
+    x = mixture.sample(KEY, 7)
+    cond = jnp.arange(14.0).reshape(7, 2)
     whole = sd.variational_bound(KEY, sde, score, x, cond, num_times=5)
     parts = sd.variational_bound(KEY, sde, score, x, cond, num_times=5, batch_size=3)
     np.testing.assert_allclose(parts.nll, whole.nll, rtol=1e-4)

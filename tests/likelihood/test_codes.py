@@ -15,7 +15,8 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("sde", [sd.VP(), sd.SubVP(), sd.VE()], ids=["vp", "subvp", "ve"])
 def test_decode_brings_back_what_was_encoded(sde, mixture):
     """From a float32 process: within 1e-5 in the way that the docstring gives, by default 3e-3."""
-    x0, score = mixture.sample(KEY, 20), mixture.score(sde)
+    x0 = mixture.sample(KEY, 20)
+    score = mixture.score(sde)
     for finer, within in (({"float64": True, "rtol": 1e-9, "atol": 1e-9}, 1e-5), ({}, 3e-3)):
         code = sd.encode(sde, score, x0, **finer)
         back = sd.decode(sde, score, code.x, **finer)
@@ -29,8 +30,10 @@ def test_a_network_brings_back_what_was_encoded():
     """One of random weights, which float32 alone does not find again."""
     net = sd.MLPConfig(width=32, depth=2).build((6,), rngs=nnx.Rngs(0))
     net.output.kernel[...] = 0.3 * jax.random.normal(KEY, net.output.kernel.shape)
-    sde, finer = sd.VE(), {"rtol": 1e-9, "atol": 1e-9}
-    model, x0 = sd.ScoreModel(sde, net, sd.EDM(0.6)), jax.random.uniform(KEY, (4, 6), minval=-1.0)
+    sde = sd.VE()
+    finer = {"rtol": 1e-9, "atol": 1e-9}
+    model = sd.ScoreModel(sde, net, sd.EDM(0.6))
+    x0 = jax.random.uniform(KEY, (4, 6), minval=-1.0)
     back = sd.decode(
         sde, model, sd.encode(sde, model, x0, float64=True, **finer).x, float64=True, **finer
     )
@@ -42,12 +45,13 @@ def test_a_network_brings_back_what_was_encoded():
 )
 def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
     """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)): the code, and the latent."""
-    m, v, t_min, score = 0.7, 0.25, 1e-3, gaussian_score(any_sde, 0.7, 0.25)
+    m = 0.7
+    v = 0.25
+    t_min = 1e-3
+    score = gaussian_score(any_sde, 0.7, 0.25)
     x0 = m + 0.5 * jax.random.normal(KEY, (6, 2))
-    alpha, sigma2 = (
-        any_sde.alpha(jnp.asarray([t_min, 1.0])),
-        any_sde.variance(jnp.asarray([t_min, 1.0])),
-    )
+    alpha = any_sde.alpha(jnp.asarray([t_min, 1.0]))
+    sigma2 = any_sde.variance(jnp.asarray([t_min, 1.0]))
     total = alpha**2 * v + sigma2
     want = alpha[1] * m + (x0 - alpha[0] * m) * jnp.sqrt(total[1] / total[0])
     code = sd.encode(any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4)
@@ -70,7 +74,8 @@ def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
 
 @pytest.mark.usefixtures("unchecked")
 def test_interpolation_keeps_the_length_and_turns_evenly():
-    a, b = jnp.asarray([[3.0, 0.0], [1.0, 1.0]]), jnp.asarray([[0.0, 3.0], [1.0, 1.0]])
+    a = jnp.asarray([[3.0, 0.0], [1.0, 1.0]])
+    b = jnp.asarray([[0.0, 3.0], [1.0, 1.0]])
     way = sd.interpolate(a, b, 7)
     assert way.shape == (2, 7, 2)
     np.testing.assert_allclose(jnp.linalg.norm(way[0], axis=1), 3.0, rtol=1e-5)
@@ -87,12 +92,14 @@ def test_interpolation_keeps_the_length_and_turns_evenly():
 
 
 def test_conditions_and_failures_stay_with_their_examples(mixture):
-    sde, exact = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    exact = mixture.score(sd.VP())
 
     def score(x, t, cond):
         return jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))
 
-    x0, bad = mixture.sample(KEY, 5), jnp.zeros(5).at[3].set(1.0)
+    x0 = mixture.sample(KEY, 5)
+    bad = jnp.zeros(5).at[3].set(1.0)
     with pytest.warns(
         UserWarning, match=r"1 of 5 flows did not reach their end, rows 3: .* more steps"
     ):

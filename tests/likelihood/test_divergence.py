@@ -123,7 +123,8 @@ def test_bad_settings_are_refused(unchecked):
 def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof):
     """16-D, 64 examples: each within 5 of its own standard errors, the mean within 4."""
     mixture = mixture_in(16)
-    score, x = mixture.score(sde), mixture.sample(KEY, 64)
+    score = mixture.score(sde)
+    x = mixture.sample(KEY, 64)
     out = sd.log_likelihood(
         jax.random.key(1),
         sde,
@@ -142,7 +143,8 @@ def test_estimates_agree_with_the_trace_within_their_error(sde, divergence, dof)
 
 def test_exact_divergence_in_blocks():
     """5 dimensions in blocks of 3, the last one padded."""
-    sde, mixture = sd.VP(), sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
+    sde = sd.VP()
+    mixture = sd.GaussianMixture(jnp.eye(5), jnp.full(5, 0.1))
     x = mixture.sample(KEY, 3)
     out = sd.log_likelihood(
         KEY,
@@ -168,7 +170,8 @@ def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim,
     was a sum of D terms with a tolerance each.
     """
     data = sd.GaussianMixture(jnp.zeros((1, dim)), jnp.asarray([0.49]))
-    sde, x = sd.VP(), data.sample(KEY, 8)
+    sde = sd.VP()
+    x = data.sample(KEY, 8)
     out = sd.log_likelihood(
         KEY,
         sde,
@@ -185,7 +188,8 @@ def test_the_tolerance_holds_for_the_integral_of_the_divergence(divergence, dim,
 
 def test_the_same_key_for_dequantization_and_probes_does_no_harm(x64):
     """Probes that shared bits with the data's noise would bias the estimate, here of u^T (J u)."""
-    sde, n = sd.VP(), 2000
+    sde = sd.VP()
+    n = 2000
     x = sd.UniformDequantization(2)(KEY, jnp.zeros((n, 8), int))
     weight = jnp.asarray(
         np.random.default_rng(0).normal(size=(8, 8))

@@ -41,7 +41,8 @@ def test_density_is_exact_in_float64(sde, variable, dim, x64):
     The flow there and back returns to the data within 1e-6.
     """
     mixture = mixture_in(16, jnp.float64) if dim == 16 else ring()
-    score, x = mixture.score(sde), mixture.sample(KEY, 24)
+    score = mixture.score(sde)
+    x = mixture.sample(KEY, 24)
     out = sd.log_likelihood(
         KEY,
         sde,
@@ -86,12 +87,14 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
 
 
 def test_evaluations_compilations_and_chunks(mixture):
-    sde, x = sd.VP(), mixture.sample(KEY, 7)
+    sde = sd.VP()
+    x = mixture.sample(KEY, 7)
     score, count = counting(mixture.score(sde))
     out = sd.log_likelihood(KEY, sde, score, x[:1])
     jax.effects_barrier()
     assert int(out.nfe[0]) == count[0] > 0
-    traces, exact = [0], mixture.score(sde)
+    traces = [0]
+    exact = mixture.score(sde)
 
     def traced(x, t):
         traces[0] += 1
@@ -111,10 +114,12 @@ def test_evaluations_compilations_and_chunks(mixture):
 
 def test_conditions_travel_with_their_examples():
     """p(x | c) = N(c, 0.3^2 I): each example's density under its own condition, in chunks too."""
-    sde, std = sd.VP(), 0.3
+    sde = sd.VP()
+    std = 0.3
 
     def score(x, t, cond):
-        alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+        alpha = sde.alpha(t)[:, None]
+        sigma = sde.sigma(t)[:, None]
         return -(x - alpha * cond[:, None]) / ((alpha * std) ** 2 + sigma**2)
 
     centre = jnp.arange(5.0) - 2.0
@@ -159,7 +164,8 @@ def test_images_of_any_rank(sde):
 
 
 def test_failures_are_nan_and_named(mixture):
-    sde, exact = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    exact = mixture.score(sd.VP())
     score = lambda x, t, cond: jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))  # noqa: E731
     with pytest.warns(UserWarning, match="1 of 4 likelihoods"):
         out = sd.log_likelihood(
@@ -238,7 +244,8 @@ def test_joint_steps_agree_and_say_so(mixture):
     """With one step size for the batch, densities agree, and all examples share one count of
     evaluations.
     """
-    sde, x = sd.VP(), mixture.sample(KEY, 9)
+    sde = sd.VP()
+    x = mixture.sample(KEY, 9)
     joint = sd.log_likelihood(
         KEY,
         sde,
@@ -258,7 +265,8 @@ def test_joint_steps_agree_and_say_so(mixture):
 
 def test_float64_on_request(mixture):
     """From a float32 process: as exact as in float64, weights and data cast; float32 is not."""
-    sde, x = sd.VP(), mixture.sample(KEY, 4)
+    sde = sd.VP()
+    x = mixture.sample(KEY, 4)
     net = sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0))
     net.output.kernel[...] = 0.3 * jax.random.normal(KEY, net.output.kernel.shape)
     model = sd.ScoreModel(sde, net, sd.EDM(0.7))
@@ -298,7 +306,8 @@ def test_settings_say_the_precision_of_the_solve(mixture, unchecked):
 
 def test_half_precision_data_are_solved_in_float32(mixture, unchecked):
     """As the same numbers in float32 are."""
-    x, score = mixture.sample(KEY, 3).astype(jnp.bfloat16), mixture.score(sd.VP())
+    x = mixture.sample(KEY, 3).astype(jnp.bfloat16)
+    score = mixture.score(sd.VP())
     half, full = (sd.log_likelihood(KEY, sd.VP(), score, a) for a in (x, x.astype(jnp.float32)))
     np.testing.assert_array_equal(half.log_prob, full.log_prob)
     assert half.settings.dtype == "float32"
@@ -320,7 +329,8 @@ def test_any_solver_of_diffrax(solver, steps):
 
     Evaluations are as counted, or -1 for an implicit solver.
     """
-    sde, data = sd.VP(), sd.GaussianMixture(jnp.zeros((1, 1)), jnp.asarray([0.49]))
+    sde = sd.VP()
+    data = sd.GaussianMixture(jnp.zeros((1, 1)), jnp.asarray([0.49]))
     ends = -sde.log_snr(jnp.asarray([1e-5, 1.0]))
     controller = (
         None if steps is None else diffrax.StepTo(jnp.linspace(ends[0], ends[1], steps + 1))

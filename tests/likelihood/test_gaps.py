@@ -18,7 +18,8 @@ KEY = jax.random.key(0)
 def test_with_the_law_known_the_gaps_close_exactly(any_sde, x64):
     """log_prob - prior - truncation is log p_0, in nats, to the solver's tolerance."""
     mixture = ring()
-    x0, t_min = mixture.sample(KEY, 12), 1e-3
+    x0 = mixture.sample(KEY, 12)
+    t_min = 1e-3
     out = sd.log_likelihood(
         KEY,
         any_sde,
@@ -48,7 +49,9 @@ def test_a_prior_of_ones_own_is_not_guessed_at(mixture):
 
 def test_the_prior_is_bounded_by_what_x1_still_knows(any_sde):
     """On Gaussian data, KL(p_1 || pi) is below the mean of `prior_kl`; both are known."""
-    m, v, n = 0.7, 0.25, 4000
+    m = 0.7
+    v = 0.25
+    n = 4000
     x0 = m + np.sqrt(v) * jax.random.normal(KEY, (n, 1))
     bound = any_sde.prior_kl(x0)
     a, s, p = (float(f) for f in (any_sde.alpha(1.0), any_sde.sigma(1.0), any_sde.prior_std()))
@@ -66,7 +69,10 @@ def test_the_truncation_bound_is_below_log_p0_and_near_it(any_sde):
     On Gaussian data the last step has variance (sigma / alpha)^2, where the posterior has
     v sigma^2 / (alpha^2 v + sigma^2), nearly the same: they differ by less than 0.1 nats.
     """
-    m, v, n, t_min = 0.3, 0.25, 2000, 1e-3
+    m = 0.3
+    v = 0.25
+    n = 2000
+    t_min = 1e-3
     x0 = m + np.sqrt(v) * jax.random.normal(jax.random.key(1), (n, 2))
     score = gaussian_score(any_sde, m, v)
     out = sd.log_likelihood(KEY, any_sde, score, x0, divergence=sd.ExactDivergence(), t_min=t_min)

@@ -11,7 +11,9 @@ import scoresde as sd
 KEY = jax.random.key(0)
 
 
-N, D, V = 40_000, 3, 0.25
+N = 40_000
+D = 3
+V = 0.25
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,9 @@ def test_loss_of_the_exact_score_is_the_posterior_variance(any_sde, weighting, f
 
 def test_excess_loss_is_the_score_error(any_sde):
     """A wrong score costs sigma^2 E|s - s*|^2 more; here s is off by a constant."""
-    x0, t, c = np.sqrt(V) * jax.random.normal(KEY, (N, D)), jnp.full(N, 0.4), 0.3
+    x0 = np.sqrt(V) * jax.random.normal(KEY, (N, D))
+    t = jnp.full(N, 0.4)
+    c = 0.3
     exact = gaussian_score(any_sde, 0.0, V)
     right = sd.dsm_loss(jax.random.key(1), any_sde, exact, x0, t)
     sigma = float(any_sde.sigma(0.4))
@@ -56,14 +60,17 @@ def test_excess_loss_is_the_score_error(any_sde):
 
 
 def test_noise_of_example_i_depends_on_key_and_i_alone(sde, mixture):
-    x0, t = mixture.sample(KEY, 6), jnp.linspace(0.1, 0.9, 6)
+    x0 = mixture.sample(KEY, 6)
+    t = jnp.linspace(0.1, 0.9, 6)
     score = mixture.score(sde)
     whole = sd.dsm_loss(KEY, sde, score, x0, t)
     np.testing.assert_allclose(sd.dsm_loss(KEY, sde, score, x0[:4], t[:4]), whole[:4], rtol=1e-5)
 
 
 def test_conditions_reach_the_score():
-    sde, x0, label = sd.VP(), jnp.zeros((3, 2)), jnp.asarray([0.0, 1.0, 2.0])
+    sde = sd.VP()
+    x0 = jnp.zeros((3, 2))
+    label = jnp.asarray([0.0, 1.0, 2.0])
     seen = []
     score = lambda x, t, cond: (seen.append(cond), x)[1]  # noqa: E731
     sd.dsm_loss(KEY, sde, score, x0, jnp.full(3, 0.5), cond=label)

@@ -13,7 +13,9 @@ from scoresde.sde.base import SDE
 KEY = jax.random.key(0)
 
 
-N, D, V = 40_000, 3, 0.25
+N = 40_000
+D = 3
+V = 0.25
 
 
 # --- Uniform ---
@@ -91,7 +93,9 @@ def test_importance_sampled_and_uniform_time_estimate_one_loss(any_sde, mixture)
 
     Importance sampling varies less.
     """
-    n, t_min, score = 20_000, 1e-2, mixture.score(any_sde)
+    n = 20_000
+    t_min = 1e-2
+    score = mixture.score(any_sde)
     x0 = mixture.sample(jax.random.key(1), n)
     estimates = []
     for times, weighting, factor in (

@@ -10,7 +10,9 @@ from scipy import integrate
 
 import scoresde as sd
 
-N, D, V = 40_000, 3, 0.25
+N = 40_000
+D = 3
+V = 0.25
 
 
 def test_likelihood_weighting_is_uniform_log_snr_with_the_plain_loss(sde):

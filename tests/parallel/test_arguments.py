@@ -65,7 +65,8 @@ def REFERENCE(x, t):
 
 @pytest.mark.parametrize("name", ["nnx", "linen", "equinox", "function", "unhashable"])
 def test_every_frameworks_network_is_a_score(name):
-    net, sde = networks()[name], sd.VP()
+    net = networks()[name]
+    sde = sd.VP()
     x = jax.random.normal(KEY, (4, 2))
     np.testing.assert_allclose(net(x, jnp.ones(4)), -x @ WEIGHT, rtol=1e-6)
     reference = sd.sample(KEY, sd.EulerMaruyama(10), sde, REFERENCE, (4, 2))

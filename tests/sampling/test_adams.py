@@ -25,7 +25,8 @@ def test_weights_integrate_the_polynomial_through_the_last_denoised_states(order
 
 def test_a_new_node_comes_before_the_others(x64):
     """As in a corrector, where the denoised state at the step's end is known."""
-    start, end = jnp.asarray(LAMBDA[:-1]), jnp.asarray(LAMBDA[1:])
+    start = jnp.asarray(LAMBDA[:-1])
+    end = jnp.asarray(LAMBDA[1:])
     weights = adams_weights(start, end, jnp.ones(5), 2, new=end)
     for i in range(1, 5):
         nodes = [LAMBDA[i + 1], LAMBDA[i], LAMBDA[i - 1]]
@@ -35,6 +36,7 @@ def test_a_new_node_comes_before_the_others(x64):
 
 def test_midpoint_weights_sum_to_the_integral_of_one(x64):
     """A constant denoised state is integrated exactly, whatever the ratio of the steps."""
-    start, end = jnp.asarray(LAMBDA[:-1]), jnp.asarray(LAMBDA[1:])
+    start = jnp.asarray(LAMBDA[:-1])
+    end = jnp.asarray(LAMBDA[1:])
     weights = midpoint_weights(start, end, jnp.full(5, 2.0), 2)
     np.testing.assert_allclose(weights.sum(axis=1), -np.expm1(-2.0 * (end - start)), rtol=1e-12)

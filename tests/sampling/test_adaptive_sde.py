@@ -15,7 +15,9 @@ from scoresde.keys import example_keys
 
 KEY = jax.random.key(0)
 N = 5000
-M, V, T_MIN = 0.7, 0.25, 1e-2
+M = 0.7
+V = 0.25
+T_MIN = 1e-2
 
 
 def exact_variance(sde, t):
@@ -70,7 +72,11 @@ def test_rejected_steps_keep_their_increments():
 
 # --- Algorithm 1, line by line ---
 
-RTOL, ATOL, SAFETY, POWER, FIRST = 0.05, 0.03, 0.8, 0.7, 0.017
+RTOL = 0.05
+ATOL = 0.03
+SAFETY = 0.8
+POWER = 0.7
+FIRST = 0.017
 
 
 def replay(x, increment, **wrong):
@@ -87,16 +93,24 @@ def replay(x, increment, **wrong):
         beta, alpha, variance = scales(t)
         return -0.5 * beta * x + beta * (x - alpha * M) / (alpha**2 * V + variance)
 
-    span, safety, power = 1.0 - T_MIN, wrong.get("safety", SAFETY), wrong.get("power", POWER)
-    t, before, h, ahead, attempts = 1.0, x, wrong.get("first", FIRST), [1], 0
-    times, states = [t], [x]
+    span = 1.0 - T_MIN
+    safety = wrong.get("safety", SAFETY)
+    power = wrong.get("power", POWER)
+    t = 1.0
+    before = x
+    h = wrong.get("first", FIRST)
+    ahead = [1]
+    attempts = 0
+    times = [t]
+    states = [x]
     while ahead:
         while span / 2 ** (ahead[-1].bit_length() - 1) > h:
             node = ahead.pop()
             ahead += [2 * node + 1, 2 * node]
         node = ahead[-1]
         size = 2 ** (node.bit_length() - 1)
-        length, end = span / size, 1.0 - span * (node + 1 - size) / size
+        length = span / size
+        end = 1.0 - span * (node + 1 - size) / size
         dw, attempts = increment(node), attempts + 1
         euler = x - length * drift(x, t) + math.sqrt(scales(t)[0]) * dw
         second = t if wrong.get("second") else end
@@ -107,7 +121,9 @@ def replay(x, increment, **wrong):
         error = math.sqrt(np.sum(ratio**2) / (1.0 if wrong.get("sum") else len(x)))
         h = safety * length * max(error, 1e-4) ** -power
         if error <= 1.0:
-            t, x, before = end, new, euler
+            t = end
+            x = new
+            before = euler
             ahead.pop()
             times.append(t)
             states.append(x)
@@ -122,7 +138,8 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
 
     Each wrong reading of a line takes other steps here, so that this test fails for it.
     """
-    sde, x1 = sd.VP(), np.array([0.9, -1.4, 0.3])
+    sde = sd.VP()
+    x1 = np.array([0.9, -1.4, 0.3])
     sampler = sd.AdaptiveSDE(
         RTOL,
         ATOL,
@@ -135,7 +152,8 @@ def test_it_is_algorithm_1_on_a_dyadic_brownian_path(x64):
         path_points=2049,
     )
     out = sampler(KEY, sde, gaussian_score(sde, M, V), jnp.asarray(x1[None]))
-    key, drawn = example_keys(KEY, 1)[0], {}
+    key = example_keys(KEY, 1)[0]
+    drawn = {}
 
     def normal(node):
         if node not in drawn:
@@ -193,7 +211,8 @@ def test_reported_evaluations_are_the_counted_ones(settings, mixture):
 
 
 def test_the_path_is_at_its_times_or_just_past_them(mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
     sampler = sd.AdaptiveSDE(0.05, 0.05, save_path=True, path_points=5, denoise=False)
     out = sampler(KEY, sde, score, sde.prior_sample(KEY, (3, 2)))
     late = np.linspace(1.0, 1e-3, 5) - np.asarray(out.path.t)
@@ -212,30 +231,37 @@ def test_there_is_one_brownian_path_whatever_the_tolerance(mixture, solver):
     """Strong convergence: one key at two tolerances ends nearly at the same points, another key
     elsewhere.
     """
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
 
     def run(key, tolerance):
         sampler = sd.AdaptiveSDE(tolerance, tolerance, t_min=0.05, solver=solver, denoise=False)
         return jax.jit(lambda key: sampler(key, sde, score, jnp.ones((16, 2))).x)(key)
 
-    coarse, fine, other = run(KEY, 0.02), run(KEY, 1e-3), run(jax.random.key(5), 0.02)
+    coarse = run(KEY, 0.02)
+    fine = run(KEY, 1e-3)
+    other = run(jax.random.key(5), 0.02)
     assert float(jnp.median(jnp.abs(coarse - fine))) < 0.05
     assert float(jnp.median(jnp.abs(coarse - other))) > 0.2
 
 
 def test_rounding_moves_a_sample_by_the_tolerance_only(mixture):
     """x1 moved by 1e-3: a decision that turns does not change the noise of all that follows."""
-    sde, score, sampler = sd.VP(), mixture.score(sd.VP()), sd.AdaptiveSDE(0.02, 0.02)
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
+    sampler = sd.AdaptiveSDE(0.02, 0.02)
     x1 = sde.prior_sample(KEY, (200, 2))
     run = jax.jit(lambda x: sampler(KEY, sde, score, x))
-    a, b = run(x1), run(x1 + 1e-3)
+    a = run(x1)
+    b = run(x1 + 1e-3)
     assert float(jnp.mean(jnp.abs(a.x - b.x).max(axis=1) < 0.05)) > 0.97
     assert bool(jnp.any(a.nfe != b.nfe))
 
 
 def test_diffrax_draws_the_gaussian():
     """1000 samples of N(.7, .25), 5 standard errors: the diffusion's size and the drift's sign."""
-    sde, n = sd.VP(), 1000
+    sde = sd.VP()
+    n = 1000
     sampler = sd.AdaptiveSDE(0.05, 0.05, t_min=T_MIN, solver=diffrax.ShARK(), denoise=False)
     out = sd.sample(KEY, sampler, sde, gaussian_score(sde, M, V), (n, 1))
     want = exact_variance(sde, T_MIN)

@@ -20,11 +20,9 @@ KEY = jax.random.key(0)
 N = 20_000
 
 
-EXACT, LINEAR, COSINE = (
-    sd.DDPM.from_sde(sd.VP(), 30, exact=True),
-    sd.DDPM.linear(40),
-    sd.DDPM.cosine(15),
-)
+EXACT = sd.DDPM.from_sde(sd.VP(), 30, exact=True)
+LINEAR = sd.DDPM.linear(40)
+COSINE = sd.DDPM.cosine(15)
 
 
 STEPS = {
@@ -40,14 +38,17 @@ STEPS = {
 @pytest.mark.parametrize(("sde", "chain", "variance"), STEPS.values(), ids=STEPS.keys())
 def test_every_step_is_the_chains(sde, chain, variance, x64):
     """From each state to the next, with the same noise, at every index, to 1e-12."""
-    score, n = ring().score(sde), chain.num_steps
+    score = ring().score(sde)
+    n = chain.num_steps
     x1 = sde.prior_sample(KEY, (5, 2))
     out = sd.Ancestral(n, variance, save_path=True)(KEY, sde, score, x1)
     assert out.nfe == 2 * n - 1  # the path takes one more a state, the last of which is the sample
     assert out.path.x.shape == (5, n, 2)
     states = jnp.moveaxis(out.path.x, 1, 0)  # from level N - 1 to 0
     np.testing.assert_array_equal(states[0], x1)
-    i, x, keys = np.repeat(np.arange(n)[::-1], 5), states.reshape(-1, 2), example_keys(KEY, 5)
+    i = np.repeat(np.arange(n)[::-1], 5)
+    x = states.reshape(-1, 2)
+    keys = example_keys(KEY, 5)
     noise = -np.sqrt(chain.marginal_variances)[i, None] * score(
         x, jnp.asarray(sde.level_times(n)[i])
     )
@@ -62,7 +63,9 @@ def test_every_step_is_the_chains(sde, chain, variance, x64):
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
 def test_ancestral_follows_its_closed_form_recursion(any_sde, variance):
     """Mean and variance of 25 coarse steps on Gaussian data, within 5 standard errors."""
-    m, v, steps = 0.7, 0.25, 25
+    m = 0.7
+    v = 0.25
+    steps = 25
     times = np.asarray(any_sde.level_times(steps), np.float64)[::-1]
 
     # What the paper's steps make of the start and the noises.
@@ -96,7 +99,8 @@ def test_the_right_variance_for_each_data():
 
 @pytest.mark.usefixtures("unchecked")
 def test_few_and_wrong_settings():
-    sde, score = sd.VP(), gaussian_score(sd.VP(), 0.3, 0.04)
+    sde = sd.VP()
+    score = gaussian_score(sd.VP(), 0.3, 0.04)
     one = sd.Ancestral(1)(KEY, sde, score, jnp.ones((3, 2)))
     np.testing.assert_allclose(one.x, sd.denoise(sde, score, jnp.ones((3, 2)), 1.0), rtol=1e-5)
     with pytest.raises(ValueError, match="num_steps"):
@@ -122,10 +126,12 @@ def test_few_and_wrong_settings():
 
 def test_learnt_schedules_differentiate_through_ancestral_sampling(mixture):
     """The gradient with respect to a traced setting of the SDE is the finite difference's."""
-    x1, sampler = jnp.ones((2, 2)), sd.Ancestral(8)
+    x1 = jnp.ones((2, 2))
+    sampler = sd.Ancestral(8)
     score = mixture.score(sd.VP())
     run = jax.jit(lambda b: jnp.sum(sampler(KEY, sd.VP(beta_max=b), score, x1).x))
-    gradient, h = float(jax.grad(run)(10.0)), 0.05
+    gradient = float(jax.grad(run)(10.0))
+    h = 0.05
     assert gradient == pytest.approx(
         (float(run(10.0 + h)) - float(run(10.0 - h))) / (2 * h), rel=2e-2
     )

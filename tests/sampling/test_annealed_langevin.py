@@ -20,14 +20,17 @@ def test_annealed_langevin_is_the_papers_lines(x64):
     """At each level, a = eps sigma^2 / sigma_0^2 and T times x += a s + sqrt(2 a) z."""
     published = sd.AnnealedLangevin()  # Song & Ermon 2019
     assert (published.num_steps, published.steps_per_level, published.step_size) == (10, 100, 2e-5)
-    sde, ncsn = sd.VE(0.1, 2.0), sd.NCSN.geometric(4, 0.1, 2.0)
-    score, x1 = ring().score(sde), sde.prior_sample(KEY, (5, 2))
+    sde = sd.VE(0.1, 2.0)
+    ncsn = sd.NCSN.geometric(4, 0.1, 2.0)
+    score = ring().score(sde)
+    x1 = sde.prior_sample(KEY, (5, 2))
     out = sd.AnnealedLangevin(4, 2, 1e-3, save_path=True)(KEY, sde, score, x1)
     keys = example_keys(KEY, 5)
     for level, (sigma, t) in enumerate(
         zip(ncsn.sigmas[::-1], [1.0, 2 / 3, 1 / 3, 0.0], strict=True)
     ):
-        a, x = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2, out.path.x[:, level]
+        a = 1e-3 * sigma**2 / ncsn.sigmas[0] ** 2
+        x = out.path.x[:, level]
         for k in range(2):
             z = normal_like(fold_in_examples(fold_in_examples(keys, level), k), x)
             x = x + a * score(x, t) + np.sqrt(2 * a) * z
@@ -37,7 +40,9 @@ def test_annealed_langevin_is_the_papers_lines(x64):
 
 def test_annealed_langevin_follows_its_closed_form_recursion():
     """NCSN's published settings on N(m, v) data, within 5 standard errors."""
-    m, v, eps = 0.5, 0.04, 2e-5
+    m = 0.5
+    v = 0.04
+    eps = 2e-5
     sde = sd.NCSN.geometric(10, 0.01, 1.0).to_sde()
 
     # What the paper's steps make of the start and the noises.
@@ -54,7 +59,9 @@ def test_annealed_langevin_follows_its_closed_form_recursion():
 
 def test_annealed_langevin_draws_the_mixture():
     """With enough steps, samples are as close to exact draws as those are to each other."""
-    mixture, sde, n = ring(), sd.VE(0.02, 10.0), 6000
+    mixture = ring()
+    sde = sd.VE(0.02, 10.0)
+    n = 6000
     sampler = sd.AnnealedLangevin(60, 40, 0.05 * 0.02**2)
     out = sd.sample(KEY, sampler, sde, mixture.score(sde), (n, 2))
     draws = [mixture.sample(jax.random.key(50 + i), n) for i in range(12)]

@@ -32,7 +32,8 @@ def exact_distances():
 def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
     """Within the floor's mean + 5 standard deviations; shares within 5 standard errors."""
     sampler, (draw, floor) = SAMPLERS[name], exact_distances
-    score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
+    score = mixture.score(any_sde)
+    start = any_sde.prior_sample(jax.random.key(1), draw.shape)
     out = jax.jit(lambda x: sampler(KEY, any_sde, score, x))(start)
     assert bool(out.success.all())
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
@@ -102,10 +103,8 @@ def test_every_sampler_of_the_library_starts_anywhere():
 def test_data_noised_part_way_come_back_as_data(name, mixture, exact_distances):
     """x0 noised to t = 0.3 and sampled from there: draws of the mixture, near x0."""
     sde, (draw, floor) = sd.VP(), exact_distances
-    x0, sampler = (
-        mixture.sample(jax.random.key(200), DRAWS),
-        dataclasses.replace(SAMPLERS[name], start=0.3),
-    )
+    x0 = mixture.sample(jax.random.key(200), DRAWS)
+    sampler = dataclasses.replace(SAMPLERS[name], start=0.3)
     out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (DRAWS, 2), x0=x0)
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)
     moved = float(jnp.mean(jnp.sum((out.x - x0) ** 2, axis=1)))
@@ -133,7 +132,8 @@ def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
 
     Without a path the sample is the same.
     """
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
     x1 = sde.prior_sample(jax.random.key(1), (3, 2))
     out = dataclasses.replace(settings, save_path=True)(KEY, sde, score, x1)
     for i in range(out.path.t.shape[1]):
@@ -144,7 +144,8 @@ def test_a_path_holds_what_each_state_lets_expect(settings, mixture):
 
 
 def test_path_holds_every_state_and_is_off_by_default(mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
     x1 = sde.prior_sample(jax.random.key(1), (3, 2))
     assert sd.EulerMaruyama(5)(jax.random.key(0), sde, score, x1).path is None
     out = sd.EulerMaruyama(5, save_path=True, denoise=False)(jax.random.key(0), sde, score, x1)
@@ -169,7 +170,9 @@ def test_path_holds_every_state_and_is_off_by_default(mixture):
 
 
 def test_one_key_or_one_per_example(mixture):
-    sde, score, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(num_steps=20)
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
+    sampler = sd.EulerMaruyama(num_steps=20)
     x1 = sde.prior_sample(jax.random.key(1), (4, 2))
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(4))
     one = sampler(jax.random.key(0), sde, score, x1)
@@ -192,7 +195,9 @@ def test_one_key_or_one_per_example(mixture):
 )
 def test_half_precision_has_the_law_of_full(sampler):
     """x1 and the score in bfloat16, states and coefficients in float32: the law of N(.7, .25)."""
-    sde, exact, n = sd.VP(), gaussian_score(sd.VP(), 0.7, 0.25), 4000
+    sde = sd.VP()
+    exact = gaussian_score(sd.VP(), 0.7, 0.25)
+    n = 4000
     given = []
 
     def score(x, t):
@@ -225,7 +230,8 @@ def test_denoise_is_used_where_offered(mixture):
         float(sd.sample(jax.random.key(0), sd.EulerMaruyama(5), sde, offers, (2, 2)).x[0, 0])
         == 42.0
     )
-    x, t = mixture.sample(jax.random.key(0), 4), jnp.full(4, 0.3)
+    x = mixture.sample(jax.random.key(0), 4)
+    t = jnp.full(4, 0.3)
     tweedie = (x + sde.sigma(t)[:, None] ** 2 * exact(x, t)) / sde.alpha(t)[:, None]
     np.testing.assert_allclose(sd.denoise(sde, lambda x, t: exact(x, t), x, t), tweedie, rtol=1e-6)
 

@@ -11,7 +11,8 @@ from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.sde.mixture import ring
 from scoresde.types import right_pad
 
-KEY, DRAWS = jax.random.key(0), 2000
+KEY = jax.random.key(0)
+DRAWS = 2000
 
 
 def gaussian(variance):
@@ -28,7 +29,9 @@ def test_stationary_variance_of_each_rule(rule, snr=0.6):
     At r = .6 these are 1.56 and 1.36 sigma^2. After 200 steps a chain of 8 × 4000 entries is within
     5 standard errors of its own law, and far from the other's and from its start.
     """
-    sde, t, shape = sd.SubVP(), 0.3, (4000, 8)
+    sde = sd.SubVP()
+    t = 0.3
+    shape = (4000, 8)
     variance = float(sde.variance(t))
     laws = {
         sd.correctors.NoiseLevelStep: 1 / (1 - snr**2),
@@ -50,7 +53,10 @@ def test_known_data_scale_lengthens_the_step_by_its_variance():
     """For data of std d, p_t = N(0, alpha^2 d^2 + sigma^2), and the chain's variance is that / (1 -
     r^2).
     """
-    sde, t, data_std, snr = sd.VP(), 0.1, 0.7, 0.4
+    sde = sd.VP()
+    t = 0.1
+    data_std = 0.7
+    snr = 0.4
     variance = float(sde.variance(t) + (sde.alpha(t) * data_std) ** 2)
     corrector = sd.correctors.Langevin(200, sd.correctors.NoiseLevelStep(snr, data_std))
     x = jax.jit(lambda x: corrector(KEY, sde, gaussian(variance), x, t))(jnp.zeros((4000, 8)))
@@ -68,7 +74,8 @@ def test_corrector_alone_converges_from_a_wrong_start(name, any_sde):
         "level": sd.correctors.NoiseLevelStep(0.1, data_std=0.2),
         "batch": sd.BatchMeanStep(0.1),
     }[name]
-    mixture, n = ring(), DRAWS
+    mixture = ring()
+    n = DRAWS
     t = float(any_sde.time_from_log_snr(0.0))
     scale = float(any_sde.sigma(t))
 
@@ -93,7 +100,8 @@ def test_the_last_chunk_keeps_its_neighbours():
     VE, 8 dimensions, r = .4, pooled over the last chunk's rows: the law of batch means holds, not
     the 2.07 of an example's own norms.
     """
-    sde, snr = sd.VE(), 0.4
+    sde = sd.VE()
+    snr = 0.4
     corrector = sd.correctors.Langevin(1, sd.BatchMeanStep(snr))
     sampler = sd.PredictorCorrector(
         sd.predictors.Identity(), corrector, 60, t_min=0.5, denoise=False
@@ -110,8 +118,10 @@ def test_the_last_chunk_keeps_its_neighbours():
 
 def test_examples_of_the_noise_level_rule_are_independent():
     """An example is the same draw among others or alone, but not with the norms of its batch."""
-    sde, mixture = sd.VP(), ring()
-    score, x1 = mixture.score(sde), sde.prior_sample(KEY, (8, 2))
+    sde = sd.VP()
+    mixture = ring()
+    score = mixture.score(sde)
+    x1 = sde.prior_sample(KEY, (8, 2))
     for rule, same in ((sd.correctors.NoiseLevelStep(), True), (sd.BatchMeanStep(), False)):
         sampler = sd.PredictorCorrector(corrector=sd.correctors.Langevin(rule=rule), num_steps=20)
         whole, one = (sampler(KEY, sde, score, x1[:n]).x[0] for n in (8, 1))

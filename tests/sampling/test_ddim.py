@@ -15,13 +15,16 @@ from scoresde.keys import example_keys
 KEY = jax.random.key(0)
 
 
-M, V, T_MIN = 0.7, 0.25, 1e-2
+M = 0.7
+V = 0.25
+T_MIN = 1e-2
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
     """Step by step, with the same noise."""
-    score, x = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
+    score = mixture.score(any_sde)
+    x = any_sde.prior_sample(KEY, (4, 2))
     times = np.asarray(sd.grids.UniformLogSNR()(any_sde, 10, 1e-2))
     out = sd.DDIM(eta, 10, t_min=1e-2, save_path=True)(KEY, any_sde, score, x)
     model = OfScore(any_sde, score, step_noises(example_keys(KEY, 4), x, 10))
@@ -36,7 +39,8 @@ def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
 
 def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(any_sde, mixture, x64):
     """eta = 1 is `Ancestral` on the same grid, to rounding."""
-    score, x1 = mixture.score(any_sde), any_sde.prior_sample(KEY, (4, 2))
+    score = mixture.score(any_sde)
+    x1 = any_sde.prior_sample(KEY, (4, 2))
     grid = sd.grids.Uniform()
     ancestral = sd.Ancestral(21, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)
     ddim = sd.DDIM(1.0, 20, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)

@@ -15,8 +15,10 @@ KEY = jax.random.key(0)
 
 def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
     """2M as the paper writes it, on unequal steps."""
-    sde, score = sd.VP(), mixture.score(sd.VP())
-    x, times = sde.prior_sample(KEY, (4, 2)), np.asarray(sd.grids.UniformLogSNR()(sd.VP(), 8, 1e-2))
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
+    x = sde.prior_sample(KEY, (4, 2))
+    times = np.asarray(sd.grids.UniformLogSNR()(sd.VP(), 8, 1e-2))
     times = times + np.array([0, *np.linspace(0.003, 0.001, 7), 0])  # unequal steps
     settings = sd.DPMSolverPP(
         2, 8, weights="midpoint", t_min=1e-2, grid=sd.grids.GivenTimes(tuple(times)), denoise=False
@@ -28,11 +30,10 @@ def test_dpm_solver_pp_is_its_algorithm_2(mixture, x64):
 
 def test_sde_dpm_solver_pp_2m_is_its_formula(mixture, x64):
     """The stochastic 2M as the paper writes it, with the same noise."""
-    sde, score = sd.SubVP(), mixture.score(sd.SubVP())
-    x, times = (
-        sde.prior_sample(KEY, (4, 2)),
-        np.asarray(sd.grids.UniformLogSNR()(sd.SubVP(), 8, 1e-2)),
-    )
+    sde = sd.SubVP()
+    score = mixture.score(sd.SubVP())
+    x = sde.prior_sample(KEY, (4, 2))
+    times = np.asarray(sd.grids.UniformLogSNR()(sd.SubVP(), 8, 1e-2))
     out = sd.DPMSolverPP(2, 8, eta=1.0, weights="midpoint", t_min=1e-2, denoise=False)(
         KEY, sde, score, x
     ).x
@@ -43,7 +44,8 @@ def test_sde_dpm_solver_pp_2m_is_its_formula(mixture, x64):
 
 def test_ring_is_drawn_in_twenty_evaluations():
     """What these solvers are for: 19 steps of 2M leave a tenth of the error of Euler-Maruyama's."""
-    mixture, sde = ring(), sd.VP()
+    mixture = ring()
+    sde = sd.VP()
     x1 = sde.prior_sample(KEY, (500, 2))
     exact = sd.sample(KEY, sd.ProbabilityFlow(), sde, mixture.score(sde), (500, 2), x1=x1).x
     error = {}

@@ -10,12 +10,15 @@ import scoresde as sd
 
 def test_weak_order_of_euler_maruyama_is_one():
     """Halving the step halves the error of the variance on Gaussian data."""
-    sde, v, t_min = sd.VP(), 0.25, 1e-2
+    sde = sd.VP()
+    v = 0.25
+    t_min = 1e-2
     errors = []
     for steps in (400, 800, 1600):
         t = np.linspace(1.0, t_min, steps + 1)
         with jax.enable_x64(True):
-            f, g2 = np.asarray(sde.drift_rate(t)), np.asarray(sde.squared_diffusion(t))
+            f = np.asarray(sde.drift_rate(t))
+            g2 = np.asarray(sde.squared_diffusion(t))
             total = np.asarray(sde.alpha(t) ** 2 * v + sde.variance(t))
         variance = total[0]
         for i in range(steps):

@@ -16,7 +16,9 @@ from scoresde.keys import example_keys, fold_in_examples, normal_like
 KEY = jax.random.key(0)
 
 
-M, V, T_MIN = 0.7, 0.25, 1e-2
+M = 0.7
+V = 0.25
+T_MIN = 1e-2
 
 
 SOLVERS = [
@@ -83,7 +85,8 @@ def test_weak_order_with_noise(order, corrector, weak):
     """The variance at eta = 1 tends to the exact one at the method's order, on equal steps of log
     SNR.
     """
-    sde, errors = sd.VP(), []
+    sde = sd.VP()
+    errors = []
     for steps in (40, 80, 160):
         times = np.asarray(sd.grids.UniformLogSNR()(sde, steps, T_MIN), np.float64)
         solver = sd.Exponential(order=order, eta=1.0, corrector=corrector)

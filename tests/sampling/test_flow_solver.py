@@ -40,10 +40,13 @@ def test_any_controller_of_diffrax_steps_the_flow(mixture):
     """200 given Euler steps are what a loop of them makes; nonsense is refused."""
     import diffrax
 
-    sde, score = sd.VP(), mixture.score(sd.VP())
-    x1, ts = sde.prior_sample(KEY, (2, 2)), jnp.linspace(1.0, 1e-3, 201)
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
+    x1 = sde.prior_sample(KEY, (2, 2))
+    ts = jnp.linspace(1.0, 1e-3, 201)
     sampler = sd.ProbabilityFlow(diffrax.Euler(), controller=diffrax.StepTo(ts), denoise=False)
-    x, flow = x1, sde.probability_flow(score)
+    x = x1
+    flow = sde.probability_flow(score)
     for t, s in itertools.pairwise(ts):
         x = x + (s - t) * flow(x, t)
     out = sampler(KEY, sde, score, x1)

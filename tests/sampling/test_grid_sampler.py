@@ -50,7 +50,8 @@ def test_bad_steps_are_refused_with_the_reason(call, error, message, unchecked):
 
 @pytest.mark.usefixtures("unchecked")
 def test_settings_of_other_kinds_serve_or_are_refused(mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
     half = sd.sample(KEY, sd.DDIM(eta=0.5), sde, score, (2, 2)).x
     np.testing.assert_allclose(
         sd.sample(KEY, sd.DDIM(eta=jnp.asarray(0.5)), sde, score, (2, 2)).x, half, atol=1e-6
@@ -96,7 +97,8 @@ def test_settings_of_other_kinds_serve_or_are_refused(mixture):
 
 def test_learnt_schedules_differentiate_through_every_solver(mixture):
     """The gradient with respect to a traced setting of the SDE is the finite difference's."""
-    x1, score = jnp.ones((2, 2)), mixture.score(sd.VP())
+    x1 = jnp.ones((2, 2))
+    score = mixture.score(sd.VP())
     for sampler in (sd.Exponential(3, order=2, eta=0.5, corrector=True), sd.Heun(3)):
         run = jax.jit(lambda b, s=sampler: jnp.sum(s(KEY, sd.VP(beta_max=b), score, x1).x))
         gradient = float(jax.grad(run)(10.0))
@@ -107,7 +109,8 @@ def test_learnt_schedules_differentiate_through_every_solver(mixture):
 
 
 def test_gradients_are_finite_where_a_step_adds_no_noise(mixture):
-    x1, score = jnp.ones((2, 2)), mixture.score(sd.VP())
+    x1 = jnp.ones((2, 2))
+    score = mixture.score(sd.VP())
     for sampler in (sd.Heun(4, churn=2.0, churn_min=1.0), sd.Ancestral(4, t_min=0.0)):
         run = jax.jit(lambda b, s=sampler: s(KEY, sd.VP(beta_max=b), score, x1).x.sum())
         assert bool(jnp.isfinite(jax.grad(run)(20.0)))

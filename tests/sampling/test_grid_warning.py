@@ -15,10 +15,13 @@ from scoresde.sampling.on_grid import grid_times
 KEY = jax.random.key(0)
 
 
-M, V = 0.7, 0.25
+M = 0.7
+V = 0.25
 
 
-VP, VE, UNIFORM = sd.VP(), sd.VE(), sd.grids.Uniform()
+VP = sd.VP()
+VE = sd.VE()
+UNIFORM = sd.grids.Uniform()
 
 
 GRIDS = [

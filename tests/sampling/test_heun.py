@@ -30,7 +30,8 @@ EDM_SDE = sd.VE(0.002, 80.0)
 )
 def test_it_is_algorithm_2(mixture, settings, x64):
     """In EDM's own sigma and with the same noise, to 1e-9, the last step to 0 included."""
-    score, x = mixture.score(EDM_SDE), EDM_SDE.prior_sample(KEY, (4, 2))
+    score = mixture.score(EDM_SDE)
+    x = EDM_SDE.prior_sample(KEY, (4, 2))
     out = sd.Heun(17, t_min=0.0, **settings)(KEY, EDM_SDE, score, x)
     assert out.nfe == 35
 
@@ -49,7 +50,9 @@ def test_it_is_algorithm_2(mixture, settings, x64):
     np.testing.assert_allclose(out.x, want, atol=1e-9)
 
 
-M, V, T_MIN = 0.7, 0.25, 1e-2
+M = 0.7
+V = 0.25
+T_MIN = 1e-2
 
 
 def settings_and_law(name, sde):
@@ -83,7 +86,8 @@ def test_every_sample_is_the_recursions(name, process, x64):
     """Given the same noise, to 1e-9, in float64."""
     any_sde = PROCESSES[process]
     sampler, law = settings_and_law(name, any_sde)
-    x1, keys = any_sde.prior_sample(jax.random.key(1), (3, 2)), example_keys(KEY, 3)
+    x1 = any_sde.prior_sample(jax.random.key(1), (3, 2))
+    keys = example_keys(KEY, 3)
     noises = [normal_like(fold_in_examples(keys, i), x1) for i in range(len(law.of_noise) - 1)]
     out = sampler(KEY, any_sde, gaussian_score(any_sde, M, V), x1)
     np.testing.assert_allclose(out.x, law.at(x1, noises), atol=1e-9 * float(any_sde.prior_std()))
@@ -92,7 +96,8 @@ def test_every_sample_is_the_recursions(name, process, x64):
 
 def test_the_law_is_unchanged_as_steps_shrink():
     """Mean and variance of the recursion tend to the exact ones at Heun's order, noise and all."""
-    sde, errors = sd.VP(), []
+    sde = sd.VP()
+    errors = []
     with jax.enable_x64(True):
         end = jnp.asarray([T_MIN, 1.0])
         exact, first = np.asarray(sde.alpha(end) ** 2 * V + sde.variance(end))

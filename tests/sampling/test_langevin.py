@@ -14,7 +14,9 @@ KEY = jax.random.key(0)
 
 def test_langevin_on_a_fixed_score():
     """Stationary variance v / (1 - eps / 2v), a mean that forgets the start, and the path."""
-    v, mean, eps = 0.5, 2.0, 0.2
+    v = 0.5
+    mean = 2.0
+    eps = 0.2
     out = sd.Langevin(200, eps)(KEY, lambda x: -(x - mean) / v, jnp.full((20_000, 2), -5.0))
     want = v / (1 - eps / (2 * v))
     assert abs(float(out.x.var()) / want - 1) < 5 * np.sqrt(2 / out.x.size)
@@ -33,7 +35,10 @@ def test_the_langevin_sde_leaves_a_density_unchanged():
 
     They are no farther from other draws than they were.
     """
-    mixture, sde, t, n = ring(), sd.VP(), 0.1, 6000
+    mixture = ring()
+    sde = sd.VP()
+    t = 0.1
+    n = 6000
     score = mixture.score(sde)
 
     def exact(seed):
@@ -42,7 +47,8 @@ def test_the_langevin_sde_leaves_a_density_unchanged():
             key_noise, (n, 2)
         )
 
-    start, others = exact(0), [exact(i) for i in range(1, 9)]
+    start = exact(0)
+    others = [exact(i) for i in range(1, 9)]
     moved = sd.Langevin(400, 1e-3)(KEY, lambda x: score(x, t), start).x
     assert float(jnp.mean((moved - start) ** 2)) > 0.01
     before, after = (np.array([sliced_wasserstein(x, y) for y in others]) for x in (start, moved))

@@ -15,10 +15,13 @@ import pytest
 
 import scoresde as sd
 
-KEY, N = jax.random.key(0), 20_000
-MEAN, COV = np.array([0.7, -0.3]), np.array([[0.3, 0.12], [0.12, 0.1]])
+KEY = jax.random.key(0)
+N = 20_000
+MEAN = np.array([0.7, -0.3])
+COV = np.array([[0.3, 0.12], [0.12, 0.1]])
 TIMES = np.linspace(1.0, 0.1, 13) ** 2  # unequal in t and in log SNR
-SNR, DRAWS = 0.3, 40
+SNR = 0.3
+DRAWS = 40
 
 
 class Process(papers.Model):
@@ -243,7 +246,8 @@ def test_stochastic_samplers_have_its_mean_and_covariance(name, x64):
     """Every entry within 5 standard errors at 20 000 samples, the steps' bias included."""
     prior = 50.0 if STOCHASTIC[name][0] == "ve" else 1.0
     out, columns = run(*STOCHASTIC[name], prior * np.random.default_rng(1).normal(size=(N, 2)))
-    mean, spread = columns[:, 0], np.concatenate([prior * columns[:, 1:3], columns[:, 3:]], axis=1)
+    mean = columns[:, 0]
+    spread = np.concatenate([prior * columns[:, 1:3], columns[:, 3:]], axis=1)
     cov = spread @ spread.T
     variances = np.diag(cov)
     np.testing.assert_array_less(np.abs(out.mean(axis=0) - mean), 5 * np.sqrt(variances / N))

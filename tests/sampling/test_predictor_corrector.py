@@ -14,7 +14,8 @@ import scoresde as sd
 from scoresde.evaluation.distances import sliced_wasserstein
 from scoresde.sde.mixture import ring
 
-KEY, DRAWS = jax.random.key(0), 2000
+KEY = jax.random.key(0)
+DRAWS = 2000
 
 
 ORDERS = [
@@ -36,7 +37,12 @@ EACH_UNDER_TWO = pytest.mark.parametrize(
 def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, process):
     """On Gaussian data every step is linear, so mean and variance of 30 coarse steps are known."""
     any_sde = PROCESSES[process]
-    m, v, steps, t_min, r, n = 0.7, 0.25, 30, 1e-2, 0.3, 20_000
+    m = 0.7
+    v = 0.25
+    steps = 30
+    t_min = 1e-2
+    r = 0.3
+    n = 20_000
     times = np.asarray(sd.grids.UniformLogSNR()(any_sde, steps, t_min), np.float64)
 
     # What the paper's steps make of the start and the noises.
@@ -110,7 +116,8 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
         PREDICTORS[predictor], settings, steps, grid=sd.grids.UniformLogSNR()
     )
     draw, floor = exact_distances
-    score, start = mixture.score(any_sde), any_sde.prior_sample(jax.random.key(1), draw.shape)
+    score = mixture.score(any_sde)
+    start = any_sde.prior_sample(jax.random.key(1), draw.shape)
     x = jax.jit(lambda x: sampler(KEY, any_sde, score, x).x)(start)
     assert sliced_wasserstein(x, draw) < floor.mean() + 5 * floor.std(ddof=1)
 
@@ -119,7 +126,8 @@ def test_a_corrector_repairs_a_coarse_predictor(mixture):
     """40 Euler steps of the flow are visibly off the mixture; two corrector steps each bring them
     closer.
     """
-    sde, draw = sd.VP(), mixture.sample(jax.random.key(5), 6000)
+    sde = sd.VP()
+    draw = mixture.sample(jax.random.key(5), 6000)
     plain = sd.PredictorCorrector(
         sd.predictors.ProbabilityFlow(), sd.correctors.Identity(), 40, grid=sd.grids.UniformLogSNR()
     )

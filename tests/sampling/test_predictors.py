@@ -33,14 +33,16 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     One run visits the three pairs of times of N = 1000; each step is taken from the state it had.
     Every predictor meets both rules, each under half of the SDEs.
     """
-    any_sde, r = PROCESSES[process], 0.3
+    any_sde = PROCESSES[process]
+    r = 0.3
     levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]].tolist()
     rule = (
         sd.BatchMeanStep
         if (process in ("vp", "subvp")) == corrector_first
         else sd.correctors.NoiseLevelStep
     )(r)
-    score, x1 = ring().score(any_sde), any_sde.prior_sample(KEY, (6, 2))
+    score = ring().score(any_sde)
+    x1 = any_sde.prior_sample(KEY, (6, 2))
     sampler = sd.PredictorCorrector(
         PREDICTORS[predictor],
         sd.correctors.Langevin(1, rule),

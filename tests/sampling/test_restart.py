@@ -15,7 +15,9 @@ from scoresde.keys import example_keys, fold_in_examples, normal_like
 KEY = jax.random.key(0)
 
 
-M, V, T_MIN = 0.7, 0.25, 1e-2
+M = 0.7
+V = 0.25
+T_MIN = 1e-2
 
 
 INTERVALS = (sd.Interval(0.3, 1.0, 2, 2), sd.Interval(0.1, 0.5, 3, 1))
@@ -28,7 +30,8 @@ def settings_and_law(sde):
 
     with jax.enable_x64(True):
         levels = np.asarray(jnp.exp(-0.5 * sde.log_snr(jnp.asarray(main))))
-        times, jumps = [main[0]], []
+        times = [main[0]]
+        jumps = []
         for i in range(12):
             times.append(main[i + 1])
             jumps.append(main[i])
@@ -53,7 +56,8 @@ def test_every_sample_is_the_recursions(process, x64):
     """Given the same noise, to 1e-9, in float64."""
     any_sde = PROCESSES[process]
     sampler, law = settings_and_law(any_sde)
-    x1, keys = any_sde.prior_sample(jax.random.key(1), (3, 2)), example_keys(KEY, 3)
+    x1 = any_sde.prior_sample(jax.random.key(1), (3, 2))
+    keys = example_keys(KEY, 3)
     noises = [normal_like(fold_in_examples(keys, i), x1) for i in range(len(law.of_noise) - 1)]
     out = sampler(KEY, any_sde, gaussian_score(any_sde, M, V), x1)
     np.testing.assert_allclose(out.x, law.at(x1, noises), atol=1e-9 * float(any_sde.prior_std()))
@@ -62,7 +66,8 @@ def test_every_sample_is_the_recursions(process, x64):
 
 def test_the_law_is_unchanged_as_steps_shrink():
     """Mean and variance of the recursion tend to the exact ones at Heun's order, noise and all."""
-    sde, errors = sd.VP(), []
+    sde = sd.VP()
+    errors = []
     with jax.enable_x64(True):
         end = jnp.asarray([T_MIN, 1.0])
         exact, first = np.asarray(sde.alpha(end) ** 2 * V + sde.variance(end))

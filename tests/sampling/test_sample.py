@@ -10,7 +10,12 @@ import pytest
 import scoresde as sd
 from scoresde.types import right_pad
 
-IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
+
+def IDENTITY(x, t):
+    return x
+
+
+KEY = jax.random.key(0)
 
 
 # --- Compilations and chunks ---
@@ -18,7 +23,9 @@ IDENTITY, KEY = (lambda x, t: x), jax.random.key(0)
 
 def test_the_same_call_twice_compiles_once(looped_sampler, mixture):
     """The score's Python body runs only while tracing."""
-    sampler, sde, traces = looped_sampler, sd.VP(), [0]
+    sampler = looped_sampler
+    sde = sd.VP()
+    traces = [0]
     exact = mixture.score(sde)
 
     def score(x, t):
@@ -34,7 +41,9 @@ def test_the_same_call_twice_compiles_once(looped_sampler, mixture):
 
 
 def test_example_i_does_not_depend_on_chunks_or_neighbours(looped_sampler, mixture):
-    sampler, sde, score = looped_sampler, sd.VP(), mixture.score(sd.VP())
+    sampler = looped_sampler
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
     # Another batch size rounds differently: adaptive steps differ, and results by their tolerance.
     atol = 1e-3 if isinstance(sampler, sd.ProbabilityFlow) else 1e-5
     whole = sd.sample(jax.random.key(7), sampler, sde, score, (64, 2))
@@ -50,7 +59,8 @@ def test_conditions_travel_with_their_examples(looped_sampler):
     """Label c moves the data to c: row 0's condition used for all would put everything at one
     place.
     """
-    sampler, sde = looped_sampler, sd.VP()
+    sampler = looped_sampler
+    sde = sd.VP()
 
     def score(x, t, cond):
         centre = cond["centre"]
@@ -68,7 +78,9 @@ def test_conditions_travel_with_their_examples(looped_sampler):
 
 def test_sample_inside_jit_and_vmap(mixture):
     """In chunks, with NumPy's arrays among conditions and starts, and under vmap."""
-    sde, exact, sampler = sd.VP(), mixture.score(sd.VP()), sd.EulerMaruyama(5)
+    sde = sd.VP()
+    exact = mixture.score(sd.VP())
+    sampler = sd.EulerMaruyama(5)
     score = lambda x, t, cond: exact(x, t) + cond["shift"][0] + cond["scale"] * x  # noqa: E731
     x1 = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
 
@@ -106,7 +118,9 @@ def test_settings_that_are_arrays_are_numbers_to_sample(mixture):
 
 
 def test_less_noise_edits_less(mixture):
-    sde, x0, moved = sd.VP(), mixture.sample(jax.random.key(1), 500), []
+    sde = sd.VP()
+    x0 = mixture.sample(jax.random.key(1), 500)
+    moved = []
     for start in (0.05, 0.2, 0.8):
         sampler = sd.DPMSolverPP(num_steps=20, eta=1.0, start=start)
         x = sd.sample(
@@ -117,8 +131,10 @@ def test_less_noise_edits_less(mixture):
 
 
 def test_states_of_ones_own_are_where_sampling_begins(mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
-    x1, sampler = 0.5 * jnp.ones((7, 2)) * jnp.arange(7.0)[:, None], sd.UniPC(2, 8, start=0.6)
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
+    x1 = 0.5 * jnp.ones((7, 2)) * jnp.arange(7.0)[:, None]
+    sampler = sd.UniPC(2, 8, start=0.6)
     direct = sampler(KEY, sde, score, x1).x
     np.testing.assert_allclose(
         sd.sample(KEY, sampler, sde, score, (7, 2), x1=x1).x, direct, rtol=1e-4, atol=1e-5
@@ -147,7 +163,8 @@ def test_starts_that_do_not_fit_are_refused(options, message):
 
 def test_failures_are_said_per_example_and_never_returned_as_good(sampler, mixture):
     """A score that is NaN for one example must not touch its neighbours."""
-    sde, exact = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    exact = mixture.score(sd.VP())
 
     def score(x, t, cond):
         return jnp.where(cond[:, None] > 0, jnp.nan, exact(x, t))

@@ -47,7 +47,8 @@ def test_own_grids_are_checked(grid, message, mixture, unchecked):
 
 @pytest.mark.usefixtures("unchecked")
 def test_grids_of_ones_own_in_jax_or_lists_are_checked(mixture):
-    sde, score = sd.VP(), mixture.score(sd.VP())
+    sde = sd.VP()
+    score = mixture.score(sd.VP())
 
     def draw(grid, **settings):
         sampler = sd.DDIM(0.0, 4, grid=grid, **settings)

@@ -19,7 +19,8 @@ KEY = jax.random.key(0)
 
 def definitions(sde, x0, noise, t):
     """The noisy state, and what each network should output for (x0, noise), in float64."""
-    alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+    alpha = sde.alpha(t)[:, None]
+    sigma = sde.sigma(t)[:, None]
     x, outputs = papers.predictions(alpha, sigma, x0, noise, data_std=0.7)
     return x, [outputs[name] for name in PARAMETERIZATIONS]
 
@@ -37,7 +38,8 @@ def test_all_pairs_convert(source, target, any_sde, x64):
 def test_a_perfect_network_makes_the_exact_score_model(kind, any_sde, mixture):
     """A network that predicts its target exactly gives the mixture's score and denoiser."""
     exact = mixture.score(any_sde)
-    x, t = mixture.sample(KEY, 40), jnp.linspace(0.05, 0.95, 40)
+    x = mixture.sample(KEY, 40)
+    t = jnp.linspace(0.05, 0.95, 40)
 
     def net(scaled, label):
         x0 = exact.denoise(x, t)

@@ -53,7 +53,8 @@ def test_short_transitions_keep_their_digits(any_sde):
     s = np.repeat(np.float32([0.0, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.99]), 4)
     t = np.float32(s + np.tile(np.float32([1e-5, 1e-4, 1e-3, 1e-2]), 7))
     with jax.enable_x64(True):
-        s64, t64 = jnp.asarray(s, jnp.float64), jnp.asarray(t, jnp.float64)
+        s64 = jnp.asarray(s, jnp.float64)
+        t64 = jnp.asarray(t, jnp.float64)
         coefficient = any_sde.alpha(t64) / any_sde.alpha(s64)
         std = jnp.sqrt(
             any_sde.variance(t64) - coefficient**2 * any_sde.variance(s64)
@@ -67,11 +68,9 @@ def test_short_transitions_keep_their_digits(any_sde):
 
 def test_transitions_compose(any_sde, x64):
     """(r → s) then (s → t) is (r → t): coefficients multiply, variances add after scaling."""
-    r, s, t = (
-        jnp.asarray([0.0, 0.1, 0.3]),
-        jnp.asarray([0.2, 0.1, 0.6]),
-        jnp.asarray([0.3, 0.9, 1.0]),
-    )
+    r = jnp.asarray([0.0, 0.1, 0.3])
+    s = jnp.asarray([0.2, 0.1, 0.6])
+    t = jnp.asarray([0.3, 0.9, 1.0])
     (c1, d1), (c2, d2), (c, d) = (
         any_sde.transition(r, s),
         any_sde.transition(s, t),
@@ -94,7 +93,10 @@ def test_simulated_transitions_match(any_sde):
     """Drift and diffusion, simulated in 400 steps from x_s, have the transition's mean and
     variance.
     """
-    s, t, n, steps = 0.3, 0.5, 20_000, 400
+    s = 0.3
+    t = 0.5
+    n = 20_000
+    steps = 400
     keys = jax.random.split(jax.random.key(0), n)
     dt = (t - s) / steps
 
@@ -123,7 +125,8 @@ def test_log_snr_inverts(any_sde, x64):
 
 
 def test_everything_is_float64_under_x64(any_sde, x64):
-    t, x = jnp.asarray([0.2, 0.7]), jnp.ones((2, 3))
+    t = jnp.asarray([0.2, 0.7])
+    x = jnp.ones((2, 3))
     values = (
         any_sde.alpha(t),
         any_sde.sigma(t),
@@ -176,9 +179,11 @@ def test_wrong_types_are_refused(unchecked):
 
 def test_reverse_drift_is_the_flow_and_half_the_score(sde, mixture):
     """Flow minus reverse drift is g^2 score / 2, at one time and at one per example."""
-    x, t = mixture.sample(jax.random.key(0), 6), jnp.linspace(0.1, 0.9, 6)
+    x = mixture.sample(jax.random.key(0), 6)
+    t = jnp.linspace(0.1, 0.9, 6)
     score = mixture.score(sde)
-    reverse, flow = sde.reverse(score), sde.probability_flow(score)
+    reverse = sde.reverse(score)
+    flow = sde.probability_flow(score)
     half = 0.5 * sde.diffusion(t)[:, None] ** 2 * score(x, t)
     np.testing.assert_allclose(flow(x, t) - reverse.drift(x, t), half, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(reverse.diffusion(t), sde.diffusion(t))
@@ -198,7 +203,8 @@ def test_probability_flow_carries_the_density(long_sde, x64):
         jacobian = jax.jacfwd(lambda x: flow(x[None], t[None])[0])(x)
         return rate + jnp.trace(jacobian) + flow(x[None], t[None])[0] @ score(x[None], t[None])[0]
 
-    x, t = 1.5 * jax.random.normal(jax.random.key(0), (20, 2)), jnp.linspace(0.05, 0.6, 20)
+    x = 1.5 * jax.random.normal(jax.random.key(0), (20, 2))
+    t = jnp.linspace(0.05, 0.6, 20)
     np.testing.assert_allclose(jax.vmap(residual)(x, t), 0.0, atol=1e-8)
 
 
@@ -221,10 +227,8 @@ def test_a_large_batch_has_the_fields_of_its_parts(any_sde, mixture):
 
     XLA once fused sub-VP's g^2 and the score into wrong products.
     """
-    x, t = (
-        jax.random.normal(jax.random.key(0), (8192, 2)),
-        jax.random.uniform(jax.random.key(1), (8192,), minval=0.01),
-    )
+    x = jax.random.normal(jax.random.key(0), (8192, 2))
+    t = jax.random.uniform(jax.random.key(1), (8192,), minval=0.01)
     flow = jax.jit(lambda x, t: any_sde.probability_flow(mixture.score(any_sde))(x, t))
     parts = [flow(x[i : i + 512], t[i : i + 512]) for i in range(0, 8192, 512)]
     np.testing.assert_allclose(flow(x, t), np.concatenate(parts), rtol=1e-3, atol=1e-3)

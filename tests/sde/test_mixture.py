@@ -25,8 +25,10 @@ def covariances(kind, k, d):
 
 @pytest.fixture(params=["isotropic", "diagonal", "full"])
 def case(request, x64):
-    k, d = 3, 4
-    means, weights = RNG.normal(size=(k, d)), np.array([0.2, 0.5, 0.3])
+    k = 3
+    d = 4
+    means = RNG.normal(size=(k, d))
+    weights = np.array([0.2, 0.5, 0.3])
     covs, full = covariances(request.param, k, d)
     return sd.GaussianMixture(means, covs, weights), means, full, weights
 
@@ -35,7 +37,8 @@ def test_density_is_scipys_at_every_time(case, any_sde):
     mixture, means, full, weights = case
     x = RNG.normal(size=(20, 4))
     for t in (0.0, 1e-3, 0.3, 1.0):
-        alpha, variance = float(any_sde.alpha(t)), float(any_sde.variance(t)) if t > 0 else 0.0
+        alpha = float(any_sde.alpha(t))
+        variance = float(any_sde.variance(t)) if t > 0 else 0.0
         parts = [
             w * stats.multivariate_normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
             for w, m, c in zip(weights, means, full, strict=True)
@@ -48,7 +51,8 @@ def test_density_is_scipys_at_every_time(case, any_sde):
 def test_score_divergence_and_denoiser_are_derivatives_of_the_density(case, any_sde):
     mixture, *_ = case
     score = mixture.score(any_sde)
-    x, t = jnp.asarray(RNG.normal(size=(10, 4))), jnp.linspace(0.02, 0.9, 10)
+    x = jnp.asarray(RNG.normal(size=(10, 4)))
+    t = jnp.linspace(0.02, 0.9, 10)
     log_p = lambda x, t: mixture.log_prob(any_sde, x[None], t[None])[0]  # noqa: E731
     gradient = jax.vmap(jax.grad(log_p))(x, t)
     np.testing.assert_allclose(score(x, t), gradient, rtol=1e-8, atol=1e-10)
@@ -95,7 +99,8 @@ def test_one_dimension_and_many_components_integrate_to_one(any_sde):
 
 
 def test_it_is_a_pytree_and_differentiable_in_its_parameters(mixture):
-    sde, x = sd.VP(), jnp.asarray([[0.3, -0.2]])
+    sde = sd.VP()
+    x = jnp.asarray([[0.3, -0.2]])
     slope = jax.jit(jax.grad(lambda mixture: mixture.log_prob(sde, x, 0.5)[0]))(mixture)
     step = 1e-2
     moved = [jax.tree.map(lambda a: a, mixture) for _ in range(2)]
@@ -133,13 +138,15 @@ def test_points_of_the_wrong_dimension_are_refused(mixture):
 
 def test_built_inside_jit_it_is_the_same():
     """Unnormalised weights, lists and tracers mixed: one path for all."""
-    x, sde = jnp.asarray([[0.2, 0.1]]), sd.VP()
+    x = jnp.asarray([[0.2, 0.1]])
+    sde = sd.VP()
 
     def build(means, weights):
         mixture = sd.GaussianMixture(means, [0.04, 0.09], weights)
         return mixture.log_prob(sde, x, 0.1)
 
-    means, weights = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]]), jnp.asarray([2.0, 6.0])
+    means = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]])
+    weights = jnp.asarray([2.0, 6.0])
     eager = build(means, weights)
     np.testing.assert_allclose(jax.jit(build)(means, weights), eager, rtol=1e-6)
     np.testing.assert_allclose(

@@ -47,7 +47,8 @@ def test_the_tabulated_sde_is_one(x64):
     """
     sde = sd.DDPM.cosine(20).to_sde()
     t = jnp.linspace(0.013, 0.987, 40)  # none on a cell's edge
-    s, r = jnp.full(40, 0.003), 0.5 * (t + 0.003)
+    s = jnp.full(40, 0.003)
+    r = 0.5 * (t + 0.003)
     beta, slope = jax.jit(lambda t: (sde.rate.beta(t), jax.vmap(jax.grad(sde.rate.integral))(t)))(t)
     np.testing.assert_allclose(beta, slope, rtol=1e-9)
     transition = jax.jit(sde.transition)
