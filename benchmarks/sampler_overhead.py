@@ -13,6 +13,10 @@ loop    a jitted scan of nothing but the evaluations, each at a point that depen
         before, and one of nothing but the draws: stricter, because a score this small costs less
         in a loop
 
+Two samplers are also divided by their own arithmetic, written by hand as one jitted scan: Euler-
+Maruyama, and the predictor-corrector with the original's step rule, whose norms over the batch are
+neither evaluations nor draws.
+
 Evaluations are those of `Sample.nfe`; for the probability flow those of the slowest example,
 because the batch runs until it is done. A draw is one normal per entry of x; each example has a
 key, which is folded with the number of the draw, as the samplers promise.
@@ -38,6 +42,7 @@ GOAL = 1.1
 OF_EACH_KIND = (
     "Euler-Maruyama",
     "predictor-corrector",
+    "batch-mean corrector",
     "annealed Langevin",
     "UniPC-3",
     "Restart",
@@ -67,9 +72,14 @@ def main() -> None:
         name: lambda run=run: run().x for name, run in sample.items()
     }
     parts |= baselines(sde, score, key, batch, steps)
+    parts |= {
+        "Euler-Maruyama, by hand": lambda: euler_maruyama_by_hand(score, key, batch, steps),
+        "batch-mean corrector, by hand": lambda: corrector_by_hand(score, key, batch, steps),
+    }
     times = {name: part.cpu for name, part in bench.interleaved(parts, args.repeats).items()}
     for name, seconds in times.items():
-        report.time(name if name in samplers else f"{steps} {name}", seconds)
+        counted = name.startswith(("evaluations", "draws"))
+        report.time(f"{steps} {name}" if counted else name, seconds)
 
     # Their ratios.
     for name, (_, draws) in samplers.items():
@@ -81,15 +91,21 @@ def main() -> None:
             needed = evaluations * per_evaluation + draws * per_draw
             goal = GOAL if kind == "calls" and name != "probability flow" else None
             report.ratio(f"{name} / {kind}", times[name], needed, goal)
+    for name in ("Euler-Maruyama", "batch-mean corrector"):
+        report.ratio(f"{name} / by hand", times[name], times[f"{name}, by hand"], GOAL)
     report.finish()
 
 
 def samplers_with_draws(steps: int) -> dict[str, tuple[Any, int]]:
     """Returns every sampler with the number of its draws of noise."""
     restart = sd.Restart(steps, (sd.Interval(0.3, 1.0, 5, 2),))
+    batch_means = sd.PredictorCorrector(
+        corrector=sd.correctors.Langevin(rule=sd.correctors.BatchMeanStep()), num_steps=steps
+    )
     return {
         "Euler-Maruyama": (sd.EulerMaruyama(num_steps=steps), steps),
         "predictor-corrector": (sd.PredictorCorrector(num_steps=steps), 2 * steps),
+        "batch-mean corrector": (batch_means, 2 * steps),
         "ancestral": (sd.Ancestral(num_steps=steps), steps),
         "annealed Langevin": (sd.AnnealedLangevin(steps // 5, 5, t_min=1e-3), steps),
         "DDIM": (sd.DDIM(num_steps=steps), 0),
@@ -150,6 +166,71 @@ def draw_in_loop(keys: Array, x: Array, count: int) -> Array:
         return normal_like(fold_in_examples(keys, i), x), None
 
     return jax.lax.scan(body, x, jnp.arange(count))[0]
+
+
+# --- Two samplers written by hand ---
+
+T_MIN = 1e-3
+SNR = 0.16
+
+
+def rates(steps: int) -> tuple[Array, Array, Array, Array]:
+    """Returns t, dt, beta(t) and the integral of beta over the step, for each of a uniform grid."""
+    t = jnp.linspace(1.0, T_MIN, steps + 1)
+    integral = 0.1 * t + 0.5 * 19.9 * t**2
+    return t[:-1], jnp.diff(t), 0.1 + 19.9 * t[:-1], integral[:-1] - integral[1:]
+
+
+def denoised(score: Any, x: Array) -> Array:
+    """Returns E[x_0 | x] at t_min under VP (Tweedie's formula)."""
+    alpha = jnp.exp(-0.5 * (0.1 * T_MIN + 0.5 * 19.9 * T_MIN**2))
+    return (x + (1.0 - alpha**2) * score(x, jnp.full(len(x), T_MIN))) / alpha
+
+
+@partial(jax.jit, static_argnames=("batch", "steps"))
+def euler_maruyama_by_hand(score: Any, key: Array, batch: int, steps: int) -> Array:
+    """Draws samples under VP by Song et al. 2021, Eq. 6, one step of Euler-Maruyama a scan's."""
+    keys = example_keys(key, batch)
+
+    def body(x, inputs):
+        i, t, dt, beta, _ = inputs
+        noise = normal_like(fold_in_examples(keys, i), x)
+        drift = -0.5 * beta * x - beta * score(x, jnp.full(batch, t))
+        return x + drift * dt + jnp.sqrt(-beta * dt) * noise, None
+
+    x1 = normal_like(fold_in_examples(keys, steps), jnp.zeros((batch, 2)))
+    x, _ = jax.lax.scan(body, x1, (jnp.arange(steps), *rates(steps)))
+    return denoised(score, x)
+
+
+@partial(jax.jit, static_argnames=("batch", "steps"))
+def corrector_by_hand(score: Any, key: Array, batch: int, steps: int) -> Array:
+    """Draws samples under VP by Song et al. 2021, Alg. 5, with their code's step size."""
+    keys = example_keys(key, batch)
+
+    def mean_norm(v):
+        return jnp.mean(jnp.sqrt(jnp.sum(v**2, axis=-1)))
+
+    def body(x, inputs):
+        i, t, _, _, integral = inputs
+        t = jnp.full(batch, t)
+        step_keys = fold_in_examples(keys, i)
+
+        # The corrector.
+        noise = normal_like(fold_in_examples(step_keys, 0), x)
+        s = score(x, t)
+        eps = 2.0 * jnp.exp(-integral) * (SNR * mean_norm(noise) / mean_norm(s)) ** 2
+        x = x + eps * s + jnp.sqrt(2.0 * eps) * noise
+
+        # The predictor: reverse diffusion.
+        beta = -jnp.expm1(-integral)
+        noise = normal_like(fold_in_examples(step_keys, 1), x)
+        x = (2.0 - jnp.sqrt(1.0 - beta)) * x + beta * score(x, t) + jnp.sqrt(beta) * noise
+        return x, None
+
+    x1 = normal_like(fold_in_examples(keys, steps), jnp.zeros((batch, 2)))
+    x, _ = jax.lax.scan(body, x1, (jnp.arange(steps), *rates(steps)))
+    return denoised(score, x)
 
 
 if __name__ == "__main__":

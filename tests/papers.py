@@ -306,7 +306,7 @@ def sde_dpm_solver_pp_2m(p, x, times):
 
 
 def unipc_update(p, x, times, i, order, known, new=None):
-    """UniP from t_i, or UniC where D at t_{i+1} is given (Zhao et al. 2023, Eq. 3 and 9).
+    """UniP from t_i, or UniC where D at t_{i+1} is given (Zhao et al. 2023, Section 3).
 
     With data prediction the weights are a = R^-1 g / B(h), B = e^{-h} - 1.
     """
