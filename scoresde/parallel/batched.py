@@ -10,21 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 
-def called_for_batch(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[..., PyTree]:
+def called_for_batch(
+    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, rows: PyTree
+) -> Callable[[PyTree], PyTree]:
     """Returns `function(shared, rows)` for one example, which under vmap is one call on the batch.
 
-    shared: arrays that the examples share, such as weights. rows: arrays with a batch axis for
-    `function`, and without it for what is returned here. Both are arguments, because a traced array
-    that the function closes over could not be batched. Derivatives are those of the plain form.
+    shared: arrays that the examples share, such as weights. rows: arrays with a batch axis, of
+    which the shapes and dtypes matter; what is returned takes them without that axis. The function
+    may capture arrays, traced ones too. Derivatives are those of the plain form.
     """
+    # Both shapes are traced here, because custom_vmap and custom_jvp see no captured tracers.
+    one_row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), rows)
+    for_batch, captured_for_batch = _without_captures(function, shared, rows)
+    for_one, captured_for_one = _without_captures(function, shared, one_row)
+    shared = (shared, captured_for_batch, captured_for_one)
 
     def plain(shared, rows):
-        out = function(shared, jax.tree.map(lambda a: a[None], rows))
+        shared, _, captured = shared
+        out = for_one(captured, shared, jax.tree.map(lambda a: a[None], rows))
         return jax.tree.map(lambda a: a[0], out)
 
     @jax.custom_batching.custom_vmap
@@ -42,7 +51,8 @@ def called_for_batch(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[.
         def with_batch_axis(a: Any, is_mapped: bool) -> Any:
             return a if is_mapped else jnp.broadcast_to(a, (size, *jnp.shape(a)))
 
-        out = function(shared, jax.tree.map(with_batch_axis, rows, rows_are_mapped))
+        shared, captured, _ = shared
+        out = for_batch(captured, shared, jax.tree.map(with_batch_axis, rows, rows_are_mapped))
         return out, jax.tree.map(lambda _: True, out)
 
     # custom_vmap has no reverse mode, so the derivative is that of the plain form.
@@ -54,4 +64,18 @@ def called_for_batch(function: Callable[[PyTree, PyTree], PyTree]) -> Callable[.
     def derivative(primals: Any, tangents: Any) -> Any:
         return jax.jvp(plain, primals, tangents)
 
-    return call
+    return lambda rows: call(shared, rows)
+
+
+def _without_captures(
+    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, rows: PyTree
+) -> tuple[Callable[[PyTree, PyTree, PyTree], PyTree], PyTree]:
+    """Returns `function` at these shapes as (captured, shared, rows) → out, and what it
+    captures."""
+    closed = eqx.filter_closure_convert(function, shared, rows)
+    captured, static = eqx.partition(closed, eqx.is_array)
+
+    def function_of_captured(captured, shared, rows):
+        return eqx.combine(captured, static)(shared, rows)
+
+    return function_of_captured, captured

@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from scoresde.checks import is_concrete
+
 # --- Meshes ---
 
 
@@ -108,9 +110,14 @@ def spread(shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Returns sharded results as arrays of the default device, so that they mix with any others."""
+    """Returns sharded results as arrays of the default device, so that they mix with any others.
+
+    A tracer, from a score that captures one, stays as it is.
+    """
 
     def to_default_device(leaf):
-        return jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf
+        if isinstance(leaf, jax.Array) and is_concrete(leaf):
+            return jnp.asarray(np.asarray(leaf))
+        return leaf
 
     return jax.tree.map(to_default_device, tree)

@@ -178,7 +178,8 @@ def _by_diffrax(
         x, t, cond = rows
         return reverse_drift(sde, bind(sde, score, cond, narrow), x, t, weight=1.0)
 
-    drift_of_one = called_for_batch(drift_of_batch)
+    times = jnp.zeros(x.shape[0], x.dtype)
+    drift_of_one = called_for_batch(drift_of_batch, arrays, (x, times, cond))
 
     def time(u):
         t = jnp.clip(settings.start - u, settings.t_min, settings.start)
@@ -186,7 +187,7 @@ def _by_diffrax(
 
     def one(key, x, cond):
         def drift(u, y, args):
-            return -drift_of_one(arrays, (y.reshape(shape), time(u), cond)).reshape(-1)
+            return -drift_of_one((y.reshape(shape), time(u), cond)).reshape(-1)
 
         def diffusion(u, y, args):
             g = sde.diffusion(time(u))

@@ -135,11 +135,12 @@ class FlowSolver:
                 one.y, path, jnp.full(batch, one.nfe), jnp.broadcast_to(one.success, batch)
             )
 
-        of_one_example = called_for_batch(on_batch)
+        times = jnp.zeros(batch, jnp.result_type(*jax.tree.leaves(y0)))
+        of_one_example = called_for_batch(on_batch, arrays, (rows, y0, times))
 
         def alone(y0, rows):
             def of_state(t, y):
-                return of_one_example(arrays, (rows, y, t))
+                return of_one_example((rows, y, t))
 
             return self._solve_one(of_state, sde, y0, start, end, save_at, norm)
 
