@@ -52,6 +52,20 @@ def setting(name: str, value: Any, interval: str) -> None:
         raise ValueError(f"{name} = {value} is out of range: it must be finite and in {interval}.")
 
 
+def fixed(name: str, value: Any) -> Any:
+    """Returns a setting that a program is compiled for as a plain number.
+
+    Raises:
+        TypeError: if it is a tracer.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is a tracer, but it is fixed before the trace: wanted a number, e.g. "
+            f"{name}=0.5."
+        )
+    return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+
+
 def count(name: str, value: Any, at_least: int = 1) -> None:
     """A whole number, at least `at_least`.
 
@@ -79,7 +93,7 @@ def times(t: Any, name: str = "t") -> None:
     if not np.all((values >= 0.0) & (values <= 1.0)):
         raise ValueError(
             f"{name} holds {values.min():g} … {values.max():g}: times lie in [0, 1], 0 is the data "
-            f"and 1 the prior. For index i of a table of N levels write (i + 1) / N."
+            f"and 1 the prior. For index i of a table of N levels write sde.level_times(N)[i]."
         )
 
 
@@ -132,7 +146,8 @@ def same_shape(value: Any, x: Array, name: str) -> None:
         raise ValueError(
             f"{name} returned shape {jnp.shape(value)} for x of shape {x.shape}: a score is a "
             f"gradient with respect to x, and E[x_0 | x] is data, so both have the shape of x. "
-            f"Return one value per entry of x, e.g. out.reshape(x.shape)."
+            f"Return one value per entry of x, e.g. out.reshape(x.shape). Arrays with one row per "
+            f"example go into cond, not into the score: it is also traced for one example."
         )
 
 
@@ -149,6 +164,21 @@ def one_per_example(value: Any, x: Array, name: str) -> None:
         )
 
 
+def same_shapes(value: Any, like: Any, name: str) -> None:
+    """What a function returned has the structure and the shapes of what it was given.
+
+    Raises:
+        ValueError: if it has others.
+    """
+    got = jax.tree.map(jnp.shape, value)
+    wanted = jax.tree.map(jnp.shape, like)
+    if got != wanted:
+        raise ValueError(
+            f"{name} returned shapes {got}: wanted those of the state that it was given, {wanted}. "
+            "A factor of shape (batch,) multiplies x as right_pad(factor, x) * x."
+        )
+
+
 def condition(cond: Cond, batch: int) -> None:
     """Every leaf of a condition has the leading batch axis.
 
@@ -160,7 +190,7 @@ def condition(cond: Cond, batch: int) -> None:
             raise ValueError(
                 f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)} for {batch} "
                 f"examples: conditions are per example. For one condition on all write "
-                f"jnp.broadcast_to(c, ({batch},) + c.shape)."
+                f"jnp.broadcast_to(c, ({batch},) + jnp.shape(c))."
             )
 
 

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from scoresde import checks
 from scoresde.data.real_valued import check_real_valued
@@ -53,6 +53,8 @@ class Bound:
     """Eq. 2."""
     reconstruction: Float[Array, " batch"]
     """Eq. 3."""
+    success: Bool[Array, " batch"]
+    """Whether nll is finite."""
 
 
 def variational_bound(
@@ -64,6 +66,7 @@ def variational_bound(
     num_times: int = 100,
     t_min: float = 1e-5,
     *,
+    float64: bool = False,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Bound:
@@ -75,13 +78,15 @@ def variational_bound(
     score; for one x0 it need not be. Example i's draws depend on (key, i) alone. stderr: as if the
     times were independent, so rather too large. Evaluations: 2 num_times.
 
-    cond: leaves (batch, ...). batch_size: examples a chunk.
+    cond: leaves (batch, ...). float64: whether to compute in it, with the weights cast. batch_size:
+    examples a chunk.
 
     Raises:
         ValueError: if x0 has no batch axis, num_times < 2, or t_min lies outside (0, 1) (0 for VE).
         TypeError: if x0 does not hold floating-point numbers.
     """
     check_sde(sde)
+    t_min = checks.fixed("t_min", t_min)
     checks.batch(x0, "x0")
     check_real_valued(x0, "x0")
     checks.count("num_times", num_times, 2)
@@ -93,12 +98,14 @@ def variational_bound(
         key,
         sde,
         score,
-        at_least_float32(x0),
+        at_least_float32(x0, float64),
         cond,
         x0.shape[0],
+        float64=float64,
         batch_size=batch_size,
         progress=progress,
         what="bounds",
+        goal="a finite value",
     )
 
 
@@ -160,4 +167,5 @@ def _bound(
     stderr = jnp.std(diffusion + reconstruction, axis=0, ddof=1) / math.sqrt(num_times)
     diffusion = diffusion.mean(axis=0)
     reconstruction = reconstruction.mean(axis=0)
-    return Bound(prior + diffusion + reconstruction, stderr, prior, diffusion, reconstruction)
+    nll = prior + diffusion + reconstruction
+    return Bound(nll, stderr, prior, diffusion, reconstruction, jnp.isfinite(nll))

@@ -24,7 +24,7 @@ from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.base import Sample, check_times, finish
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InLogSNR, InTime
-from scoresde.sde.base import SDE, reverse_drift
+from scoresde.sde.base import SDE, check_sde, reverse_drift
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, ScoreFn, right_pad, sum_data
 
@@ -50,6 +50,8 @@ def encode(
     It is the inverse of `decode`; `log_likelihood(...).latent` is the same at the price of the
     divergence. Settings, failures and errors are those of `log_likelihood`.
     """
+    check_sde(sde)
+    t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     x = _checked(x0, "x0", sde, flow_solver, t_min, float64)
     return _flow(Ends(flow_solver, t_min, 1.0), sde, score, x, cond, float64, batch_size)
@@ -74,9 +76,8 @@ def decode(
 ) -> Sample:
     """Returns x at t_min from the code x_1, without a last denoising: the flow (Eq. 1) backwards.
 
-    `decode(encode(x0).x)` is x0 up to the solver's error. The flow spreads out towards the data,
-    and an
-    error with it: at the default tolerance x0 comes back within 3e-3 (exact scores) or 3e-2
+    `decode(encode(x0).x)` is x0 up to the solver's error, which grows as the flow spreads out
+    towards the data: at the default tolerance x0 comes back within 3e-3 (exact scores) or 3e-2
     (trained networks); within 1e-5 with float64=True, rtol=1e-9 and atol=1e-9 in both calls.
 
     temperature: multiplies the code (Song et al. 2021, App. D.5; Kingma & Dhariwal 2018). Draws
@@ -85,6 +86,8 @@ def decode(
     Raises:
         ValueError: if temperature < 0; otherwise as `log_likelihood`.
     """
+    check_sde(sde)
+    t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     checks.setting("temperature", temperature, "[0, inf)")
     x = _checked(x1, "x1", sde, flow_solver, t_min, float64)

@@ -36,7 +36,7 @@ from scoresde.parallel.per_example import per_example
 from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InLogSNR, InTime
-from scoresde.sde.base import SDE
+from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad
 
@@ -123,6 +123,8 @@ def log_likelihood(
         TypeError: if x0 does not hold floating-point numbers, or sde, divergence or solver is not
             one.
     """
+    check_sde(sde)
+    t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     x0 = _checked(x0, sde, divergence, flow_solver, t_min, float64)
     dtype = "float64" if float64 else str(x0.dtype)

@@ -19,14 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from scoresde import checks
 from scoresde.keys import example_keys, normal_like, split_examples
 from scoresde.likelihood.exact import Likelihood, log_likelihood
-from scoresde.precision import in_float64, precision_of
-from scoresde.sde.base import SDE, check_sde, denoise
+from scoresde.parallel.per_example import per_example
+from scoresde.precision import at_least_float32, full_precision, in_float64, precision_of
+from scoresde.sde.base import SDE, check_sde
+from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad, sum_data
 
 
@@ -64,7 +68,8 @@ def gaps(
     x_t for each example.
 
     Raises:
-        ValueError: if the likelihood was made with a custom prior; otherwise as `log_likelihood`.
+        ValueError: if the likelihood was made with a custom prior, or is not that of as many
+            examples; otherwise as `log_likelihood`.
     """
     check_sde(sde)
     settings = likelihood.settings
@@ -74,15 +79,23 @@ def gaps(
             "without, or take prior_log_prob(x_1) - log p_1(x_1) for the prior's gap."
         )
 
+    checks.batch(x0, "x0")
+    if jnp.shape(x0) != likelihood.latent.shape:
+        raise ValueError(
+            f"x0 has shape {jnp.shape(x0)}, and the likelihood is of x0 of shape "
+            f"{likelihood.latent.shape}: pass the x0 that it was computed for."
+        )
+
     with precision_of(likelihood.log_prob):
+        x0 = at_least_float32(x0, settings.dtype == "float64")
+        if settings.dtype == "float64":
+            sde, score, x0, cond = in_float64((sde, score, x0, cond))
+
         if log_prob is not None:
             prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
             truncation = log_prob(x0, settings.t_min) - log_prob(x0, 0.0)
             return Gaps(prior, truncation, exact=True)  # Eq. 2
 
-        if settings.dtype == "float64":
-            sde, score, x0, cond = in_float64((sde, score, x0, cond))
-        x0 = jnp.asarray(x0)
         log_p0 = _lower_bound(key, sde, score, x0, settings, cond, batch_size)
         return Gaps(-sde.prior_kl(x0), likelihood.log_prob - log_p0, exact=False)
 
@@ -124,7 +137,20 @@ def _lower_bound(
 
     # log N(x_0; D, scale^2) - log N(x; mean, std^2): the (2 pi)s cancel, and scale / std is 1 /
     # alpha.
+    denoised = per_example(
+        _denoised, None, None, sde, score, (x, t), cond, x.shape[0], batch_size=batch_size
+    )
     scale = sde.sigma(t) / sde.alpha(t)
-    back = -0.5 * sum_data((x0 - denoise(sde, score, x, t, cond)) ** 2) / scale**2
+    back = -0.5 * sum_data((x0 - denoised) ** 2) / scale**2
     forth = -0.5 * sum_data(noise**2)
     return noised.log_prob + back - forth + data_dim(x0) * sde.log_alpha(t)
+
+
+@eqx.filter_jit
+def _denoised(
+    settings: None, sde: SDE, score: ScoreFn, keys: None, rows: tuple[Array, Array], cond: Cond
+) -> Array:
+    """Returns E[x_0 | x_t = x] for rows (x, t)."""
+    x, t = rows
+    with full_precision():
+        return bind(sde, score, cond).denoise(x, t)

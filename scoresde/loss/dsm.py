@@ -37,7 +37,8 @@ def dsm_loss(
     key: one, or one per example. x0: about in [-1, 1]. t: in (0, 1], one per example.
 
     Raises:
-        ValueError: if t does not hold exactly one time per example in (0, 1], or cond one row.
+        ValueError: if t does not hold exactly one time per example in (0, 1], cond not one row, or
+            the weighting does not return one value per example.
     """
     keys, score = _training_batch(key, sde, score, x0, t, cond)
 
@@ -45,7 +46,9 @@ def dsm_loss(
     mean, std = sde.marginal_prob(x0, t)
     std = right_pad(std, x0)
     residual = std * score(mean + std * noise, t) + noise  # Eq. 1 within Eq. 2
-    return weighting(sde, t) * sum_data(residual**2)  # Eq. 2
+    weight = weighting(sde, t)
+    checks.one_per_example(weight, x0, "weighting")
+    return weight * sum_data(residual**2)  # Eq. 2
 
 
 def _training_batch(key, sde, score, x0, t, cond):

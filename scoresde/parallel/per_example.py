@@ -190,8 +190,7 @@ def warn_of_failures(success: Array | None, what: str, goal: str) -> None:
     if len(failed):
         rows = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
         checks.warn(
-            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they "
-            "are NaN "
-            "and their success is False. Try a looser tolerance, more steps, a larger t_min, "
-            "or look for NaN in the score."
+            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they are "
+            "NaN, and their success is False. Try a looser tolerance, a larger max_steps or t_min, "
+            "or look for NaN in the score and in the SDE's drift and diffusion."
         )

@@ -105,11 +105,7 @@ def check_times(t_min: float, start: float = 1.0) -> None:
         ValueError: if they are out of order or range.
     """
     for name, value in (("t_min", t_min), ("start", start)):
-        if isinstance(value, jax.core.Tracer):
-            raise TypeError(
-                f"{name} is a tracer, but the grid is fixed before the trace: wanted a number, "
-                f"e.g. {name}=0.5."
-            )
+        checks.fixed(name, value)
     checks.setting("start", start, "(0, 1]")
     checks.setting("t_min", t_min, "[0, 1)")
     if not t_min < start:

@@ -2,9 +2,9 @@
 
     x_s = alpha_s D + sqrt(sigma_s^2 - v) noise + sqrt(v) z                        (Eq. 1)
     v = eta^2 (1 - e^{-2h}) sigma_s^2,   D = E[x_0 | x_t],   noise = (x_t - alpha_t D) / sigma_t
+    e^{-2 eta' h} = 1 - eta^2 + eta^2 e^{-2h}                                      (Eq. 2)
 
-It is the exponential integrator of order 1 with e^{-2 eta' h} = 1 - eta^2 + eta^2 e^{-2h}
-(Eq. 2)
+It is the exponential integrator of order 1 with the eta' of Eq. 2.
 
 Song et al. 2021 (arXiv:2010.02502), Eq. 12.
 """

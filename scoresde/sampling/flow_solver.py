@@ -52,7 +52,8 @@ class FlowSolver:
 
     Raises:
         TypeError: if solver or controller is not one of diffrax's, the solver estimates no error
-            for step control, or the variable is neither InTime() nor InLogSNR().
+            for step control, the variable is neither InTime() nor InLogSNR(), or a tolerance is a
+            tracer.
         ValueError: if a tolerance is not positive, or max_steps < 1.
     """
 
@@ -72,6 +73,8 @@ class FlowSolver:
     def __post_init__(self):
         if self.solver is None:
             object.__setattr__(self, "solver", diffrax.Dopri5())
+        for name in ("rtol", "atol"):
+            object.__setattr__(self, name, checks.fixed(name, getattr(self, name)))
         checks.setting("rtol", self.rtol, "(0, 1)")
         checks.setting("atol", self.atol, "(0, inf)")
         checks.count("max_steps", self.max_steps)

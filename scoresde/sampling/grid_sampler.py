@@ -38,6 +38,7 @@ class GridSampler:
 
     Raises:
         ValueError: if num_steps < 1, or not 0 <= t_min < start <= 1.
+        TypeError: if a subclass declares no num_steps, or the grid is not one.
     """
 
     t_min: float | None = 1e-3
@@ -54,7 +55,12 @@ class GridSampler:
     takes one more evaluation."""
 
     def __post_init__(self):
-        checks.count("num_steps", getattr(self, "num_steps", None))
+        if not hasattr(self, "num_steps"):
+            raise TypeError(
+                f"{type(self).__name__} has no num_steps: declare it in the class, e.g. "
+                "num_steps: int = 100."
+            )
+        checks.count("num_steps", self._num_steps)
         check_times(0.0 if self.t_min is None else self.t_min, self.start)
         check_grid(self.grid)
 
@@ -71,7 +77,8 @@ class GridSampler:
         return grid_times(self.grid, sde, self._num_steps, end, self.start)
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> PyTree[Array]:
-        """Returns what depends on the grid alone, for all steps at once: leaves (steps, ...).
+        """Returns what depends on the grid alone, for all steps at once: leaves (steps, ...), or
+        one number for all steps.
 
         It is computed in float64 on the host where the SDE's settings are known.
         """
@@ -112,6 +119,7 @@ class GridSampler:
         times = self.times(sde)
         coefficients = partial(self.coefficients, sde)
         table = on_grid(sde, coefficients, times[:-1], times[1:], traced=traced_settings(self))
+        table = jax.tree.map(lambda a: _one_per_step(a, len(times) - 1), table)
         rows = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), (times[:-1], times[1:], table))
 
         def body(state, inputs):
@@ -119,8 +127,9 @@ class GridSampler:
             step_keys = fold_in_examples(keys, i)
             t = jnp.full(batch, t)
             t_next = jnp.full(batch, t_next)
-            state = self.step(sde, score, step_keys, state, t, t_next, row)
-            return state, (_states(state) if self.save_path else None)
+            new = self.step(sde, score, step_keys, state, t, t_next, row)
+            checks.same_shapes(new, state, f"{type(self).__name__}.step")
+            return new, (_states(new) if self.save_path else None)
 
         with full_precision():
             steps = jnp.arange(len(times) - 1)
@@ -164,6 +173,11 @@ class GridSampler:
                 f"num_steps, or a t_min, e.g. t_min=1e-3."
             )
         return end
+
+
+def _one_per_step(coefficient: Any, num_steps: int) -> Any:
+    """Returns a coefficient with its axis of steps, where it is one number for all of them."""
+    return coefficient if np.ndim(coefficient) else jnp.full(num_steps, coefficient)
 
 
 def _states(state: Any) -> Array:

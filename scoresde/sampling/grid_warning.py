@@ -33,9 +33,8 @@ def warn_of_grid(sampler: Any, sde: SDE, times: Times, order: int) -> None:
 
     checks.warn(
         f"order {order} with eta > 0 on the steps of {sampler.grid}: on data N(0, 1/4) the "
-        "variance of "
-        f"its samples is {own:+.0%} off, and {even:+.0%} on as many equal steps of log SNR. Write "
-        f"grid=sd.grids.UniformLogSNR()."
+        f"variance of its samples is {own:+.0%} off, and {even:+.0%} on as many equal steps of "
+        "log SNR. Write grid=sd.grids.UniformLogSNR()."
     )
 
 

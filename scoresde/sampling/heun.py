@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from scoresde import checks
-from scoresde.checks import is_concrete
 from scoresde.keys import normal_like
 from scoresde.sampling.grid_sampler import GridSampler, check_log_snr
 from scoresde.sampling.on_grid import Times
@@ -139,11 +138,7 @@ class Heun(HeunSampler):
         for name in ("churn", "churn_min", "noise_scale"):
             checks.setting(name, getattr(self, name), "[0, inf)")
         for name in ("churn", "churn_min", "churn_max"):
-            if not is_concrete(getattr(self, name)):
-                raise TypeError(
-                    f"{name} is a tracer, but where to churn is fixed before the trace: wanted "
-                    "a number."
-                )
+            checks.fixed(name, getattr(self, name))
         if not self.churn_min <= self.churn_max:
             raise ValueError(
                 f"churn_min = {self.churn_min} lies above churn_max = {self.churn_max}: wanted "

@@ -98,7 +98,8 @@ def check_grid(grid: Any) -> None:
         times = np.asarray(grid).reshape(-1) if is_concrete(*grid) and len(grid) else np.ones(1)
         raise TypeError(
             f"grid is a {type(grid).__name__} of times: write grid=sd.grids.GivenTimes(times), "
-            f"with num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g}."
+            f"with num_steps={len(times) - 1}, start={times[0]:g}, t_min={times[-1]:g} "
+            f"(num_steps={len(times)} where steps are levels, as in sd.Ancestral)."
         )
     if isinstance(grid, type) or not callable(grid):
         raise TypeError(

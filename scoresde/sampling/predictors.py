@@ -4,10 +4,12 @@
     reverse diffusion    x - f_i + G_i^2 score + G_i z                   (Eq. 2)
     probability flow     x - f_i + 1/2 G_i^2 score                       (Eq. 3)
 
-The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so f_i = (alpha_t / alpha_s
-- 1) x
-and G_i is its standard deviation: DDPM's step for VP and NCSN's for VE, valid for steps of any
-length, and for sub-VP too. Song et al. 2021 (arXiv:2011.13456), App. D.3 and E.
+The forward step x_t = x_s + f_i + G_i z is the SDE's exact transition, so
+
+    f_i = (alpha_t / alpha_s - 1) x,   G_i^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
+
+That is DDPM's step for VP and NCSN's for VE, valid for steps of any length, and for sub-VP too.
+Song et al. 2021 (arXiv:2011.13456), App. D.3 and E.
 """
 
 from __future__ import annotations

@@ -91,9 +91,8 @@ class Restart(HeunSampler):
         return jnp.asarray(self._visits(sde)[1], t.dtype)
 
     def _visits(self, sde: SDE) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the times in the order of visit, (steps + 1,), and to where each step first goes
-        back
-        up: its own start, or the upper end of an interval."""
+        """Returns the times in the order of visit, (steps + 1,), and the time up to which each step
+        first goes back: its own start, or the upper end of an interval."""
         check_log_snr(self, sde)
         times = super().times(sde)
         if not isinstance(times, np.ndarray) or not is_concrete(times):

@@ -46,8 +46,7 @@ class Index:
 
     It is a fraction between levels, and negative below the lowest. On a level it is an exact
     integer, so that networks with a table may cast it. For VE, 0 is the smallest sigma; published
-    NCSN networks
-    count from the noisiest level: set `descending`.
+    NCSN networks count from the noisiest level: set `descending`.
 
     Raises:
         ValueError: if num_steps < 2.

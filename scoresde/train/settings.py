@@ -52,7 +52,7 @@ class Training:
     ema: float = 0.999
     """Decay of the parameters' moving average, after its warm-up."""
 
-    weighting: weightings.Variance | weightings.Likelihood | weightings.EDM = weightings.Variance()
+    weighting: weightings.AnyWeighting = weightings.Variance()
     """Weight of the loss over time."""
 
     times: AnyTimes = time_distributions.LowDiscrepancy()

@@ -119,3 +119,27 @@ def test_examples_are_independent_of_chunks_and_take_their_conditions(mixture):
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sd.variational_bound(KEY, sd.VP(), lambda x, t: -x, jnp.ones((2, 2)), **options)
+
+
+def test_float64_on_request(data):
+    """The same draws of time and noise are not made in both; the mean bounds agree."""
+    sde = sd.VP()
+    score = ring().score(sde)
+    wide = sd.variational_bound(KEY, sde, score, data, t_min=1e-3, float64=True)
+    narrow = sd.variational_bound(KEY, sde, score, data, t_min=1e-3)
+    assert wide.nll.dtype == jnp.float64
+    difference = np.asarray(wide.nll) - np.asarray(narrow.nll)
+    error = float(jnp.sqrt(jnp.sum(wide.stderr**2 + narrow.stderr**2))) / len(difference)
+    assert abs(difference.mean()) < 5 * error
+
+
+def test_a_bound_that_failed_is_named(data):
+    exact = ring().score(sd.VP())
+    x0 = data[:3].at[1].set(50.0)
+
+    def score(x, t):
+        return jnp.where(jnp.abs(x) > 20.0, jnp.nan, exact(x, t))
+
+    with pytest.warns(UserWarning, match="1 of 3 bounds did not reach a finite value, rows 1:"):
+        out = sd.variational_bound(KEY, sd.VP(), score, x0, num_times=20)
+    np.testing.assert_array_equal(out.success, [True, False, True])

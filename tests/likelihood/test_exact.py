@@ -393,3 +393,27 @@ def test_any_solver_of_diffrax(solver, steps):
         out.log_prob, data.log_prob(sde, x, 1e-5), atol=2e-2 if controller else 2e-3
     )
     assert int(out.nfe[0]) == (-1 if isinstance(solver, diffrax.Kvaerno5) else count[0])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_settings_may_be_arrays_of_one_number_but_not_tracers(mixture):
+    sde = sd.VP()
+    score = mixture.score(sde)
+    x0 = mixture.sample(KEY, 2)
+
+    def likelihood(tolerance, t_min):
+        return sd.log_likelihood(
+            KEY, sde, score, x0, rtol=tolerance, atol=tolerance, t_min=t_min
+        ).log_prob
+
+    want = likelihood(1e-2, 1e-3)
+    np.testing.assert_allclose(likelihood(np.float64(1e-2), np.float64(1e-3)), want)
+    np.testing.assert_allclose(
+        likelihood(jnp.asarray(1e-2), jnp.asarray(1e-3)), want, rtol=1e-4, atol=1e-4
+    )
+    for name, call in (
+        ("rtol", lambda value: likelihood(value, 1e-3)),
+        ("t_min", lambda value: likelihood(1e-2, value)),
+    ):
+        with pytest.raises(TypeError, match=f"{name} is a tracer, but it is fixed before"):
+            jax.jit(call)(1e-2)

@@ -85,3 +85,37 @@ def test_the_truncation_bound_is_below_log_p0_and_near_it(any_sde):
     assert -prior == pytest.approx(float(found.prior.mean()), rel=1e-5) and prior > 0
     assert gap.mean() > -4 * error - 2e-3
     assert gap.mean() < 0.1 + prior + 4 * error
+
+
+def test_half_precision_data_have_the_gaps_of_the_same_numbers(mixture):
+    """The noise at t_min is below bfloat16's spacing, so a draw of x_t must be wider."""
+    sde = sd.VP()
+    score = mixture.score(sde)
+    narrow = mixture.sample(KEY, 200).astype(jnp.bfloat16)
+    found = []
+    for x0 in (narrow, narrow.astype(jnp.float32)):
+        likelihood = sd.log_likelihood(KEY, sde, score, x0)
+        found.append(sd.gaps(jax.random.key(1), sde, score, x0, likelihood))
+    assert found[0].truncation.dtype == jnp.float32
+    np.testing.assert_allclose(found[0].truncation, found[1].truncation, atol=1e-3)
+    np.testing.assert_allclose(found[0].prior, found[1].prior, rtol=1e-5)
+
+
+def test_chunks_have_the_gaps_of_the_whole(mixture):
+    sde = sd.VP()
+    x0 = mixture.sample(KEY, 5)
+    score = mixture.score(sde)
+    likelihood = sd.log_likelihood(KEY, sde, score, x0)
+    whole = sd.gaps(jax.random.key(1), sde, score, x0, likelihood)
+    cut = sd.gaps(jax.random.key(1), sde, score, x0, likelihood, batch_size=2)
+    np.testing.assert_allclose(cut.truncation, whole.truncation, atol=1e-3)
+
+
+def test_the_likelihood_must_be_that_of_x0(mixture, unchecked):
+    x0 = mixture.sample(KEY, 3)
+    score = mixture.score(sd.VP())
+    likelihood = sd.log_likelihood(KEY, sd.VP(), score, x0, rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match="pass the x0 that it was computed for"):
+        sd.gaps(KEY, sd.VP(), score, x0[:1], likelihood)
+    with pytest.raises(ValueError, match="scalar"):
+        sd.gaps(KEY, sd.VP(), score, jnp.asarray(1.0), likelihood)

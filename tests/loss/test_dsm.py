@@ -89,6 +89,10 @@ def loss(x0, t, score=lambda x, t: x, **options):
         (lambda: loss(jnp.ones((4, 2)), jnp.zeros(4)), "t holds 0"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), cond=jnp.ones(3)), "cond"),
         (lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), lambda x, t: x[0]), "score returned"),
+        (
+            lambda: loss(jnp.ones((4, 2)), jnp.full(4, 0.5), weighting=lambda sde, t: t[:, None]),
+            r"weighting returned shape \(4, 1\)",
+        ),
         (lambda: sd.times.Uniform(t_min=0.0), "t_min"),
         (lambda: sd.times.LogNormalSigma(std=0.0), "std"),
     ],

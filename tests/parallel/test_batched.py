@@ -126,3 +126,25 @@ def test_a_score_may_capture_what_a_caller_traces(name, x64):
     assert float(jnp.abs(want[0] - want[1]).max()) > 0.5  # so that the scale decides
     np.testing.assert_allclose(jax.jit(of_scale)(scales[0]), want[0], atol=atol)
     np.testing.assert_allclose(jax.vmap(of_scale)(scales), want, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["likelihood", "encode", "flow"])
+def test_compiled_gradients_reach_what_a_score_captures(name, x64):
+    """Under grad, and under jit of grad, they are those of a weight that is an argument."""
+    sde = sd.VP()
+    x = jax.random.normal(KEY, (4, 2), jnp.float64)
+
+    def score_of(scale, x, t):
+        return -scale * x
+
+    def captured(scale):
+        return jnp.sum(ADAPTIVE[name](sde, lambda x, t: score_of(scale, x, t), x) ** 2)
+
+    def as_argument(scale):
+        return jnp.sum(ADAPTIVE[name](sde, jax.tree_util.Partial(score_of, scale), x) ** 2)
+
+    scale = jnp.asarray(0.9)
+    want = jax.grad(as_argument)(scale)
+    assert abs(float(want)) > 0.1
+    np.testing.assert_allclose(jax.grad(captured)(scale), want, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(captured))(scale), want, rtol=1e-6)

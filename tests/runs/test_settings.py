@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import typing
 
 import pytest
 import yaml
@@ -10,10 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scoresde as sd
+from scoresde.loss.times import AnyTimes
+from scoresde.loss.weighting import AnyWeighting
 from scoresde.parallel.processes import differences
 from scoresde.runs.settings import ConfigError, from_dict, to_dict
 from scoresde.runs.yaml_files import load_yaml, save_yaml
 from scoresde.sampling.choices import AnySampler
+from scoresde.sampling.correctors import AnyCorrector
+from scoresde.sampling.predictors import AnyPredictor
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
 # The tests' own type checks look at a random entry of a tuple, which hypothesis notices.
@@ -120,23 +125,21 @@ samplers = st.one_of(
     ),
     st.builds(sd.AdaptiveSDE, positive, positive, power=st.floats(0.5, 1.0)),
 )
+WEIGHTINGS = [sd.weightings.Variance(), sd.weightings.Likelihood(), sd.weightings.EDM(0.3)]
+TIMES = [
+    sd.times.Uniform(1e-4),
+    sd.times.LowDiscrepancy(),
+    sd.times.LogNormalSigma(mean=-2.0),
+    sd.times.Levels(30),
+    sd.times.Mixture(),
+    sd.times.LogSNR(),
+]
 training = st.builds(
     sd.Training,
     steps=st.integers(1, 10**6),
     learning_rate=st.floats(1e-8, 1.0),
-    weighting=st.sampled_from(
-        [sd.weightings.Variance(), sd.weightings.Likelihood(), sd.weightings.EDM(0.3)]
-    ),
-    times=st.sampled_from(
-        [
-            sd.times.Uniform(1e-4),
-            sd.times.LowDiscrepancy(),
-            sd.times.LogNormalSigma(mean=-2.0),
-            sd.times.Levels(30),
-            sd.times.Mixture(),
-            sd.times.LogSNR(),
-        ]
-    ),
+    weighting=st.sampled_from(WEIGHTINGS),
+    times=st.sampled_from(TIMES),
 )
 
 
@@ -153,6 +156,19 @@ def test_any_experiment_reads_back_equal(tmp_path, experiment):
     save_yaml(experiment, tmp_path / "config.yaml")
     data = load_yaml(tmp_path / "config.yaml")
     assert from_dict(data, Experiment) == experiment
+
+
+def test_settings_choose_from_every_member_of_a_closed_union():
+    """A new member is one that settings may name, and the test above must know it."""
+    training = typing.get_type_hints(sd.Training)
+    assert training["weighting"] == AnyWeighting
+    assert training["times"] == AnyTimes
+    assert {type(choice) for choice in WEIGHTINGS} == set(typing.get_args(AnyWeighting))
+    assert {type(choice) for choice in TIMES} == set(typing.get_args(AnyTimes))
+
+    pair = typing.get_type_hints(sd.PredictorCorrector)
+    assert pair["predictor"] == AnyPredictor
+    assert pair["corrector"] == AnyCorrector
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,14 @@ COUNTED = [
 ]
 
 
-@pytest.mark.parametrize("settings", COUNTED, ids=repr)
+def few_steps(sampler):
+    """The sampler with few steps, where it counts them."""
+    if hasattr(sampler, "num_steps"):
+        return dataclasses.replace(sampler, num_steps=5)
+    return sampler
+
+
+@pytest.mark.parametrize("settings", [*COUNTED, *map(few_steps, SAMPLERS.values())], ids=repr)
 def test_reported_evaluations_are_the_counted_ones(settings, mixture):
     """Stages accepted and rejected, the first and the last.
 

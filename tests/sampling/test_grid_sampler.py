@@ -1,11 +1,15 @@
 """What the samplers on a fixed grid share: their settings, and gradients through their steps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import scoresde as sd
+from scoresde.sampling.grid_sampler import GridSampler
+from scoresde.sampling.linear_step import LinearStep
 
 KEY = jax.random.key(0)
 
@@ -46,6 +50,47 @@ def test_bad_settings_are_refused_with_the_reason(call, message):
 def test_bad_steps_are_refused_with_the_reason(call, error, message, unchecked):
     with pytest.raises(error, match=message):
         call()
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(GridSampler):
+    """Moves by a score whose coefficient is one number for all steps."""
+
+    num_steps: int = 4
+
+    def coefficients(self, sde, t, t_next):
+        return LinearStep(1.0, 0.25, None)
+
+
+def test_a_coefficient_may_be_one_number_for_all_steps():
+    x1 = jnp.ones((3, 2))
+    out = Constant(denoise=False)(KEY, sd.VP(), lambda x, t: x, x1)
+    np.testing.assert_allclose(out.x, 1.25**4 * x1, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_custom_sampler_that_forgets_something_is_told_what():
+    @dataclasses.dataclass(frozen=True)
+    class Undeclared(GridSampler):
+        pass
+
+    with pytest.raises(TypeError, match="Undeclared has no num_steps: declare it in the class"):
+        Undeclared()
+
+    class Padless(Constant):
+        def step(self, sde, score, keys, x, t, t_next, coefficients):
+            return t[:, None, None] * x
+
+    class Forgetful(Constant):
+        def initial_state(self, x1):
+            return x1, x1
+
+        def step(self, sde, score, keys, state, t, t_next, coefficients):
+            return state[0]
+
+    for broken in (Padless(), Forgetful()):
+        with pytest.raises(ValueError, match=rf"{type(broken).__name__}.step returned shapes"):
+            broken(KEY, sd.VP(), lambda x, t: x, jnp.ones((3, 2)))
 
 
 @pytest.mark.usefixtures("unchecked")

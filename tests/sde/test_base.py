@@ -143,6 +143,7 @@ def test_everything_is_float64_under_x64(any_sde, x64):
 
 def test_prior(any_sde):
     std = float(any_sde.prior_std())
+    assert std == pytest.approx(float(any_sde.sigma(1.0)), rel=0.02)
     x = any_sde.prior_sample(jax.random.key(1), (5000, 4))
     assert abs(float(x.std()) / std - 1.0) < 5 / np.sqrt(2 * x.size)
     expected = stats.norm(0.0, std).logpdf(np.asarray(x, np.float64)).sum(axis=1)
