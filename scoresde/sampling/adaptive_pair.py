@@ -12,6 +12,7 @@ moves the result by the tolerance and no more. The equations of a step are those
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scoresde.keys import normal_like
+from scoresde.sampling.base import all_finite
 from scoresde.sde.base import SDE, reverse_drift
 from scoresde.types import right_pad
 
@@ -68,45 +70,85 @@ def walk_down(
     Returns times and states at which the stops were reached, (points, batch) and (points, batch,
     *data), and per example the attempted steps and whether the end was reached.
     """
-    batch = jnp.arange(x.shape[0])
-    dtype = x.dtype
-    span = settings.start - settings.t_min
+    walker = Walker(settings, keys, sde, score, stops)
+    walk = jax.lax.while_loop(
+        lambda walk: jnp.any(walker.is_active(walk)), walker.attempt, walker.start(x)
+    )
+    return walk.times, walk.states, walk.attempts, walk.pieces == 0
 
-    def pad(a):
-        return right_pad(a, x)
 
-    def normal(nodes):
-        return normal_like(jax.vmap(jax.random.fold_in)(keys, nodes), x)
+@dataclasses.dataclass(frozen=True)
+class Walker:
+    """The settings of a walk, its keys, one per example, and the steps that it takes."""
 
-    def all_finite(x):
-        return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
+    settings: Any
+    keys: Array
+    sde: SDE
+    score: Any
+    stops: Array
 
-    def is_active(walk):
-        return (walk.pieces > 0) & (walk.attempts < settings.max_steps) & all_finite(walk.x)
+    @property
+    def span(self) -> float:
+        """The length of [t_min, start]."""
+        return self.settings.start - self.settings.t_min
 
-    def nearest(walk):
+    def start(self, x: Array) -> Walk:
+        """Returns the walk at its start, with one piece ahead: all of the path."""
+        num = x.shape[0]
+        stops = self.stops
+        zeros = jnp.zeros(num, jnp.int32)
+        ones = jnp.ones(num, x.dtype)
+        root_increment = jnp.sqrt(jnp.asarray(self.span, x.dtype)) * self.normal(zeros, x)
+        return Walk(
+            t=self.settings.start * ones,
+            x=x,
+            previous=x,
+            step=self.settings.first_step * ones,
+            times=jnp.broadcast_to(stops[:, None], (len(stops), num)),
+            states=jnp.full((len(stops), *x.shape), jnp.nan, x.dtype).at[0].set(x),
+            nodes=jnp.ones((LEVELS + 1, num), jnp.int32),  # 31 - clz of 32 bits is the level
+            increments=jnp.zeros((LEVELS + 1, *x.shape), x.dtype).at[0].set(root_increment),
+            pieces=zeros + 1,
+            attempts=zeros,
+        )
+
+    def is_active(self, walk: Walk) -> Array:
+        """Whether each example has a piece ahead, attempts left, and a finite state."""
+        can_go_on = (walk.pieces > 0) & (walk.attempts < self.settings.max_steps)
+        return can_go_on & all_finite(walk.x)
+
+    # --- Pieces ---
+
+    def normal(self, nodes: Array, x: Array) -> Array:
+        """Draws the noise of one node per example, like x."""
+        return normal_like(jax.vmap(jax.random.fold_in)(self.keys, nodes), x)
+
+    def nearest(self, walk: Walk) -> Piece:
+        """Returns the nearest piece of each example."""
         top = jnp.maximum(walk.pieces - 1, 0)
-        node = walk.nodes[top, batch]
+        node = walk.nodes[top, jnp.arange(len(top))]
         level = 31 - jax.lax.clz(node)
-        length = jnp.ldexp(jnp.asarray(span, dtype), -level)  # exp2 would round the halves
+        length = jnp.ldexp(jnp.asarray(self.span, walk.x.dtype), -level)  # exp2 would round halves
         return Piece(top, node, level, length)
 
-    # --- Halve the pieces that are longer than the wanted step (Eq. 1) ---
+    def is_too_long(self, walk: Walk) -> Array:
+        """Whether each example's nearest piece is longer than its wanted step."""
+        piece = self.nearest(walk)
+        return self.is_active(walk) & (piece.length > walk.step) & (piece.level < LEVELS)
 
-    def is_too_long(walk):
-        piece = nearest(walk)
-        return is_active(walk) & (piece.length > walk.step) & (piece.level < LEVELS)
-
-    def halve(walk):
-        halved = is_too_long(walk)
-        piece = nearest(walk)
+    def halve(self, walk: Walk) -> Walk:
+        """Halves the pieces that are too long (Eq. 1)."""
+        batch = jnp.arange(walk.x.shape[0])
+        halved = self.is_too_long(walk)
+        piece = self.nearest(walk)
         above = jnp.minimum(piece.top + 1, LEVELS)
 
         increment = walk.increments[piece.top, batch]
-        left = 0.5 * increment + pad(0.5 * jnp.sqrt(piece.length)) * normal(piece.node)
+        noise = self.normal(piece.node, walk.x)
+        left = 0.5 * increment + right_pad(0.5 * jnp.sqrt(piece.length), noise) * noise
 
         def put(stack, place, value):
-            mask = pad(halved) if value.ndim > 1 else halved
+            mask = right_pad(halved, value)
             return stack.at[place, batch].set(jnp.where(mask, value, stack[place, batch]))
 
         nodes = put(walk.nodes, piece.top, 2 * piece.node + 1)
@@ -117,66 +159,62 @@ def walk_down(
             pieces=walk.pieces + halved,
         )
 
-    # --- Attempt one step of every example that is not at its end ---
+    # --- Steps ---
 
-    def attempt(walk):
-        walk = jax.lax.while_loop(lambda walk: jnp.any(is_too_long(walk)), halve, walk)
-        piece = nearest(walk)
-        h = piece.length
-        dw = walk.increments[piece.top, batch]
+    def attempt(self, walk: Walk) -> Walk:
+        """Attempts one step of every example that is not at its end."""
+        walk = jax.lax.while_loop(lambda walk: jnp.any(self.is_too_long(walk)), self.halve, walk)
+        piece = self.nearest(walk)
+        dw = walk.increments[piece.top, jnp.arange(walk.x.shape[0])]
+        t_next = self.end_of(piece)
+        euler, gap = self.pair(walk, piece.length, t_next, dw)
+        return self.accept_or_shorten(walk, piece, t_next, euler, gap)
 
-        # The end of the piece in units of the span is a dyadic number, and exact.
+    def end_of(self, piece: Piece) -> Array:
+        """Returns the time at which a piece ends; in units of the span it is dyadic, and exact."""
+        dtype = piece.length.dtype
         end = jnp.ldexp((piece.node + 1 - 2**piece.level).astype(dtype), -piece.level)
-        t_next = jnp.where(end == 1.0, stops[-1], settings.start - span * end)
+        return jnp.where(end == 1.0, self.stops[-1], self.settings.start - self.span * end)
 
-        # x' by Euler's step (Eq. 2), and x'' - x' without cancellation (Eq. 3).
-        slope = reverse_drift(sde, score, walk.x, walk.t, weight=1.0)
-        g = sde.diffusion(walk.t)
-        g_next = sde.diffusion(t_next)
-        euler = walk.x - pad(h) * slope + pad(g) * dw
-        slope_next = reverse_drift(sde, score, euler, t_next, weight=1.0)
-        gap = 0.5 * (pad(h) * (slope - slope_next) + pad(g_next - g) * dw)
+    def pair(self, walk: Walk, h: Array, t_next: Array, dw: Array) -> tuple[Array, Array]:
+        """Returns x' by Euler's step (Eq. 2), and x'' - x' without cancellation (Eq. 3)."""
+        x = walk.x
+        slope = reverse_drift(self.sde, self.score, x, walk.t, weight=1.0)
+        g = self.sde.diffusion(walk.t)
+        g_next = self.sde.diffusion(t_next)
+        euler = x - right_pad(h, x) * slope + right_pad(g, x) * dw
+
+        slope_next = reverse_drift(self.sde, self.score, euler, t_next, weight=1.0)
+        gap = 0.5 * (right_pad(h, x) * (slope - slope_next) + right_pad(g_next - g, x) * dw)
+        return euler, gap
+
+    def accept_or_shorten(
+        self, walk: Walk, piece: Piece, t_next: Array, euler: Array, gap: Array
+    ) -> Walk:
+        """Moves the examples whose error is small (Eq. 4), and sets the next steps (Eq. 5)."""
+        settings = self.settings
         x_new = euler + gap
 
-        # The error (Eq. 4). A state that is not finite is accepted, and ends its example.
+        # The error. A state that is not finite is accepted, and ends its example.
         largest = jnp.maximum(jnp.abs(euler), jnp.abs(walk.previous))
         scale = jnp.maximum(settings.atol, settings.rtol * largest)
-        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, x.ndim))))
+        error = jnp.sqrt(jnp.mean((gap / scale) ** 2, axis=tuple(range(1, gap.ndim))))
         passed = (error <= 1.0) | (piece.level >= LEVELS) | ~all_finite(x_new)
 
-        # The next step (Eq. 5).
-        wanted = settings.safety * h * jnp.maximum(error, 1e-4) ** -settings.power
-        moving = is_active(walk)
+        wanted = settings.safety * piece.length * jnp.maximum(error, 1e-4) ** -settings.power
+        moving = self.is_active(walk)
         accepted = moving & passed
-        shorter = jnp.where(moving, jnp.minimum(wanted, 0.5 * h), walk.step)
+        shorter = jnp.where(moving, jnp.minimum(wanted, 0.5 * piece.length), walk.step)
 
-        reached = accepted & (stops[:, None] < walk.t) & (stops[:, None] >= t_next)
-        reached_data = reached.reshape(*reached.shape, *(1,) * (x.ndim - 1))
+        reached = accepted & (self.stops[:, None] < walk.t) & (self.stops[:, None] >= t_next)
+        reached_data = reached.reshape(*reached.shape, *(1,) * (gap.ndim - 1))
         return walk._replace(
             t=jnp.where(accepted, t_next, walk.t),
-            x=jnp.where(pad(accepted), x_new, walk.x),
-            previous=jnp.where(pad(accepted), euler, walk.previous),
+            x=jnp.where(right_pad(accepted, x_new), x_new, walk.x),
+            previous=jnp.where(right_pad(accepted, x_new), euler, walk.previous),
             step=jnp.where(accepted, wanted, shorter),
             times=jnp.where(reached, t_next, walk.times),
             states=jnp.where(reached_data, x_new, walk.states),
             pieces=walk.pieces - accepted,
             attempts=walk.attempts + moving,
         )
-
-    zeros = jnp.zeros(x.shape[0], jnp.int32)
-    ones = jnp.ones(x.shape[0], dtype)
-    root_increment = jnp.sqrt(jnp.asarray(span, dtype)) * normal(zeros)
-    walk = Walk(
-        t=settings.start * ones,
-        x=x,
-        previous=x,
-        step=settings.first_step * ones,
-        times=jnp.broadcast_to(stops[:, None], (len(stops), x.shape[0])),
-        states=jnp.full((len(stops), *x.shape), jnp.nan, dtype).at[0].set(x),
-        nodes=jnp.ones((LEVELS + 1, x.shape[0]), jnp.int32),  # 31 - clz of 32 bits is the level
-        increments=jnp.zeros((LEVELS + 1, *x.shape), dtype).at[0].set(root_increment),
-        pieces=zeros + 1,
-        attempts=zeros,
-    )
-    walk = jax.lax.while_loop(lambda walk: jnp.any(is_active(walk)), attempt, walk)
-    return walk.times, walk.states, walk.attempts, walk.pieces == 0

@@ -100,24 +100,11 @@ class TabulatedVP(SDE):
         """The noise rate beta(t)."""
         return TabulatedRate(self.table)
 
-    def log_alpha(self, t: Time) -> Array:
-        return -0.5 * self.rate.integral(t)
-
-    def variance(self, t: Time) -> Array:
-        return -jnp.expm1(-self.rate.integral(t))
-
-    def drift_rate(self, t: Time) -> Array:
-        return -0.5 * self.rate.beta(t)
-
-    def squared_diffusion(self, t: Time) -> Array:
-        return self.rate.beta(t)  # Eq. 2
-
-    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
-        between = self.rate.integral_between(*self._ordered(s, t))
-        return jnp.exp(-0.5 * between), sqrt_or_zero(-jnp.expm1(-between))
-
-    def time_from_log_snr(self, log_snr: Time) -> Array:
-        return self.rate.time_of_integral(jax.nn.softplus(-as_float(log_snr)))  # Eq. 3
-
-    def prior_std(self) -> Scalar:
-        return 1.0
+    # The formulas are those of VP, of another rate.
+    log_alpha = VP.log_alpha
+    variance = VP.variance
+    drift_rate = VP.drift_rate
+    squared_diffusion = VP.squared_diffusion
+    transition = VP.transition
+    time_from_log_snr = VP.time_from_log_snr
+    prior_std = VP.prior_std
