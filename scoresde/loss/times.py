@@ -22,7 +22,7 @@ Eq. 4 and 7. Integrals run over [t_min, 1].
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -195,8 +195,11 @@ class Levels:
         return jnp.asarray(sde.level_times(self.num_steps))[i]
 
 
-AnyTimes = LowDiscrepancy | Uniform | LogSNR | Mixture | LogNormalSigma | Levels
-"""The time distributions that settings choose from."""
+if TYPE_CHECKING:
+    AnyTimes = TimeDistribution  # Python takes custom ones
+else:
+    AnyTimes = LowDiscrepancy | Uniform | LogSNR | Mixture | LogNormalSigma | Levels
+    """The time distributions that settings files and the command line choose from."""
 
 
 def _evenly_spread(key: Key, n: int) -> Float[Array, " n"]:

@@ -10,7 +10,7 @@ EDM           w = 1 + sigma^2 / (alpha sigma_data)^2
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
@@ -63,5 +63,8 @@ class EDM:
         return 1.0 + jnp.exp(-sde.log_snr(t)) / self.sigma_data**2
 
 
-AnyWeighting = Variance | Likelihood | EDM
-"""The weightings that settings choose from."""
+if TYPE_CHECKING:
+    AnyWeighting = Weighting  # Python takes custom ones
+else:
+    AnyWeighting = Variance | Likelihood | EDM
+    """The weightings that settings files and the command line choose from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -117,8 +117,11 @@ class GivenTimes:
         return times
 
 
-AnyGrid = Uniform | UniformLogSNR | Quadratic | Karras | GivenTimes
-"""The grids that settings choose from."""
+if TYPE_CHECKING:
+    AnyGrid = TimeGrid  # Python takes custom ones
+else:
+    AnyGrid = Uniform | UniformLogSNR | Quadratic | Karras | GivenTimes
+    """The grids that settings files and the command line choose from."""
 
 
 def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., Any]) -> Times:
