@@ -58,7 +58,7 @@ def finish(process, timeout=400):
     return process.returncode, out, err
 
 
-def test_wrong_flags_say_what_was_meant(tmp_path):
+def test_wrong_flags_suggest_what_was_meant(tmp_path):
     code, _, err = finish(start(tmp_path, "--sde.beta-mx", "15"))
     assert code == 2
     assert "--sde.beta-max" in err

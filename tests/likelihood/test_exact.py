@@ -279,7 +279,7 @@ def test_integer_images_are_refused_with_the_line_to_write(unchecked):
 # --- Options of the solve ---
 
 
-def test_joint_steps_agree_and_say_so(mixture):
+def test_joint_steps_agree_and_are_recorded(mixture):
     """With one step size for the batch, densities agree, and all examples share one count of
     evaluations.
     """

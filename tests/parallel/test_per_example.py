@@ -50,7 +50,7 @@ def test_chunks_cut_pad_and_join(size):
 # --- A score that does not belong ---
 
 
-def test_a_score_of_another_sde_is_said(mixture, recwarn):
+def test_warns_of_a_score_of_another_sde(mixture, recwarn):
     """For samples and likelihoods; the same SDE, its settings as numbers or arrays, is not."""
     score = mixture.score(sd.VP())
     with pytest.warns(UserWarning, match=r"the score belongs to VP\(.*used under VE"):

@@ -69,7 +69,7 @@ def test_a_coefficient_may_be_one_number_for_all_steps():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_custom_sampler_that_forgets_something_is_told_what():
+def test_errors_name_what_a_custom_sampler_lacks():
     @dataclasses.dataclass(frozen=True)
     class Undeclared(GridSampler):
         pass

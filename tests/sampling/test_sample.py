@@ -161,7 +161,7 @@ def test_starts_that_do_not_fit_are_refused(options, message):
 # --- Failures ---
 
 
-def test_failures_are_said_per_example_and_never_returned_as_good(sampler, mixture):
+def test_failures_are_reported_per_example_and_never_returned_as_good(sampler, mixture):
     """A score that is NaN for one example must not touch its neighbours."""
     sde = sd.VP()
     exact = mixture.score(sd.VP())
