@@ -27,7 +27,14 @@ from scoresde import checks
 from scoresde.nets.base import Network
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import Keys, fan_average, zeros
-from scoresde.nets.layers import Precision, check_choice, compute_dtype, linear, run_block
+from scoresde.nets.layers import (
+    Precision,
+    check_choice,
+    compute_dtype,
+    dot_product_attention,
+    linear,
+    run_block,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +176,7 @@ class DiTBlock(nnx.Module):
         """Returns self-attention over all tokens (Eq. 4)."""
         qkv = self.qkv(h).reshape(*h.shape[:2], 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        return self.attended(jax.nn.dot_product_attention(q, k, v).reshape(h.shape))
+        return self.attended(dot_product_attention(q, k, v).reshape(h.shape))
 
     def mlp(self, h: Float[Array, " batch token width"]) -> Float[Array, " batch token width"]:
         """Returns the perceptron of each token (Eq. 3)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from scoresde.nets.convolution import channel_last_conv
 from scoresde.nets.initializers import Keys, lecun_normal
@@ -20,6 +22,23 @@ def linear(
 ) -> nnx.Linear:
     """Returns the layer W h + b over the last axis; on images it is a convolution 1 wide."""
     return nnx.Linear(c_in, c_out, kernel_init=kernel_init, rngs=cast(Any, rngs), **options)
+
+
+def dot_product_attention(
+    query: Float[Array, "batch n heads d"],
+    key: Float[Array, "batch m heads d"],
+    value: Float[Array, "batch m heads d"],
+) -> Float[Array, "batch n heads d"]:
+    """Returns softmax(query key^T / sqrt(d)) value for each head (Vaswani et al. 2017, Eq. 1).
+
+    JAX's function takes the softmax in float32 whatever its inputs are, which is noise of 3e-7 in a
+    field that a solver integrates in float64. So float64 inputs have a softmax in float64 here.
+    """
+    if query.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(query, key, value)
+
+    logits = jnp.einsum("bnhd,bmhd->bhnm", query, key) / math.sqrt(query.shape[-1])
+    return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(logits, axis=-1), value)
 
 
 def conv(

@@ -45,6 +45,7 @@ from scoresde.nets.layers import (
     check_choice,
     compute_dtype,
     conv,
+    dot_product_attention,
     group_norm,
     linear,
     run_block,
@@ -543,7 +544,7 @@ class Attention(nnx.Module):
         n, height, width, c = h.shape
         normed = self.norm(h).reshape(n, height * width, 1, c)  # (batch, position, head, channel)
 
-        out = jax.nn.dot_product_attention(self.query(normed), self.key(normed), self.value(normed))
+        out = dot_product_attention(self.query(normed), self.key(normed), self.value(normed))
         return self.scale * (h + self.output(out.reshape(h.shape)))
 
 

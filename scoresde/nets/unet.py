@@ -24,7 +24,7 @@ from scoresde import checks
 from scoresde.nets.base import Network
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import zeros
-from scoresde.nets.layers import conv, group_norm, linear
+from scoresde.nets.layers import conv, dot_product_attention, group_norm, linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Attention(nnx.Module):
         qkv = self.qkv(self.norm(h)).reshape(len(h), positions, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
 
-        out = jax.nn.dot_product_attention(q, k, v).reshape(h.shape)
+        out = dot_product_attention(q, k, v).reshape(h.shape)
         return h + self.output(out)
 
 

@@ -83,9 +83,8 @@ def test_a_block_is_what_the_paper_draws(x64):
     gelu = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
     expected = a + g2 * dense("dense2", gelu)
 
-    # JAX's softmax is float32.
     out = block(jnp.asarray(h), jnp.asarray(e))[0]
-    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -132,9 +132,8 @@ class AttnBlockpp(Configured):
         h = self.norm(x)
         q, k, v = (NIN(c)(h).reshape(n, height * width, c) for _ in range(3))
 
-        # The softmax is float32, as in JAX's attention.
         logits = jnp.einsum("nic,njc->nij", q, k) / np.sqrt(c).item()
-        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(x.dtype)
+        weights = jax.nn.softmax(logits, axis=-1)
 
         out = jnp.einsum("nij,njc->nic", weights, v).reshape(x.shape)
         return self.scaled(x + NIN(c)(out))

@@ -1,7 +1,5 @@
-"""Imported weights give the outputs of the original's networks, restated; misfits are refused.
-
-All but the softmax, which is float32 in JAX's attention, is float64 here.
-"""
+"""Imported weights give the outputs of the original's networks, restated in float64; misfits are
+refused."""
 
 import dataclasses
 import json
@@ -131,7 +129,7 @@ def test_imported_weights_give_the_originals_outputs(name, tmp_path):
             out, expected = both(models[ema].net, theirs, x, t)
             size = float(jnp.abs(expected).max())
             assert size > 0.02
-            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6 * size)
+            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-12 * size)
 
 
 def test_the_run_opens_from_the_command_line(tmp_path, monkeypatch, capsys):
