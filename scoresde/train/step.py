@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from scoresde.keys import example_keys
 from scoresde.loss.dsm import dsm_loss
@@ -85,27 +85,30 @@ def make_step(
 def make_validation(
     skeleton: Skeleton, training: Training, prepare: Prepare | None
 ) -> Callable[..., Array]:
-    """Returns the function (params, constants, key, x, cond, weight) → Σ weight_i l_i / D.
+    """Returns the function (params, constants, key, rows, x, t, cond, weight) → Σ weight_i l_i / D.
 
-    The network runs in evaluation mode, without dropout. A weight of 0 masks the rows that fill
-    up the last batch.
+    The network runs in evaluation mode, without dropout. rows: the examples' numbers in the
+    held-out set; the noise of example i depends on (key, i) alone. A weight of 0 masks the rows
+    that fill up the last batch.
     """
 
     def validate(
         params: PyTree,
         constants: PyTree,
         key: Array,
+        rows: Int[Array, " batch"],
         x: Array,
+        t: Float[Array, " batch"],
         cond: Cond,
         weight: Float[Array, " batch"],
     ) -> Array:
-        key_prepare, key_time, key_noise = jax.random.split(key, 3)
+        key_prepare, key_noise = jax.random.split(key)
         if prepare is not None:
-            x = prepare(key_prepare, x)
+            x = prepare(jax.random.fold_in(key_prepare, rows[0]), x)
 
         model = skeleton.score_model(params, constants)
-        t = training.times.sample(key_time, model.sde, x.shape[0])
-        losses = dsm_loss(key_noise, model.sde, model, x, t, training.weighting, cond)
+        keys_noise = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(rows)
+        losses = dsm_loss(keys_noise, model.sde, model, x, t, training.weighting, cond)
         return jnp.sum(weight * losses) / data_dim(x)
 
     return validate

@@ -78,6 +78,7 @@ class Trainer:
         params, constants = jax.tree.map(jnp.copy, arrays)
         self.state = init_state(params, constants, training.optimizer())
         self.step = 0
+        self._validation_times: np.ndarray | None = None
 
         self._mesh = training_mesh(training.batch_size)
         self._compile(prepare)
@@ -240,15 +241,34 @@ class Trainer:
             return None
 
         n = len(self.held_out)
+        if self._validation_times is None:
+            self._validation_times = self._draw_validation_times(n)
+
         total = 0.0
-        for repeat in range(REPEATS):
-            key_repeat = jax.random.fold_in(self._key_validation, repeat)
+        for repeat, times in enumerate(self._validation_times):
+            key = jax.random.fold_in(self._key_validation, repeat)
             for start in range(0, n, self.training.batch_size):
-                total += self._validation_sum(jax.random.fold_in(key_repeat, start), start)
+                total += self._validation_sum(key, times, start)
         return total / (n * REPEATS)
 
-    def _validation_sum(self, key: Array, start: int) -> float:
-        """Returns the sum of the losses of one batch of held-out examples, from row `start` on."""
+    def _draw_validation_times(self, n: int) -> np.ndarray:
+        """Returns the times of n held-out examples in every repeat, (REPEATS, n).
+
+        They are drawn at once for all examples and repeats. So times that are evenly spread are so
+        over the whole set, whatever the batches; each repeat has a stratum of them, in an order of
+        its own.
+        """
+        key_times, key_order = jax.random.split(jax.random.fold_in(self._key_validation, REPEATS))
+        sde = self.skeleton.model.sde
+        times = self.training.times.sample(key_times, sde, REPEATS * n).reshape(REPEATS, n)
+        orders = jax.random.split(key_order, REPEATS)
+        return np.asarray(jax.vmap(jax.random.permutation)(orders, times))
+
+    def _validation_sum(self, key: Array, times: np.ndarray, start: int) -> float:
+        """Returns the sum of the losses of one batch of held-out examples, from row `start` on.
+
+        times: of all held-out examples.
+        """
         assert self.held_out is not None
         n = len(self.held_out)
 
@@ -257,10 +277,11 @@ class Trainer:
         batch = np.arange(start, start + self.training.batch_size)
         rows = np.split(batch, self.processes)[self.process]
         weight = (rows < n).astype(np.float32)
-        x, cond = self._take(self.held_out, np.minimum(rows, n - 1))
+        rows = np.minimum(rows, n - 1)
+        x, cond = self._take(self.held_out, rows)
 
-        x, cond, weight = shard_batch((x, cond, weight), self._mesh)
-        loss = self._validate(self.state["ema"], self.state["constants"], key, x, cond, weight)
+        inputs = shard_batch((rows, x, times[rows], cond, weight), self._mesh)
+        loss = self._validate(self.state["ema"], self.state["constants"], key, *inputs)
         return float(loss)
 
     # --- The state ---

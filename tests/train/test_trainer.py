@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from small_training import KEY, SMALL, data, final_state, mlp, weights
 
 import scoresde as sd
+from scoresde.train.examples import as_source
+from scoresde.train.trainer import Trainer
 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
@@ -119,3 +122,39 @@ def test_callbacks_see_the_ema_model(mixture):
     assert [step for step, _ in seen] == [20, 40]
     assert seen[0][1] != seen[1][1]
     assert fit.history[-1]["mine"] == 40.0
+
+
+@pytest.mark.parametrize("n", [8, 70])
+def test_validation_is_unbiased_whatever_the_batch(n):
+    """A network that predicts x_0 = 0 has the loss SNR(t) |x_0|^2 / D, whose mean is an integral.
+
+    Times are evenly spread over all examples and repeats, so the estimates of 20 keys scatter by
+    less than 1 / 10 of it; they are the same for any batch size, the last batch full or not.
+    """
+    sde = sd.VP()
+    zero = jax.tree.map(jnp.zeros_like, mlp())
+    model = sd.ScoreModel(sde, zero.net, sd.Data())
+    signs = np.where(np.arange(2 * n).reshape(n, 2) % 3 == 0, -1.0, 1.0).astype(np.float32)
+
+    def snr(t):
+        return float(jnp.exp(sde.log_snr(t)))
+
+    truth = quad(snr, 0.2, 1.0)[0] / 0.8
+    source = as_source(signs, None, "validation")
+    estimates = {}
+    for batch_size in (3, 64):
+        training = sd.Training(batch_size=batch_size, times=sd.times.LowDiscrepancy(t_min=0.2))
+        trainer = Trainer(KEY, model, source, source, None, training)
+        trainer.place()
+
+        found = []
+        for seed in range(20):  # another key, and the same compiled program
+            trainer._key_validation = jax.random.key(seed)
+            trainer._validation_times = None
+            found.append(trainer.validation_loss())
+        estimates[batch_size] = np.array(found)
+
+    spread = estimates[64].std(ddof=1)
+    assert spread < 0.1 * truth
+    assert abs(estimates[64].mean() - truth) < 5 * spread / np.sqrt(20)
+    np.testing.assert_allclose(estimates[3], estimates[64], rtol=1e-5)
