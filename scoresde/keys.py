@@ -9,7 +9,10 @@ from jaxtyping import Float
 
 
 def as_typed_key(key: Array) -> Array:
-    """Returns a typed key array; raw uint32 keys of `jax.random.PRNGKey` are wrapped.
+    """Returns a typed array of threefry keys; raw uint32 keys of `jax.random.PRNGKey` are wrapped.
+
+    Keys of other implementations, such as "rbg", are hashed to threefry ones: under `jax.vmap`,
+    which every draw of one example is, their draws depend on the other examples.
 
     Raises:
         TypeError: if it is not a random key.
@@ -20,13 +23,24 @@ def as_typed_key(key: Array) -> Array:
             f"Write jax.random.key(0)."
         )
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if key.dtype == jnp.uint32 and key.ndim in (1, 2):
-        return jax.random.wrap_key_data(key)
+        if jax.random.key_impl(key) == "threefry2x32":
+            return key
+        return _threefry_of(jax.random.key_data(key))
+    if key.dtype == jnp.uint32 and key.ndim in (1, 2) and key.shape[-1] >= 2:
+        return _threefry_of(key)
     raise TypeError(
         f"key has dtype {key.dtype} and shape {key.shape}: wanted a JAX random key. "
         f"Write jax.random.key(0)."
     )
+
+
+def _threefry_of(data: Array) -> Array:
+    """Returns the threefry keys of raw keys (..., words): two words as they are, more folded in."""
+    keys = jax.random.wrap_key_data(data[..., :2], impl="threefry2x32")
+    fold_in = jax.random.fold_in if keys.ndim == 0 else jax.vmap(jax.random.fold_in)
+    for word in range(2, data.shape[-1]):
+        keys = fold_in(keys, data[..., word])
+    return keys
 
 
 def example_keys(key: Array, batch: int, start: int = 0) -> Array:
