@@ -20,14 +20,31 @@ class GaussianFit:
 
     @classmethod
     def fit(cls, x: Rows) -> GaussianFit:
-        """Fits the mean and the unbiased covariance of examples (n, ...)."""
+        """Fits the mean and the unbiased covariance of examples (n, ...).
+
+        Raises:
+            ValueError: if there are fewer than two examples.
+        """
         flat = flat_rows(x, "x")
-        return cls(flat.mean(axis=0), np.cov(flat, rowvar=False), np.shape(x)[1:])
+        cov = np.cov(flat, rowvar=False).reshape(flat.shape[1], flat.shape[1])
+        return cls(flat.mean(axis=0), cov, np.shape(x)[1:])
 
     def log_prob(self, x: Rows) -> np.ndarray:
-        """Returns the log density of examples (n, ...) in nats, (n,)."""
+        """Returns the log density of examples (n, ...) in nats, (n,).
+
+        Raises:
+            ValueError: if the covariance is singular, so that there is no density.
+        """
         centred = flat_rows(x, "x") - self.mean
-        factor = np.linalg.cholesky(self.cov)
+        try:
+            factor = np.linalg.cholesky(self.cov)
+        except np.linalg.LinAlgError:
+            rank = np.linalg.matrix_rank(self.cov, hermitian=True)
+            raise ValueError(
+                f"the data span {rank} of {len(self.mean)} dimensions, so a fitted Gaussian has no "
+                "density there: drop the features that are constant or that others determine, fit "
+                "more examples than there are features, or add noise (dequantise integers)."
+            ) from None
         white = np.linalg.solve(factor, centred.T)
         return (
             -0.5 * (white**2).sum(axis=0)
@@ -38,5 +55,8 @@ class GaussianFit:
     def sample(self, seed: int, n: int) -> np.ndarray:
         """Draws n examples, (n, *shape)."""
         rng = np.random.default_rng(seed)
-        draws = rng.multivariate_normal(self.mean, self.cov, n, method="cholesky")
+        try:
+            draws = rng.multivariate_normal(self.mean, self.cov, n, method="cholesky")
+        except np.linalg.LinAlgError:  # a singular covariance has draws, but no density
+            draws = rng.multivariate_normal(self.mean, self.cov, n, method="eigh")
         return draws.reshape(n, *self.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -29,7 +30,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser()
+        # Absolute from here on: a callback may change the working directory.
+        self.path = Path(path).expanduser().absolute()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path) as probe:
@@ -51,11 +53,8 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a row of metrics; a value that is not finite is written as null."""
-        finite = {}
-        for name, value in row.items():
-            finite[name] = value if np.isfinite(value) else None  # JSON has no NaN
-        line = json.dumps(finite, default=float) + "\n"
+        """Adds a row of metrics, as `as_json` writes its values."""
+        line = json.dumps({name: as_json(value) for name, value in row.items()}) + "\n"
 
         # A run that was killed may have left half a line behind.
         if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
@@ -81,3 +80,27 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         write_atomically(self.path / HELD_OUT, buffer.getvalue())
+
+
+def as_json(value: Any) -> Any:
+    """Returns a metric as JSON holds it: arrays are lists, and numbers that are not finite null.
+
+    Raises:
+        TypeError: if it is neither a number, a text, a truth value, None, nor an array, list or
+            dictionary of such.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, dict):
+        return {str(name): as_json(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    if hasattr(value, "tolist"):  # an array, or a number of NumPy's
+        return as_json(np.asarray(value).tolist())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # JSON has no NaN
+    raise TypeError(
+        f"{value!r} is of type {type(value).__name__}: wanted a number, a text, or an array of numbers."
+    )

@@ -61,7 +61,8 @@ def fit(
             Settings, data and key are compared with those of the run, a custom `prepare` by its
             name alone.
         config: settings that `config.yaml` in that folder stores; `training` if None.
-        callbacks: functions (step, EMA model) → metrics to log or None, called after validation.
+        callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
+            log or None, called after validation.
         progress: whether to show a progress bar.
 
     Ctrl-C ends training after the current step, with a checkpoint.

@@ -167,8 +167,9 @@ def _mean_over_parts(
         value = gradient(params, constants, key_net, *part_rows)
         return jax.tree.map(lambda a, b: a + b / count, total, value), None
 
-    _, x, _, _ = rows
-    zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros((), x.dtype), params))
+    first = jax.tree.map(lambda a: a[0], (keys_net, parts))
+    shapes = jax.eval_shape(lambda key, rows: gradient(params, constants, key, *rows), *first)
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     total, _ = jax.lax.scan(add, zeros, (keys_net, parts))
     return total
 

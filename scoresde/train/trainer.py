@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
+from scoresde.runs.folder import as_json
 from scoresde.score.model import ScoreModel
 from scoresde.train.example_checks import check_labels
 from scoresde.train.metrics import Window
@@ -31,8 +33,9 @@ from scoresde.train.state import Skeleton, TrainState, init_state
 from scoresde.train.step import Metrics, Prepare, make_step, make_validation
 from scoresde.types import Cond
 
-Callback = Callable[[int, ScoreModel], dict[str, Any] | None]
-"""(step, EMA model) → metrics to log, or None. `fit` calls it after every validation."""
+Callback = Callable[..., dict[str, Any] | None]
+"""(step, EMA model) or (step, EMA model, row of metrics) → metrics to log, or None. `fit` calls it
+after every validation."""
 
 MOST_STEPS = 10
 """Steps in one dispatch, at most, where the user does not say."""
@@ -138,7 +141,7 @@ class Trainer:
                     row["valid_loss"] = self.validation_loss()
                     record.save(self.step, self.state)
                     saved = self.step
-                    row |= in_first(partial(self._call, callbacks)) or {}
+                    row |= in_first(partial(self._call, callbacks, row)) or {}
                 record.log({name: value for name, value in row.items() if value is not None})
 
                 # A new window, so that the time of the validation does not count as training.
@@ -210,13 +213,21 @@ class Trainer:
             **timings,
         }
 
-    def _call(self, callbacks: Sequence[Callback]) -> dict[str, Any]:
-        """Calls every callback with the EMA model, and returns the metrics that they add."""
-        row = {}
+    def _call(self, callbacks: Sequence[Callback], row: dict[str, Any]) -> dict[str, Any]:
+        """Calls every callback with the EMA model, and returns the metrics that they add.
+
+        row: the metrics so far; a callback that takes it sees those of the callbacks before it too.
+
+        Raises:
+            TypeError: if a callback returns what is not a dictionary of metrics.
+        """
+        added = {}
         model = self.model()
         for callback in callbacks:
-            row |= callback(self.step, model) or {}
-        return row
+            arguments = (self.step, model, row | added)
+            takes_row = len(inspect.signature(callback).parameters) > 2
+            added |= _metrics_of(callback, callback(*arguments[: 3 if takes_row else 2]))
+        return added
 
     def _why_diverged(self) -> str:
         return (
@@ -343,3 +354,26 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         if row[name] is not None:
             shown[name] = f"{row[name]:.4g}"
     return shown
+
+
+def _metrics_of(callback: Callback, returned: Any) -> dict[str, Any]:
+    """Returns a callback's metrics.
+
+    Raises:
+        TypeError: naming the callback and the key, if one cannot be written as JSON.
+    """
+    name = getattr(callback, "__name__", repr(callback))
+    if returned is None:
+        return {}
+    if not isinstance(returned, dict):
+        raise TypeError(
+            f"callback {name} returned a {type(returned).__name__}: wanted a dictionary of "
+            "metrics, or None."
+        )
+
+    for key, value in returned.items():
+        try:
+            as_json(value)
+        except TypeError as error:
+            raise TypeError(f"callback {name} returned {key!r}: {error}") from None
+    return returned

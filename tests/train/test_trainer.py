@@ -1,6 +1,8 @@
 """The loop over steps: it resumes to the bit, stops when asked, and gives up when it diverges."""
 
 import dataclasses
+import json
+import os
 import signal
 
 import jax
@@ -158,3 +160,73 @@ def test_validation_is_unbiased_whatever_the_batch(n):
     assert spread < 0.1 * truth
     assert abs(estimates[64].mean() - truth) < 5 * spread / np.sqrt(20)
     np.testing.assert_allclose(estimates[3], estimates[64], rtol=1e-5)
+
+
+def test_callbacks_receive_the_row_and_return_whatever_json_holds(mixture, tmp_path, monkeypatch):
+    """Texts, arrays and numbers that are not finite; one that takes three arguments sees the row.
+
+    A callback that changes the working directory does not move the run's relative folder.
+    """
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    rows = []
+
+    def plain(step, model):
+        os.chdir(elsewhere)
+        return {"note": "fine", "values": np.arange(2), "bad": float("nan")}
+
+    def with_row(step, model, row):
+        rows.append(row)
+
+    training = dataclasses.replace(SMALL, steps=4, log_every=2, validate_every=2)
+    fit = sd.fit(
+        KEY,
+        mlp(),
+        data(mixture),
+        training=training,
+        run="run",
+        callbacks=[plain, with_row],
+        progress=False,
+    )
+    assert [row["step"] for row in rows] == [2, 4]
+    assert {"loss", "valid_loss", "learning_rate", "note"} <= rows[0].keys()
+    assert not list(elsewhere.iterdir())
+
+    written = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert written[-1]["note"] == fit.history[-1]["note"] == "fine"
+    assert written[-1]["values"] == [0, 1]
+    assert written[-1]["bad"] is None
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            {"model": object()},
+            "callback bad returned 'model': .* is of type object: wanted a number",
+        ),
+        ([1.0], "callback bad returned a list: wanted a dictionary"),
+    ],
+)
+def test_what_a_callback_may_not_return_is_named(mixture, returned, message):
+    def bad(step, model):
+        return returned
+
+    training = dataclasses.replace(SMALL, steps=1, log_every=1, validate_every=1)
+    with pytest.raises(TypeError, match=message):
+        sd.fit(KEY, mlp(), data(mixture), training=training, callbacks=[bad], progress=False)
+
+
+def test_a_batch_in_parts_trains_float32_data_under_x64(mixture, x64):
+    """The sum over parts takes the dtypes of the gradient, whatever those of data and weights."""
+    training = dataclasses.replace(
+        SMALL, steps=2, log_every=1, validate_every=2, accumulate=2, warmup=1
+    )
+    x = data(mixture).astype(np.float32)
+    losses = []
+    for accumulate in (1, 2):
+        settings = dataclasses.replace(training, accumulate=accumulate)
+        fit = sd.fit(KEY, mlp(), x, training=settings, progress=False)
+        losses.append([row["loss"] for row in fit.history])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
