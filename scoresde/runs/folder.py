@@ -102,5 +102,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None  # JSON has no NaN
     raise TypeError(
-        f"{value!r} is of type {type(value).__name__}: wanted a number, a text, or an array of numbers."
+        f"{value!r} is of type {type(value).__name__}: wanted a number, a text, or an array of "
+        "numbers."
     )
