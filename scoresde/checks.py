@@ -97,18 +97,71 @@ def times(t: Any, name: str = "t") -> None:
         )
 
 
+def plain_array(value: Any, name: str) -> np.ndarray:
+    """Returns numbers as a plain NumPy array in the machine's byte order.
+
+    Raises:
+        ValueError: if something would be lost, as `nothing_is_lost` says.
+    """
+    nothing_is_lost(value, name)
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def nothing_is_lost(value: Any, name: str) -> None:
+    """A value holds nothing that its plain numbers would lose: no mask, field, imaginary part or
+    digits beyond float64.
+
+    Raises:
+        ValueError: if it does, with the line that keeps it.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(value)} masked entries: wanted a "
+            f"number in each. Keep the rows without one by np.ma.compress_rows({name}.reshape("
+            f"len({name}), -1)).reshape(-1, *{name}.shape[1:]), or write {name}.filled(value)."
+        )
+
+    dtype = getattr(value, "dtype", None)
+    if not isinstance(dtype, np.dtype):
+        return
+    if dtype.names is not None:
+        raise ValueError(
+            f"{name} is a structured array with the fields {', '.join(dtype.names)}: wanted one "
+            f"array of numbers. Write np.lib.recfunctions.structured_to_unstructured({name})."
+        )
+    if dtype.kind == "c":
+        raise ValueError(
+            f"{name} is complex: wanted real numbers. Its two parts as channels are "
+            f"np.stack([{name}.real, {name}.imag], axis=-1)."
+        )
+    if dtype.kind == "O":
+        raise ValueError(
+            f"{name} is an array of Python objects: wanted one array of numbers. For rows of one "
+            f"shape write np.stack([np.asarray(row, np.float32) for row in {name}])."
+        )
+    if dtype.kind == "f" and dtype.itemsize > 8 and np.any(value != value.astype(np.float64)):
+        raise ValueError(
+            f"{name} has dtype {dtype}, with digits that float64 does not hold: write "
+            f"{name}.astype(np.float64)."
+        )
+
+
 def batch(x: Any, name: str = "x") -> None:
     """An array of floating-point numbers with a batch axis, (batch, *data).
 
     Raises:
         TypeError: if it is not an array, or not of floating-point numbers.
-        ValueError: if it has no axis.
+        ValueError: if it has no axis, or `nothing_is_lost` refuses it.
     """
     if not hasattr(x, "shape"):
         raise TypeError(
             f"{name} is a {type(x).__name__}: wanted an array (batch, *data). "
             f"Write jnp.asarray({name})."
         )
+    nothing_is_lost(x, name)
     if len(x.shape) < 1:
         raise ValueError(
             f"{name} is a scalar: wanted (batch, *data). For one example write {name}[None]."
@@ -186,6 +239,7 @@ def condition(cond: Cond, batch: int) -> None:
         ValueError: if one does not.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+        nothing_is_lost(leaf, f"cond{jax.tree_util.keystr(path)}")
         if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != batch:
             raise ValueError(
                 f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)} for {batch} "

@@ -6,6 +6,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde import checks
+
 Rows = Float[Array | np.ndarray, " _ *data"]
 
 
@@ -27,7 +29,7 @@ def flat_rows(x: Rows, name: str, least: int = 2, dim: int | None = None) -> np.
             f"{name} has shape {shape}: wanted at least {least} rows, with one example in each."
         )
 
-    x = np.asarray(x, np.float64).reshape(shape[0], -1)
+    x = checks.plain_array(x, name).astype(np.float64).reshape(shape[0], -1)
     if dim is not None and x.shape[1] != dim:
         raise ValueError(
             f"{name} has shape {shape}, that is {x.shape[1]} numbers an example: wanted {dim}. "

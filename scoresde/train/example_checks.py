@@ -57,7 +57,7 @@ def check_array(data: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: if it is empty, has no data axis, is not numeric, or holds NaN or infinity.
     """
-    array = np.asarray(data)
+    array = checks.plain_array(data, name)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
             f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. "

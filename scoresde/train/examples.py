@@ -63,7 +63,7 @@ def as_source(data: Any, cond: Cond, name: str) -> Source:
     if isinstance(cond, (list, tuple)):
         cond = np.asarray(cond)
     checks.condition(cond, len(x))
-    return ArraySource(x, jax.tree.map(np.asarray, cond))
+    return ArraySource(x, jax.tree.map(lambda leaf: checks.plain_array(leaf, "cond"), cond))
 
 
 def hold_out(
