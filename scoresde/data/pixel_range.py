@@ -65,8 +65,9 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
     Traced values pass, because they cannot be read.
 
     Raises:
-        ValueError: if a value is not whole, or lies outside 0 … levels - 1.
+        ValueError: if a value is not whole, is masked, or lies outside 0 … levels - 1.
     """
+    checks.nothing_is_lost(k, "k")
     if not is_concrete(k) or k.size == 0:
         return
 
