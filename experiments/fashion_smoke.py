@@ -6,22 +6,22 @@ import dataclasses
 import gzip
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
+from image_experiment import ImageExperiment
 
 import scoresde as sd
 from scoresde.data.idx import FILES
 from scoresde.runs.files import write_atomically
 
-if TYPE_CHECKING:
-    from fashion import Fashion
+Settings = TypeVar("Settings", bound=ImageExperiment)
 
 SIDE = 6
 COUNTS = (200, 20)  # training and test images
 
 
-def reduced(settings: Fashion) -> Fashion:
+def reduced(settings: Settings) -> Settings:
     """Returns settings with the same process and sampler, and the rest as small as possible."""
     net = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=())
     training = dataclasses.replace(
