@@ -12,9 +12,9 @@ import scoresde as sd
 KEY = jax.random.key(0)
 
 
-def test_decode_brings_back_what_was_encoded(any_sde, mixture):
+def test_decode_brings_back_what_was_encoded(long_sde, mixture):
     """From a float32 process: within 1e-5 in the way that the docstring gives, by default 3e-3."""
-    sde = any_sde
+    sde = long_sde
     x0 = mixture.sample(KEY, 20)
     score = mixture.score(sde)
     for finer, within in (({"float64": True, "rtol": 1e-9, "atol": 1e-9}, 1e-5), ({}, 3e-3)):
@@ -40,23 +40,23 @@ def test_a_network_brings_back_what_was_encoded():
     np.testing.assert_allclose(back.x, x0, atol=1e-5)
 
 
-def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
+def test_the_code_is_the_exact_one_on_gaussian_data(long_sde, x64):
     """x_1 = alpha_1 m + (x_t - alpha_t m) sqrt(total(1) / total(t)): the code, and the latent."""
     m = 0.7
     v = 0.25
     t_min = 1e-3
-    score = gaussian_score(any_sde, 0.7, 0.25)
+    score = gaussian_score(long_sde, 0.7, 0.25)
     x0 = m + 0.5 * jax.random.normal(KEY, (6, 2))
-    alpha = any_sde.alpha(jnp.asarray([t_min, 1.0]))
-    sigma2 = any_sde.variance(jnp.asarray([t_min, 1.0]))
+    alpha = long_sde.alpha(jnp.asarray([t_min, 1.0]))
+    sigma2 = long_sde.variance(jnp.asarray([t_min, 1.0]))
     total = alpha**2 * v + sigma2
     want = alpha[1] * m + (x0 - alpha[0] * m) * jnp.sqrt(total[1] / total[0])
-    code = sd.encode(any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4)
-    np.testing.assert_allclose(code.x, want, atol=1e-6 * float(any_sde.prior_std()))
-    likelihood = sd.log_likelihood(KEY, any_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(likelihood.latent, code.x, atol=1e-6 * float(any_sde.prior_std()))
+    code = sd.encode(long_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9, batch_size=4)
+    np.testing.assert_allclose(code.x, want, atol=1e-6 * float(long_sde.prior_std()))
+    likelihood = sd.log_likelihood(KEY, long_sde, score, x0, t_min=t_min, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(likelihood.latent, code.x, atol=1e-6 * float(long_sde.prior_std()))
     warm = sd.decode(
-        any_sde,
+        long_sde,
         score,
         0.5 * code.x,
         t_min=t_min,
@@ -65,7 +65,7 @@ def test_the_code_is_the_exact_one_on_gaussian_data(any_sde, x64):
         batch_size=4,
         temperature=2.0,
     )
-    np.testing.assert_allclose(warm.x, x0, atol=1e-6 * float(any_sde.prior_std()))
+    np.testing.assert_allclose(warm.x, x0, atol=1e-6 * float(long_sde.prior_std()))
     assert np.mean(code.nfe) < 1.2 * np.mean(likelihood.nfe)
 
 

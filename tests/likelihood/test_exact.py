@@ -86,7 +86,11 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
 
 
-@pytest.mark.parametrize("joint_steps", [False, True], ids=["per-example", "joint"])
+@pytest.mark.parametrize(
+    "joint_steps",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["per-example", "joint"],
+)
 @pytest.mark.parametrize("captured", [False, True], ids=["argument", "captured"])
 def test_gradients_are_those_of_the_density(captured, joint_steps, x64):
     """On N(0, v I), with respect to the score's weight v and to the data, within 1e-6 of each.

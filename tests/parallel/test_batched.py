@@ -107,7 +107,13 @@ def test_a_score_sees_the_batch_inside_every_adaptive_solve(solve):
     assert batches == {(4, 2)}
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("likelihood", "shark") else [pytest.mark.slow])
+        for name in ADAPTIVE
+    ],
+)
 def test_a_score_may_capture_what_a_caller_traces(name, x64):
     """Weights of a caller's jit and vmap, captured by a plain function, are as the numbers are.
 
@@ -128,7 +134,14 @@ def test_a_score_may_capture_what_a_caller_traces(name, x64):
     np.testing.assert_allclose(jax.vmap(of_scale)(scales), want, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["likelihood", "encode", "flow"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flow",
+        pytest.param("encode", marks=pytest.mark.slow),
+        pytest.param("likelihood", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_gradients_reach_what_a_score_captures(name, x64):
     """Under grad, and under jit of grad, they are those of a weight that is an argument."""
     sde = sd.VP()
