@@ -319,7 +319,7 @@ def test_fashion_smoke(tmp_path, name):
     [
         "cifar10_vp",
         pytest.param("cifar10_subvp", marks=pytest.mark.slow),
-        "cifar10_ve",
+        pytest.param("cifar10_ve", marks=pytest.mark.slow),
         pytest.param("celeba64_ve", marks=pytest.mark.slow),
         "ffhq256_ve",
     ],
@@ -350,7 +350,9 @@ def test_photographs_smoke(monkeypatch, tmp_path, name):
     assert isinstance(sd.load(run).net, NCSNpp)
 
 
-@pytest.mark.parametrize("name", ["cifar10_subvp", "celeba64_ve"])
+@pytest.mark.parametrize(
+    "name", ["cifar10_subvp", pytest.param("celeba64_ve", marks=pytest.mark.slow)]
+)
 def test_photographs_train(monkeypatch, tmp_path, name):
     """Training alone, for experiments whose smoke test is slow.
 

@@ -110,7 +110,7 @@ def test_a_score_sees_the_batch_inside_every_adaptive_solve(solve):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("likelihood", "shark") else [pytest.mark.slow])
+        pytest.param(name, marks=[] if name == "likelihood" else [pytest.mark.slow])
         for name in ADAPTIVE
     ],
 )
