@@ -142,7 +142,9 @@ def nothing_is_lost(value: Any, name: str) -> None:
             f"{name} is an array of Python objects: wanted one array of numbers. For rows of one "
             f"shape write np.stack([np.asarray(row, np.float32) for row in {name}])."
         )
-    if dtype.kind == "f" and dtype.itemsize > 8 and np.any(value != value.astype(np.float64)):
+    if dtype.kind != "f" or dtype.itemsize <= 8:
+        return
+    if not np.array_equal(value, value.astype(np.float64), equal_nan=True):
         raise ValueError(
             f"{name} has dtype {dtype}, with digits that float64 does not hold: write "
             f"{name}.astype(np.float64)."

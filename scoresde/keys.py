@@ -26,7 +26,7 @@ def as_typed_key(key: Array) -> Array:
         if jax.random.key_impl(key) == "threefry2x32":
             return key
         return _threefry_of(jax.random.key_data(key))
-    if key.dtype == jnp.uint32 and key.ndim in (1, 2) and key.shape[-1] >= 2:
+    if key.dtype == jnp.uint32 and key.ndim in (1, 2) and key.shape[-1] in (2, 4):
         return _threefry_of(key)
     raise TypeError(
         f"key has dtype {key.dtype} and shape {key.shape}: wanted a JAX random key. "

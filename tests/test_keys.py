@@ -71,7 +71,12 @@ def test_an_adaptive_sampler_has_the_law_under_rbg():
 
 def test_raw_keys_are_wrapped_or_refused(unchecked):
     assert as_typed_key(jax.random.PRNGKey(3)) == jax.random.key(3)
-    for wrong in (jnp.zeros(1, jnp.uint32), jnp.zeros(2), jnp.zeros((2, 2, 2), jnp.uint32)):
+    for wrong in (
+        jnp.zeros(1, jnp.uint32),
+        jnp.zeros((5, 3), jnp.uint32),
+        jnp.zeros(2),
+        jnp.zeros((2, 2, 2), jnp.uint32),
+    ):
         with pytest.raises(TypeError, match="wanted a JAX random key"):
             as_typed_key(wrong)
     with pytest.raises(TypeError, match="of type int"):

@@ -54,7 +54,7 @@ class Bound:
     reconstruction: Float[Array, " batch"]
     """Eq. 3."""
     success: Bool[Array, " batch"]
-    """Whether nll is finite."""
+    """Whether nll is finite; it is NaN where not."""
 
 
 def variational_bound(
@@ -168,4 +168,6 @@ def _bound(
     diffusion = diffusion.mean(axis=0)
     reconstruction = reconstruction.mean(axis=0)
     nll = prior + diffusion + reconstruction
-    return Bound(nll, stderr, prior, diffusion, reconstruction, jnp.isfinite(nll))
+    success = jnp.isfinite(nll)
+    nll = jnp.where(success, nll, jnp.nan)
+    return Bound(nll, stderr, prior, diffusion, reconstruction, success)

@@ -225,8 +225,7 @@ class Trainer:
         model = self.model()
         for callback in callbacks:
             arguments = (self.step, model, row | added)
-            takes_row = len(inspect.signature(callback).parameters) > 2
-            added |= _metrics_of(callback, callback(*arguments[: 3 if takes_row else 2]))
+            added |= _metrics_of(callback, callback(*arguments[: _num_arguments(callback)]))
         return added
 
     def _why_diverged(self) -> str:
@@ -354,6 +353,18 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         if row[name] is not None:
             shown[name] = f"{row[name]:.4g}"
     return shown
+
+
+def _num_arguments(callback: Callback) -> int:
+    """Returns 3 if a callback needs the row of metrics, and 2 otherwise.
+
+    A third parameter with a default is the callback's own.
+    """
+    needed = 0
+    for parameter in inspect.signature(callback).parameters.values():
+        positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        needed += positional and parameter.default is parameter.empty
+    return 3 if needed > 2 else 2
 
 
 def _metrics_of(callback: Callback, returned: Any) -> dict[str, Any]:

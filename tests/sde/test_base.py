@@ -124,6 +124,16 @@ def test_log_snr_inverts(any_sde, x64):
     np.testing.assert_allclose(sd.SDE.time_from_log_snr(any_sde, any_sde.log_snr(t)), t, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("sde", "mass"),
+    [(sd.VP(), 23.8645), (sd.SubVP(), 37.6789), (sd.VE(), 17.0342)],
+    ids=["vp", "subvp", "ve"],
+)
+def test_the_range_of_log_snr_is_what_was_computed_elsewhere(sde, mass):
+    """The total mass of the likelihood weighting on [1e-5, 1] at the default settings."""
+    assert float(sde.log_snr(1e-5) - sde.log_snr(1.0)) == pytest.approx(mass, abs=2e-4)
+
+
 def test_everything_is_float64_under_x64(any_sde, x64):
     t = jnp.asarray([0.2, 0.7])
     x = jnp.ones((2, 3))

@@ -172,7 +172,8 @@ def test_callbacks_receive_the_row_and_return_whatever_json_holds(mixture, tmp_p
     elsewhere.mkdir()
     rows = []
 
-    def plain(step, model):
+    def plain(step, model, own="a third parameter with a default"):
+        assert isinstance(own, str)
         os.chdir(elsewhere)
         return {"note": "fine", "values": np.arange(2), "bad": float("nan")}
 
