@@ -13,7 +13,7 @@ from typing import Any
 
 from scoresde.runs.files import read_results, read_rows, write_atomically
 from scoresde.runs.page import bar, duration, fill_page, picture, text
-from scoresde.runs.plots import curves, training_curve
+from scoresde.runs.training_curve import curves, training_curve
 
 EARLIER = 6
 """How many pictures of earlier samples are shown; if there are more, these are evenly spaced."""

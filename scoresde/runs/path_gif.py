@@ -1,0 +1,121 @@
+"""A sampler's path as an animation."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scoresde.runs.image_grid import image_grid
+from scoresde.runs.pictures import save_picture
+from scoresde.runs.plane import scatter_2d
+
+if TYPE_CHECKING:  # slow to import: only the functions that draw load them
+    from PIL.Image import Image
+
+
+def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int = 50) -> list[Image]:
+    """Animates a sampler's path, with states left and E[x₀ | x] right; saves the GIF.
+
+    t: (points,), in either direction. x, denoised: (n, points, *data), where data are images
+    (h, w, 1 or 3) in [low, high], or points of the plane (2,). States larger than the data are
+    divided by their root mean square. At most `frames` points are shown, evenly chosen, the first
+    and last among them. The GIF lasts 5 seconds, and 2 more on its last frame.
+
+    Returns:
+        The frames.
+
+    Raises:
+        ValueError: if the examples are neither images nor points of the plane.
+    """
+    t = np.asarray(t, np.float64)
+    x = np.asarray(x, np.float64)
+    denoised = np.asarray(denoised, np.float64)
+
+    is_planar = x.shape[2:] == (2,)
+    if not is_planar and (x.ndim != 5 or x.shape[-1] not in (1, 3)):
+        raise ValueError(
+            f"examples of shape {x.shape[2:]}: a GIF is drawn of images (h, w, 1 or 3) or points "
+            f"(2,). For the first two coordinates of points write x[..., :2] and "
+            f"denoised[..., :2]."
+        )
+
+    if is_planar:
+        reach = np.abs(denoised[np.isfinite(denoised)]).max(initial=1.0)
+        draw = functools.partial(_frame_of_points, reach=reach)
+    else:
+        draw = functools.partial(_frame_of_images, low=low, high=high)
+
+    shown = np.unique(np.linspace(0, len(t) - 1, min(frames, len(t))).astype(int))
+    pictures = [draw(float(t[i]), x[:, i], denoised[:, i]) for i in shown]
+
+    _save_gif(pictures, path)
+    return pictures
+
+
+def _frame_of_points(t: float, x: np.ndarray, denoised: np.ndarray, reach) -> Image:
+    """Draws states and E[x₀ | x], (n, 2) each; `reach` is the largest coordinate of data."""
+    from PIL import Image
+
+    scale = _shrinking(x, reach)
+    label = f"x at t = {t:.3f}"
+    if scale > 1.05:
+        label += f", divided by {scale:.1f}"
+
+    figure = scatter_2d({label: x / scale, "E[x₀ | x]": denoised})
+    for ax in figure.axes:
+        ax.set(xlim=(-1.6 * reach, 1.6 * reach), ylim=(-1.6 * reach, 1.6 * reach))
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return Image.open(buffer).convert("RGB")
+
+
+def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -> Image:
+    """Draws grids of the states and of E[x₀ | x], (n, h, w, 1 or 3) each, below their labels."""
+    from PIL import Image, ImageDraw
+
+    scale = _shrinking(x, max(abs(low), abs(high)))
+    label = f"x at t = {t:.3f}"
+    if scale > 1.05:
+        label += f", / {scale:.1f}"
+
+    states = image_grid(x / scale, low=low, high=high)
+    means = image_grid(denoised, low=low, high=high)
+    width, height = states.size
+    second = width + 8
+
+    frame = Image.new("RGB", (second + width, height + 18), (255, 255, 255))
+    frame.paste(states, (0, 18))
+    frame.paste(means, (second, 18))
+
+    draw = ImageDraw.Draw(frame)
+    draw.text((4, 3), label, fill=(0, 0, 0))
+    draw.text((second + 4, 3), "E[x0 | x]", fill=(0, 0, 0))
+    return frame
+
+
+def _shrinking(x: np.ndarray, reach) -> float:
+    """Returns by what to divide states whose root mean square is beyond the data's `reach`."""
+    return max(1.0, np.sqrt(np.nanmean(x**2)) / reach)
+
+
+def _save_gif(pictures: Sequence[Image], path: str | Path) -> None:
+    each = max(20, 5000 // len(pictures))  # milliseconds; browsers slow down below 20
+    durations = [each] * (len(pictures) - 1) + [2000]
+
+    def save(file: io.BytesIO, format: str) -> None:
+        pictures[0].save(
+            file,
+            format,
+            save_all=True,
+            append_images=list(pictures[1:]),
+            loop=0,
+            duration=durations,
+        )
+
+    save_picture(save, path)
