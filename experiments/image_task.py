@@ -97,13 +97,15 @@ class ImageTask:
     def bits_per_dim(self, log_prob: jax.Array) -> np.ndarray:
         """Returns the bits/dim of each image from its log-probability in nats."""
         dim = math.prod(self.shape)
-        return np.asarray(sd.bits_per_dim(log_prob, dim, levels=self.dequantize.levels))
+        pixels = self.dequantize
+        bits = sd.bits_per_dim(log_prob, dim, pixels.levels, pixels.low, pixels.high)
+        return np.asarray(bits)
 
     # --- During training ---
 
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Saves the first 64 images as a grid."""
-        image_grid(x[:64], path)
+        image_grid(x[:64], path, low=self.dequantize.low, high=self.dequantize.high)
 
     def watch(
         self, settings: ImageExperiment, model: sd.ScoreModel, samples: sd.Sample

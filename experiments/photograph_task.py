@@ -57,7 +57,7 @@ class PhotographTask:
 
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Saves the first 64 images as a grid."""
-        image_grid(x[:64], path, low=self.dequantize.low)
+        image_grid(x[:64], path, low=self.dequantize.low, high=self.dequantize.high)
 
     def watch(
         self, settings: ImageExperiment, model: sd.ScoreModel, samples: sd.Sample

@@ -54,6 +54,7 @@ from scoresde.sampling.unipc import UniPC
 from scoresde.score import labels as labels
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
+from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.mixture import GaussianMixture
 from scoresde.sde.sub_vp import SubVP
@@ -147,6 +148,7 @@ __all__ = [
     "Score",
     "ScoreFn",
     "ScoreModel",
+    "Standardization",
     "SubVP",
     "Training",
     "TrainingDiverged",

@@ -176,7 +176,10 @@ class LikelihoodCommand(ModelCommand):
                 f"Leave out --dequantization."
             )
         return TruncatedNormalDequantization(
-            trained.model.sde, self.t_min, **dataclasses.asdict(prepare)
+            trained.model.sde,
+            self.t_min,
+            **dataclasses.asdict(prepare),
+            standardization=trained.model.standardization,
         )
 
     # --- The examples ---
@@ -255,7 +258,11 @@ def _weights_and_version(trained: Trained) -> dict[str, str]:
     from scoresde import __version__
 
     _, params, constants = Skeleton.split(trained.model)
-    return {"weights": _digest_of_tree((params, constants)), "version": __version__}
+    described = {"weights": _digest_of_tree((params, constants)), "version": __version__}
+    standardization = trained.model.standardization
+    if standardization is not None:
+        described["standardization"] = str(standardization)
+    return described
 
 
 def _digest_of_tree(tree: Any) -> str:

@@ -26,7 +26,7 @@ def draw_picture(x: np.ndarray, path: Path, trained: Trained) -> Path | None:
         return None
 
     if x.ndim == 4:
-        low, high = _range(trained)
+        low, high = trained.range
         image_grid(x[:PICTURED], path, low=low, high=high)
     else:
         scatter_2d({"samples": x}, path)
@@ -37,7 +37,7 @@ def draw_animation(out: Sample, path: Path, trained: Trained) -> Path:
     """Writes a GIF of how samples formed, from their stored paths, and returns the GIF's path."""
     assert out.path is not None
     t = np.median(out.path.t, axis=0)  # adaptive solvers give each sample times of its own
-    low, high = _range(trained)
+    low, high = trained.range
     path_gif(t, out.path.x, out.path.denoised, path, low, high)
     return path
 
@@ -47,10 +47,3 @@ def can_draw(shape: tuple[int, ...]) -> bool:
     is_point = shape == (2,)
     is_image = len(shape) == 3 and shape[-1] in (1, 3)
     return is_point or is_image
-
-
-def _range(trained: Trained) -> tuple[float, float]:
-    """Returns the range of the data, whose ends are black and white in a picture."""
-    if trained.prepare is None:
-        return -1.0, 1.0
-    return trained.prepare.low, trained.prepare.high

@@ -12,12 +12,14 @@ the density of x_0 itself. Song et al. 2021b (arXiv:2101.09258), Thm 3; Kingma e
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -25,7 +27,8 @@ from scoresde import checks
 from scoresde.data.real_valued import check_real_valued
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.parallel.per_example import per_example
-from scoresde.precision import at_least_float32, full_precision
+from scoresde.precision import full_precision, precision_of
+from scoresde.score.standardization import log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import (
@@ -61,7 +64,7 @@ def variational_bound(
     key: Key,
     sde: SDE,
     score: ScoreFn,
-    x0: Float[Array, " batch *data"],
+    x0: Float[Array | np.ndarray, " batch *data"],
     cond: Cond = None,
     num_times: int = 100,
     t_min: float = 1e-5,
@@ -92,13 +95,14 @@ def variational_bound(
     checks.count("num_times", num_times, 2)
     checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")
 
-    return per_example(
+    x0 = to_model_units(score, x0, float64)
+    bound = per_example(
         _bound,
         Settings(num_times, t_min),
         key,
         sde,
         score,
-        at_least_float32(x0, float64),
+        x0,
         cond,
         x0.shape[0],
         float64=float64,
@@ -107,6 +111,13 @@ def variational_bound(
         what="bounds",
         goal="a number",
     )
+
+    # Eq. 3 is the density of x_0, so it is the term that units change.
+    with precision_of(bound.nll):
+        volume = log_volume(score, x0)
+        return dataclasses.replace(
+            bound, nll=bound.nll + volume, reconstruction=bound.reconstruction + volume
+        )
 
 
 class Settings(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -21,9 +22,10 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.parallel.per_example import per_example
 from scoresde.precision import at_least_float32, full_precision, precision_of
-from scoresde.sampling.base import Sample, check_times, finish
+from scoresde.sampling.base import Sample, check_times, finish, in_data_units
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.score.standardization import to_model_units
 from scoresde.sde.base import SDE, check_sde, reverse_drift
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, ScoreFn, right_pad, sum_data
@@ -32,7 +34,7 @@ from scoresde.types import Cond, ScoreFn, right_pad, sum_data
 def encode(
     sde: SDE,
     score: ScoreFn,
-    x0: Float[Array, " batch *data"],
+    x0: Float[Array | np.ndarray, " batch *data"],
     cond: Cond = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -47,13 +49,15 @@ def encode(
 ) -> Sample:
     """Returns the code x_1 of x0, taken as a state at t_min: the end of the flow (Eq. 1), in `.x`.
 
+    Codes are in the model's units, and x0 is in the data's, where the model standardises them.
     It is the inverse of `decode`; `log_likelihood(...).latent` is the same at the price of the
     divergence. Settings, failures and errors are those of `log_likelihood`.
     """
     check_sde(sde)
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    x = _checked(x0, "x0", sde, flow_solver, t_min, float64)
+    _check(x0, "x0", sde, flow_solver, t_min)
+    x = to_model_units(score, x0, float64)
     return _flow(Ends(flow_solver, t_min, 1.0), sde, score, x, cond, float64, batch_size)
 
 
@@ -90,10 +94,12 @@ def decode(
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     checks.setting("temperature", temperature, "[0, inf)")
-    x = _checked(x1, "x1", sde, flow_solver, t_min, float64)
+    _check(x1, "x1", sde, flow_solver, t_min)
+    x = at_least_float32(x1, float64)
     with precision_of(x):
         x = temperature * x
-    return _flow(Ends(flow_solver, 1.0, t_min), sde, score, x, cond, float64, batch_size)
+    out = _flow(Ends(flow_solver, 1.0, t_min), sde, score, x, cond, float64, batch_size)
+    return in_data_units(score, out)
 
 
 def interpolate(
@@ -188,11 +194,8 @@ def _integrate(
     return finish(solution.y, solution.success, solution.nfe, None)
 
 
-def _checked(
-    x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float, float64: bool
-) -> Array:
-    """Checks what only a flow knows, and returns x in float32 or better."""
+def _check(x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float) -> None:
+    """Checks what only a flow knows."""
     checks.batch(x, name)
     check_times(t_min)
     flow_solver.check_start(sde, t_min)
-    return at_least_float32(x, float64)

@@ -33,9 +33,10 @@ from scoresde.likelihood.divergence import (
     jacobian_products,
 )
 from scoresde.parallel.per_example import per_example
-from scoresde.precision import at_least_float32, full_precision, precision_of
+from scoresde.precision import full_precision, precision_of
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.score.standardization import log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad
@@ -83,7 +84,7 @@ def log_likelihood(
     key: Key,
     sde: SDE,
     score: ScoreFn,
-    x0: Float[Array, " batch *data"],
+    x0: Float[Array | np.ndarray, " batch *data"],
     cond: Cond = None,
     divergence: Divergence = Hutchinson(num_probes=1),
     rtol: float = 1e-5,
@@ -106,7 +107,9 @@ def log_likelihood(
     prior replaces p_1 unless `prior_log_prob` (x_1 → (batch,)) gives the end marginal. `gaps`
     returns both. Example i's probes depend on (key, i) alone.
 
-    x0: (batch, *data). cond: leaves (batch, ...).
+    x0: (batch, *data), in the data's own units, as is the density of log_prob: a model of
+        standardised data accounts for the volume. latent is in the model's. cond: leaves
+        (batch, ...).
     rtol, atol: per step, of x; the tolerance of log p is atol + rtol D nats. Errors add up over a
         solve: exact scores in float32 come out within 5e-4 bits/dim at 1e-5, and 1e-4 at 1e-6.
     solver, controller: diffrax's; None means Dopri5, and a PIDController of the tolerances. The
@@ -126,7 +129,8 @@ def log_likelihood(
     check_sde(sde)
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    x0 = _checked(x0, sde, divergence, flow_solver, t_min, float64)
+    _check(x0, sde, divergence, flow_solver, t_min)
+    x0 = to_model_units(score, x0, float64)
     dtype = "float64" if float64 else str(x0.dtype)
     own_prior = prior_log_prob is not None
     settings = LikelihoodSettings(divergence, flow_solver, t_min, joint_steps, dtype, own_prior)
@@ -150,14 +154,13 @@ def log_likelihood(
     with precision_of(flow.latent):
         log_prior = (prior_log_prob or sde.prior_log_prob)(flow.latent)
         checks.one_per_example(log_prior, x0, "prior_log_prob")
-        log_prob = jnp.where(flow.success, log_prior + flow.terms, jnp.nan)
+        log_prob = log_prior + flow.terms - log_volume(score, flow.latent)
+        log_prob = jnp.where(flow.success, log_prob, jnp.nan)
     return Likelihood(log_prob, flow.stderr, flow.latent, flow.nfe, flow.success, settings)
 
 
-def _checked(
-    x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min: float, float64: bool
-) -> Array:
-    """Checks what only a likelihood knows, and returns x0 in float32 or better."""
+def _check(x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min: float) -> None:
+    """Checks what only a likelihood knows."""
     check_divergence(divergence)
     checks.batch(x0, "x0")
     checks.setting("t_min", t_min, "[0, 1)")
@@ -168,7 +171,6 @@ def _checked(
             f"atol = {flow_solver.atol:g} is tiny beside rtol = {flow_solver.rtol:g}: write at "
             f"least {1e-8 * flow_solver.rtol:g}."
         )
-    return at_least_float32(x0, float64)
 
 
 # --- The solve ---

@@ -21,6 +21,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -28,7 +29,8 @@ from scoresde import checks
 from scoresde.keys import example_keys, normal_like, split_examples
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.parallel.per_example import per_example
-from scoresde.precision import at_least_float32, full_precision, in_float64, precision_of
+from scoresde.precision import full_precision, in_float64, precision_of
+from scoresde.score.standardization import in_model_units, log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad, sum_data
@@ -54,7 +56,7 @@ def gaps(
     key: Key,
     sde: SDE,
     score: ScoreFn,
-    x0: Float[Array, " batch *data"],
+    x0: Float[Array | np.ndarray, " batch *data"],
     likelihood: Likelihood,
     cond: Cond = None,
     log_prob: Callable[[Array, float], Array] | None = None,
@@ -62,7 +64,7 @@ def gaps(
 ) -> Gaps:
     """Returns the two terms that `log_likelihood(...)` leaves out, for its result on the same x0.
 
-    log_prob: (x, t) → log p_t(x), where the law of the data is known, e.g.
+    log_prob: (x, t) → log p_t(x) in the model's units, where the law of the data is known, e.g.
     `partial(mixture.log_prob, sde)`: then the gaps are exact (Eq. 2). Otherwise they are bounds
     (Eq. 3 and 4), at the price of one more solve with the likelihood's own settings, at one draw of
     x_t for each example.
@@ -86,18 +88,22 @@ def gaps(
             f"{likelihood.latent.shape}: pass the x0 that it was computed for."
         )
 
+    # From here on all is in the model's units: the volume of the data's cancels in both gaps.
+    x = to_model_units(score, x0, settings.dtype == "float64")
+    volume = log_volume(score, x)
+    score = in_model_units(score)
+
     with precision_of(likelihood.log_prob):
-        x0 = at_least_float32(x0, settings.dtype == "float64")
         if settings.dtype == "float64":
-            sde, score, x0, cond = in_float64((sde, score, x0, cond))
+            sde, score, x, cond = in_float64((sde, score, x, cond))
 
         if log_prob is not None:
             prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
-            truncation = log_prob(x0, settings.t_min) - log_prob(x0, 0.0)
+            truncation = log_prob(x, settings.t_min) - log_prob(x, 0.0)
             return Gaps(prior, truncation, exact=True)  # Eq. 2
 
-        log_p0 = _lower_bound(key, sde, score, x0, settings, cond, batch_size)
-        return Gaps(-sde.prior_kl(x0), likelihood.log_prob - log_p0, exact=False)
+        log_p0 = _lower_bound(key, sde, score, x, settings, cond, batch_size)
+        return Gaps(-sde.prior_kl(x), likelihood.log_prob + volume - log_p0, exact=False)
 
 
 def _lower_bound(

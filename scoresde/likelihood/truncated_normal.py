@@ -10,16 +10,19 @@
 
 alpha and sigma are those of the SDE at t_min, phi and Phi the standard normal density and
 distribution function, D the number of dimensions (Zheng et al. 2023, i-DODE, arXiv:2305.03935,
-Sec. 4.3).
+Sec. 4.3). For a model of data standardised by (mean, std), z = mean + std z_model, so that sigma
+becomes std sigma, and (1 - alpha) mean is added to z.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
@@ -27,6 +30,7 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.data.pixel_range import PixelRange, check_levels
 from scoresde.keys import example_keys
+from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE
 from scoresde.types import Key, sum_data
 
@@ -59,6 +63,8 @@ class TruncatedNormalDequantization:
     """The lower end of the bin of the lowest value."""
     high: float = 1.0
     """The upper end of the bin of the highest value."""
+    standardization: Standardization | None = None
+    """That of the model, if it has one."""
 
     def __post_init__(self):
         pixels = self.pixels  # refuses levels, low and high that are out of range
@@ -67,12 +73,14 @@ class TruncatedNormalDequantization:
         if not is_concrete(*jax.tree.leaves((self.sde, self.t_min))):
             return
         _, _, tau = self._scales
-        if tau > LARGEST_TAU:
-            log_snr = 2.0 * math.log(3.0 / (0.5 * pixels.bin_width))
+        widest = float(jnp.max(tau))
+        if widest > LARGEST_TAU:
+            half_bin = 0.5 * pixels.bin_width / float(np.min(self._std))
+            log_snr = 2.0 * math.log(3.0 / half_bin)
             wanted = float(self.sde.time_from_log_snr(log_snr))
             checks.warn(
                 f"at t_min = {self.t_min:g}, half a bin of {self.levels} levels is "
-                f"{float(tau):.0f} standard deviations of the SDE's noise: the data are spikes, "
+                f"{widest:.0f} standard deviations of the SDE's noise: the data are spikes, "
                 f"which no network has seen. Write t_min = {wanted:.1g} to make it 3."
             )
 
@@ -84,10 +92,11 @@ class TruncatedNormalDequantization:
         """
         check_levels(k, self.levels)
 
-        alpha, sigma, tau = self._scales
+        _, sigma, tau = self._scales
+        tau = self._along_last_axis(tau, k.ndim - 1)
         keys = example_keys(key, k.shape[0])
         u = jax.vmap(lambda key: jax.random.truncated_normal(key, -tau, tau, k.shape[1:]))(keys)
-        return alpha * self.pixels.centre(k) + sigma * u
+        return self._centre(k) + self._along_last_axis(sigma, k.ndim) * u
 
     @property
     def entropy(self) -> Float[Array, ""]:
@@ -95,14 +104,15 @@ class TruncatedNormalDequantization:
         _, sigma, tau = self._scales
         mass = _mass(tau)
         density = jnp.exp(-0.5 * tau**2) / math.sqrt(2.0 * math.pi)
-        return jnp.log(sigma * mass) + 0.5 * math.log(2.0 * math.pi * math.e) - tau * density / mass
+        entropy = jnp.log(sigma * mass) - tau * density / mass
+        return 0.5 * math.log(2.0 * math.pi * math.e) + jnp.mean(entropy)  # over the channels
 
     def log_prob(
         self, z: Float[Array, " batch *data"], k: Real[Array, " batch *data"]
     ) -> Float[Array, " batch"]:
         """log q(z | k) in nats (Eq. 5), one value per example; -inf outside the bin of k."""
-        alpha, sigma, tau = self._scales
-        u = (z - alpha * self.pixels.centre(k)) / sigma
+        _, sigma, tau = (self._along_last_axis(scale, z.ndim) for scale in self._scales)
+        u = (z - self._centre(k)) / sigma
 
         # A draw at the edge of its bin may lie outside it by the rounding of z.
         rounding = 4.0 * jnp.finfo(z.dtype).eps * jnp.abs(z) / sigma
@@ -117,10 +127,31 @@ class TruncatedNormalDequantization:
         return PixelRange(self.levels, self.low, self.high)
 
     @property
-    def _scales(self) -> tuple[Array, Array, Array]:
-        """alpha and sigma at t_min, and tau (Eq. 3)."""
+    def _std(self) -> np.ndarray:
+        """The standard deviations of the data along the last axis, or a single 1."""
+        return np.asarray(1.0 if self.standardization is None else self.standardization.std)
+
+    def _centre(self, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """The centre of z given k."""
         alpha = self.sde.alpha(self.t_min)
-        sigma = self.sde.sigma(self.t_min)
+        centre = alpha * self.pixels.centre(k)
+        if self.standardization is None:
+            return centre
+        mean = self._along_last_axis(self.standardization.mean, k.ndim)
+        return centre + (1.0 - alpha) * mean
+
+    @staticmethod
+    def _along_last_axis(values: Any, ndim: int) -> Array:
+        """Values of the channels, (c,), with `ndim` axes; a number stays one."""
+        values = jnp.asarray(values)
+        return values if values.ndim == 0 else values.reshape((1,) * (ndim - 1) + (-1,))
+
+    @property
+    def _scales(self) -> tuple[Array, Array, Array]:
+        """alpha and sigma of the data at t_min, and tau (Eq. 3); the last two (c,) if
+        standardised."""
+        alpha = self.sde.alpha(self.t_min)
+        sigma = self.sde.sigma(self.t_min) * self._std
         tau = alpha * self.pixels.length / (2.0 * self.levels * sigma)
         return alpha, sigma, tau
 

@@ -17,6 +17,7 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.loss import weighting as weightings
+from scoresde.score.standardization import standardization_of, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, right_pad, sum_data
@@ -34,13 +35,16 @@ def dsm_loss(
     """Returns the denoising score matching loss (Eq. 2): one value per example, summed over the
     data.
 
-    key: one, or one per example. x0: about in [-1, 1]. t: in (0, 1], one per example.
+    key: one, or one per example. x0: about in [-1, 1], or in the data's units where the score is a
+    model of standardised data. t: in (0, 1], one per example.
 
     Raises:
         ValueError: if t does not hold exactly one time per example in (0, 1], cond not one row, or
             the weighting does not return one value per example.
     """
     keys, score = _training_batch(key, sde, score, x0, t, cond)
+    if standardization_of(score) is not None:
+        x0 = to_model_units(score, x0)
 
     noise = normal_like(keys, x0)
     mean, std = sde.marginal_prob(x0, t)

@@ -108,6 +108,7 @@ class ByIdentity:
         self.function = function
         self.denoise = getattr(function, "denoise", None)
         self.start = getattr(function, "start", 1.0)
+        self.standardization = getattr(function, "standardization", None)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)

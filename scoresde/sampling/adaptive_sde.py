@@ -128,7 +128,7 @@ class AdaptiveSDE:
 
         per_attempt = 2 if self.solver is None else stages(self.solver)
         nfe = attempts * per_attempt + (points if self.save_path else int(self.denoise))
-        return finish(x, success, nfe, path, dtype)
+        return finish(x, success, nfe, path, dtype, score)
 
 
 # --- The solvers of diffrax ---

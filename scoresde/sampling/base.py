@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
+from scoresde.score.standardization import standardization_of, to_data_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass, right_pad
@@ -131,19 +134,35 @@ def path_of(
 
 
 def finish(
-    x: Array, success: Array, nfe: int | Array, path: SamplePath | None, dtype: Any = None
+    x: Array,
+    success: Array,
+    nfe: int | Array,
+    path: SamplePath | None,
+    dtype: Any = None,
+    score: Any = None,
 ) -> Sample:
-    """Returns a `Sample` in this precision whose failed rows are NaN: a failed sample is never
-    returned as a good one."""
-    if dtype is not None:
-        x = x.astype(dtype)
-    if dtype is not None and path is not None:
-        states = jax.tree.map(lambda a: a.astype(dtype), (path.x, path.denoised))
-        path = SamplePath(path.t, *states)
-
+    """Returns a `Sample` in this precision and in the units of the score's data, whose failed rows
+    are NaN: a failed sample is never returned as a good one."""
     success = success & all_finite(x)
     x = jnp.where(right_pad(success, x), x, jnp.nan)
-    return Sample(x=x, nfe=nfe, path=path, success=success)
+    out = in_data_units(score, Sample(x, nfe, path, success))
+    return out if dtype is None else _map_states(lambda a: a.astype(dtype), out)
+
+
+def in_data_units(score: Any, out: Sample) -> Sample:
+    """Returns a sample, and the states of its path, in the units of the score's data."""
+    if standardization_of(score) is None:
+        return out
+    return _map_states(lambda x: to_data_units(score, x), out)
+
+
+def _map_states(function: Callable[[Array], Array], out: Sample) -> Sample:
+    """Applies a function to the sample and to every state of its path."""
+    path = out.path
+    if path is not None:
+        states = jax.tree.map(function, (path.x, path.denoised))
+        path = SamplePath(path.t, *states)
+    return dataclasses.replace(out, x=function(out.x), path=path)
 
 
 def all_finite(x: Float[Array, " batch *data"]) -> Bool[Array, " batch"]:

@@ -138,7 +138,7 @@ class GridSampler:
 
         more = len(times) if self.save_path else int(self.denoise)
         nfe = (len(times) - 1) * self.evaluations + more
-        return finish(x, jnp.ones(batch, bool), nfe, path, dtype)
+        return finish(x, jnp.ones(batch, bool), nfe, path, dtype, score)
 
     def _end(self, score: Any, x: Array, times: Array, x1: Array, saved: Array | None) -> Any:
         """Returns the last state, denoised if so set (Eq. 3), and the path if it is kept."""

@@ -89,4 +89,4 @@ class Langevin:
             clock = jnp.linspace(0.0, 1.0, self.num_steps + 1)
             clock = jnp.broadcast_to(clock, (start.shape[0], self.num_steps + 1))
             path = SamplePath(clock, jnp.moveaxis(jnp.concatenate([start[None], states]), 0, 1))
-        return finish(end, jnp.ones(end.shape[:1], bool), self.num_steps, path, dtype)
+        return finish(end, jnp.ones(end.shape[:1], bool), self.num_steps, path, dtype, score)

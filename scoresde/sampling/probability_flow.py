@@ -117,7 +117,7 @@ class ProbabilityFlow:
 
         more = self.path_points if self.save_path else int(self.denoise)
         nfe = jnp.where(solution.nfe < 0, -1, solution.nfe + more)
-        return finish(x, solution.success, nfe, path, inputs.dtype)
+        return finish(x, solution.success, nfe, path, inputs.dtype, score)
 
     def _end(self, score: Any, solution: Any, times: Array | None) -> Any:
         """Returns the last state, denoised if so set, and the path if it is kept."""

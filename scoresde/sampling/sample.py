@@ -14,7 +14,8 @@ from scoresde import checks
 from scoresde.keys import normal_like, split_examples
 from scoresde.parallel.arguments import ByIdentity, is_hashable
 from scoresde.parallel.per_example import per_example
-from scoresde.sampling.base import Sample, Sampler
+from scoresde.sampling.base import Sample, Sampler, in_data_units
+from scoresde.score.standardization import in_model_units, to_model_units
 from scoresde.sde.base import SDE, plain_settings
 from scoresde.types import Cond, Key, ScoreFn
 
@@ -35,12 +36,13 @@ def sample(
 
     Example i uses fold_in(key, i) for its start and its noise, whatever the chunks. The program is
     compiled once per chunk shape, with the score's weights as arguments; a plain function is
-    static, so pass the same object again.
+    static, so pass the same object again. The samples of a model of standardised data are in the
+    data's own units.
 
     cond: leaves (shape[0], ...). batch_size: examples a chunk, all at once if None. progress:
     whether to show a bar over chunks. x1: states at the sampler's `start` to begin from, instead of
-    draws from the prior. x0: data to begin from, noised to `start` first: image to image (SDEdit,
-    Meng et al. 2022, arXiv:2108.01073).
+    draws from the prior, in the model's units. x0: data to begin from, noised to `start` first:
+    image to image (SDEdit, Meng et al. 2022, arXiv:2108.01073).
 
     Raises:
         TypeError: if the sampler is not one, or sde is not an SDE.
@@ -49,7 +51,9 @@ def sample(
     """
     shape = _checked_shape(sampler, shape, x1, x0)
     settings = Draw(_static(sampler), shape[1:])
-    start = tuple(None if x is None else jnp.asarray(x) for x in (x1, x0))
+    if x0 is not None:
+        x0 = to_model_units(score, x0).astype(jnp.result_type(x0))
+    start = (None if x1 is None else jnp.asarray(x1), x0)
     return per_example(
         _draw,
         settings,
@@ -87,7 +91,10 @@ def _draw(
         x1 = mean + std * normal_like(start_keys, x0)
     elif x1 is None:
         x1 = sde.prior_sample(start_keys, (keys.shape[0], *settings.data_shape))
-    return sampler(sampler_keys, sde, score, x1, cond)
+
+    # Units are converted here, so that a custom sampler need not know of them.
+    out = sampler(sampler_keys, sde, in_model_units(score), x1, cond)
+    return in_data_units(score, out)
 
 
 def start_time(sampler: Any) -> float:

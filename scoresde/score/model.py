@@ -17,22 +17,26 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.score.parameterization import Noise
+from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE, times_of
 from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 
-@pytree_dataclass("parameterization")
+@pytree_dataclass("parameterization", "standardization")
 class ScoreModel:
     """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's
     arrays.
 
     net(x, t) or net(x, t, cond) is an NNX, Equinox or bound Linen module, or any function, whose
-    output has the shape of x and means what `parameterization` says.
+    output has the shape of x and means what `parameterization` says. A model of standardised data
+    holds their `standardization`: the model itself works in standard units, and everything that
+    takes or returns data (sampling, codes, likelihoods, losses) converts.
     """
 
     sde: SDE
     net: Callable[..., Array]
     parameterization: Any = Noise()
+    standardization: Standardization | None = None
 
     is_bound = True  # its outputs have the shape and the precision of x (sde/bound_score.py)
 
@@ -89,10 +93,14 @@ class ScoreModel:
         return getattr(getattr(self.net, "config", None), "num_classes", None)
 
     def __repr__(self) -> str:
-        return (
-            f"ScoreModel(\n  sde={self.sde!r},\n  net={_described(self.net)},\n"
-            f"  parameterization={self.parameterization!r},\n)"
-        )
+        lines = [
+            f"sde={self.sde!r}",
+            f"net={_described(self.net)}",
+            f"parameterization={self.parameterization!r}",
+        ]
+        if self.standardization is not None:
+            lines.append(f"standardization={self.standardization!r}")
+        return "ScoreModel(\n" + "".join(f"  {line},\n" for line in lines) + ")"
 
 
 def _described(net: Any) -> str:

@@ -59,6 +59,11 @@ class BoundScore:
         checks.same_shape(value, x, "the score's denoise")
         return value.astype(x.dtype)
 
+    @property
+    def standardization(self) -> Any:
+        """The score's own standardization (score/standardization.py), if it has one."""
+        return getattr(self.score, "standardization", None)
+
     def _arguments(self, x: Array, t: Array) -> tuple[Any, ...]:
         x = x if self.dtype is None else x.astype(self.dtype)
         return (x, t) if self.cond is None else (x, t, self.cond)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 import jax
@@ -11,6 +12,7 @@ from jax import Array
 from scoresde import checks
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
 from scoresde.score.model import ScoreModel
+from scoresde.score.standardization import Standardization
 from scoresde.train.example_checks import (
     check_array,
     check_fits_model,
@@ -115,6 +117,52 @@ def _subset(data: Source, rows: np.ndarray) -> Source:
     if isinstance(data, ArraySource):
         return ArraySource(*data.batch(rows))
     return Subset(data, rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StandardizedSource:
+    """A source whose examples are in the model's units.
+
+    They are converted on the host in float64, so that a large mean costs no digits.
+    """
+
+    source: Source
+    standardization: Standardization
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return self.source.shape
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, Cond]:
+        """Returns the examples at indices (k,), and their conditions."""
+        x, cond = take(self.source, indices)
+        dtype = np.promote_types(x.dtype, np.float32)
+        return self.standardization.to_model(x).astype(dtype), cond
+
+
+def standardized(
+    source: Source, prepare: Prepare | None, standardization: Standardization | None
+) -> tuple[Source, Prepare | None]:
+    """Returns a source and what prepares its batches, together in the model's units.
+
+    Where a batch is prepared on the device, it is converted after that.
+    """
+    if standardization is None:
+        return source, prepare
+    if prepare is None:
+        return StandardizedSource(source, standardization), None
+    return source, _standardized(prepare, standardization)
+
+
+def _standardized(prepare: Prepare, standardization: Standardization) -> Prepare:
+    def prepared(key: Array, x: Array) -> Array:
+        return standardization.to_model(prepare(key, x))
+
+    return prepared
 
 
 def nbytes(source: Source) -> int:

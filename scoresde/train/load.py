@@ -16,6 +16,7 @@ from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.score.model import ScoreModel
+from scoresde.score.standardization import Standardization
 from scoresde.train.model_settings import ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.types import Cond
@@ -50,7 +51,7 @@ def open_run(
         step: the checkpoint to read; None takes the newest sound one.
         ema: whether to take the averaged weights rather than those of the last step.
         model: needed only for a custom SDE, network or parameterisation: the model, built as it
-            was for training. Its weights are replaced.
+            was for training. Its weights and its standardization are replaced.
 
     Raises:
         FileNotFoundError: if there is no run at that place.
@@ -75,10 +76,12 @@ def open_run(
         like = jax.eval_shape(lambda: {weights: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
 
+    model = skeleton.score_model(state[weights], state["constants"])
+    model = dataclasses.replace(model, standardization=_standardization(found.about))
     return Trained(
         path=path,
         step=found.step,
-        model=skeleton.score_model(state[weights], state["constants"]),
+        model=model,
         shape=tuple(found.about["shape"]),
         prepare=_dequantization(found.about),
         about=found.about,
@@ -106,6 +109,14 @@ class Trained:
 
     about: dict[str, Any]
     """The metadata of the checkpoint."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The range of the data, whose ends are black and white in every picture."""
+        known = self.about.get("range")  # runs of earlier versions do not hold it
+        if known is not None:
+            return known[0], known[1]
+        return (-1.0, 1.0) if self.prepare is None else (self.prepare.low, self.prepare.high)
 
     def held_out(self) -> tuple[np.ndarray, Cond] | None:
         """Returns the held-out examples and their conditions, or None if the run did not keep them.
@@ -137,7 +148,11 @@ def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> 
 
     Pieces of the library are described by their settings, custom ones by their names.
     """
-    about = {"shape": list(shape), "prepare": _describe_prepare(prepare)}
+    about = {
+        "shape": list(shape),
+        "prepare": _describe_prepare(prepare),
+        "standardization": _describe_standardization(model.standardization),
+    }
 
     settings = ModelSettings.of(model)
     if settings is not None:
@@ -149,6 +164,18 @@ def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> 
         "parameterization": stable_repr(model.parameterization),
     }
     return about | {"model": None, "own": custom}
+
+
+def _describe_standardization(standardization: Standardization | None) -> dict[str, Any] | None:
+    if standardization is None:
+        return None
+    return {"mean": list(standardization.mean), "std": list(standardization.std)}
+
+
+def _standardization(about: dict[str, Any]) -> Standardization | None:
+    """Returns the standardization that a checkpoint describes, if it does."""
+    described = about.get("standardization")
+    return None if described is None else Standardization(described["mean"], described["std"])
 
 
 def _describe_prepare(prepare: Any) -> dict[str, Any] | None:

@@ -19,8 +19,11 @@ from scoresde.parallel.processes import barrier, check_alike
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import to_dict
 from scoresde.score.model import ScoreModel
+from scoresde.score.standardization import Standardization
+from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe
+from scoresde.train.measured import Measured, measure
 from scoresde.train.record import Record
 from scoresde.train.settings import Training
 from scoresde.train.step import Prepare
@@ -42,14 +45,16 @@ def fit(
     config: Any = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
+    standardize: bool | Standardization = False,
 ) -> Fit:
     """Trains by denoising score matching (the equations are in step.py) and returns the EMA model.
 
     Args:
         key: a random key. Everything random depends on (key, step) alone.
         model: an `sd.ScoreModel` around an NNX network. It is not changed.
-        data: real numbers (n, *shape), about in [-1, 1], or integers together with `prepare`; or a
-            `Source` of examples (data/source.py), whose batches a thread assembles ahead of time.
+        data: real numbers (n, *shape), about in [-1, 1] unless they are standardised, or integers
+            together with `prepare`; or a `Source` of examples (data/source.py), whose batches a
+            thread assembles ahead of time.
         cond: conditions, a pytree with leaves (n, ...). A source returns its own.
         validation: held-out examples (m, *shape), a source of them, or the fraction of the data to
             hold out, 0 for none.
@@ -64,6 +69,12 @@ def fit(
         callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
             log or None, called after validation.
         progress: whether to show a progress bar.
+        standardize: whether to train in standard units: True measures the mean and the standard
+            deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
+            give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
+            densities are in the data's own units.
+
+    Warns where the noise of the SDE does not cover the data (train/coverage.py).
 
     Ctrl-C ends training after the current step, with a checkpoint.
 
@@ -86,6 +97,10 @@ def fit(
     train, held_out = training_examples(
         key_split, model, data, cond, validation, validation_cond, prepare
     )
+    measured = measure(key_split, train, prepare)
+    model = _standardized(model, standardize, measured)
+    warn_of_coverage(model.sde, measured, model.standardization)
+
     trainer = Trainer(key_steps, model, train, held_out, prepare, training)
     folder = None if run is None else RunFolder(run)
 
@@ -95,6 +110,7 @@ def fit(
         "training": _decisive_settings(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
+        "range": [measured.low, measured.high],
     }
 
     # All processes start together, alike, and from the state of process 0.
@@ -109,7 +125,9 @@ def fit(
 
     with record:
         interrupted = trainer.run(record, callbacks, progress)
-    return Fit(trainer.model(), trainer.step, record.history, interrupted)
+    return Fit(
+        trainer.model(), trainer.step, record.history, (measured.low, measured.high), interrupted
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +143,42 @@ class Fit:
     history: list[dict[str, Any]]
     """The rows of metrics, those of a resumed run included."""
 
+    range: tuple[float, float] = (-1.0, 1.0)
+    """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
+
     interrupted: bool = False
     """Whether Ctrl-C or SIGTERM ended training early."""
+
+
+def _standardized(
+    model: ScoreModel, standardize: bool | Standardization, measured: Measured
+) -> ScoreModel:
+    """Returns the model with the standardization that was asked for, or its own.
+
+    Raises:
+        TypeError: if `standardize` is neither True, False nor a Standardization.
+        ValueError: if the model has one already, or the one given does not fit the data.
+    """
+    if standardize is False:
+        standardization = model.standardization
+    elif model.standardization is not None:
+        raise ValueError(
+            f"model has {model.standardization} already, which its weights may have been trained "
+            f"in: leave standardize out, or build the model without."
+        )
+    elif standardize is True:
+        standardization = Standardization.fit(measured.x)
+    elif isinstance(standardize, Standardization):
+        standardization = standardize
+    else:
+        raise TypeError(
+            f"standardize is a {type(standardize).__name__}: wanted True, or "
+            f"sd.Standardization(mean, std)."
+        )
+
+    if standardization is not None:
+        standardization.to_model(measured.x[:1])  # refuses another number of features
+    return dataclasses.replace(model, standardization=standardization)
 
 
 def _decisive_settings(training: Training) -> dict[str, Any]:

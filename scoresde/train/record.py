@@ -17,6 +17,9 @@ from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.examples import nbytes
 from scoresde.train.state import TrainState
 
+FOLLOWS_FROM_DATA = {"range"}
+"""Metadata that data and settings decide, which are compared themselves."""
+
 
 class Record:
     """Keeps the rows and checkpoints of one training; without a folder, only the rows, in memory.
@@ -97,9 +100,9 @@ def _check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
     Raises:
         ValueError: if they differ.
     """
-    names = list(new)
+    names = [name for name in new if name not in FOLLOWS_FROM_DATA]
     if "imported" in old:  # an imported checkpoint knows neither data nor key
-        names = [name for name in new if name in old]
+        names = [name for name in names if name in old]
 
     found = []
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import sys
@@ -24,6 +25,7 @@ from scoresde.parallel.processes import any_process, in_first
 from scoresde.runs.folder import as_json
 from scoresde.score.model import ScoreModel
 from scoresde.train.example_checks import check_labels
+from scoresde.train.examples import standardized
 from scoresde.train.metrics import Window
 from scoresde.train.model_settings import is_custom_network
 from scoresde.train.record import Record
@@ -61,8 +63,6 @@ class Trainer:
         training: Training,
     ):
         self.training = training
-        self.train = train
-        self.held_out = held_out
         self.shape = tuple(train.shape)
         self.process = jax.process_index()
         self.processes = jax.process_count()
@@ -76,17 +76,25 @@ class Trainer:
             processes=self.processes,
         )
 
+        # Training itself is in the model's units throughout.
+        self.standardization = model.standardization
+        without, _ = without_augmentation(prepare)  # held-out examples are not augmented
+        self.train, prepare = standardized(train, prepare, self.standardization)
+        self.held_out = None
+        if held_out is not None:
+            self.held_out, without = standardized(held_out, without, self.standardization)
+
         # The steps donate the state, so it must not share arrays with the caller's model.
-        self.skeleton, *arrays = Skeleton.split(model)
+        self.skeleton, *arrays = Skeleton.split(dataclasses.replace(model, standardization=None))
         params, constants = jax.tree.map(jnp.copy, arrays)
         self.state = init_state(params, constants, training.optimizer())
         self.step = 0
         self._validation_times: np.ndarray | None = None
 
         self._mesh = training_mesh(training.batch_size)
-        self._compile(prepare)
+        self._compile(prepare, without)
 
-    def _compile(self, prepare: Prepare | None) -> None:
+    def _compile(self, prepare: Prepare | None, prepare_held_out: Prepare | None) -> None:
         """Prepares the functions that run on the devices; XLA compiles them at their first call."""
         jit = partial(jax.jit, out_shardings=replicated(self._mesh))
 
@@ -98,8 +106,7 @@ class Trainer:
 
         self._several_steps = jit(steps, donate_argnums=0)
 
-        without, _ = without_augmentation(prepare)  # held-out examples are not augmented
-        self._validate = jit(make_validation(self.skeleton, self.training, without))
+        self._validate = jit(make_validation(self.skeleton, self.training, prepare_held_out))
 
     # --- The loop ---
 
@@ -240,7 +247,8 @@ class Trainer:
         """Returns the EMA model as arrays of one device, which later steps do not change."""
         arrays = local((self.state["ema"], self.state["constants"]))
         params, constants = jax.tree.map(jnp.copy, arrays)
-        return self.skeleton.score_model(params, constants)
+        model = self.skeleton.score_model(params, constants)
+        return dataclasses.replace(model, standardization=self.standardization)
 
     def validation_loss(self) -> float | None:
         """Returns the mean loss of the EMA model on the held-out examples, None without any.
