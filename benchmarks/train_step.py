@@ -211,7 +211,7 @@ class Stepper:
 
         skeleton, *arrays = Skeleton.split(model)
         params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated
-        self.state = replicate(init_state(params, constants, training.optimizer()), mesh)
+        self.state = replicate(init_state(params, constants, training.transformation()), mesh)
 
         step = make_step(skeleton, training, LEVELS)
         rows = np.arange(count * batch).reshape(count, batch) % 1500

@@ -17,7 +17,7 @@ import numpy as np
 
 from scoresde.runs.files import write_atomically
 from scoresde.runs.report import write_report
-from scoresde.runs.settings import to_dict
+from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import load_yaml
 
 try:
@@ -75,7 +75,11 @@ def is_finished(folder: Path, settings: Any) -> bool:
         results = json.loads((folder / "results.json").read_text())
         if results.get("status") != "finished":
             return False
-        return load_yaml(folder / "config.yaml") == to_dict(settings)
+        stored = load_yaml(folder / "config.yaml")
+        if stored != to_dict(settings):
+            # Settings that the run's version did not have yet have their defaults.
+            stored = to_dict(from_dict(stored, type(settings)))
+        return stored == to_dict(settings)
     except (OSError, ValueError):
         return False
 

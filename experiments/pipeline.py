@@ -40,6 +40,12 @@ class Experiment:
     """Decides the initial weights, every batch, and every draw."""
     runs: str = "runs"
     """The folder that holds the folders of runs."""
+    new_schedule: bool = False
+    """Resume with another learning_rate, warmup, final_rate or steps of training than before."""
+
+    def lasting(self) -> Experiment:
+        """Returns the settings without `new_schedule`, which one command asks for once."""
+        return dataclasses.replace(self, new_schedule=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +119,7 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
     """
     folder = Path(settings.runs).expanduser() / settings.name
     page_path = folder / "report.html"
-    if is_finished(folder, settings):
+    if is_finished(folder, settings.lasting()):
         print(
             f"{folder} is finished: {page_path} shows it. For another run: --name NAME or --seed N."
         )
@@ -195,7 +201,8 @@ def train(
             prepare=task.prepare,
             training=settings.training,
             run=page.folder,
-            config=settings,
+            config=settings.lasting(),
+            new_schedule=settings.new_schedule,
             callbacks=[show],
         )
 

@@ -10,7 +10,7 @@
     evaluation  distances between samples and data
 
 A family's further members are in its namespace: grids, times, weightings, labels, predictors,
-correctors, variables, divergences, nets, data, evaluation, runs, plots.
+correctors, variables, divergences, optimizers, nets, data, evaluation, runs, plots.
 """
 
 import importlib
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from scoresde.nets.ncsnpp import NCSNppConfig
     from scoresde.nets.unet import UNetConfig
     from scoresde.runs import plots
+    from scoresde.train import optimizers as optimizers
     from scoresde.train.load import load
     from scoresde.train.loop import fit
     from scoresde.train.settings import Training
@@ -91,6 +92,7 @@ _LATE_MODULES = {
     "data": "scoresde.data",
     "evaluation": "scoresde.evaluation",
     "nets": "scoresde.nets",
+    "optimizers": "scoresde.train.optimizers",
     "plots": "scoresde.runs.plots",
     "runs": "scoresde.runs",
 }
@@ -176,6 +178,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "nets",
+    "optimizers",
     "plots",
     "predictors",
     "runs",

@@ -32,6 +32,6 @@ def data(mixture, n=512):
 def final_state(model, run):
     """Returns the training state in the checkpoint of step 40 of a run."""
     _, params, constants = Skeleton.split(model)
-    like = jax.eval_shape(lambda: init_state(params, constants, SMALL.optimizer()))
+    like = jax.eval_shape(lambda: init_state(params, constants, SMALL.transformation()))
     with sd.runs.Checkpoints(run / "checkpoints") as checkpoints:
         return checkpoints.restore(like, 40).state

@@ -436,7 +436,7 @@ def test_adam_of_the_mean_takes_the_steps_of_half_the_sum(monkeypatch):
     ]
     steps = []
     for training, factor in ((base, 1.0), (ours, 2 / 3072)):
-        optimizer = training.optimizer()
+        optimizer = training.transformation()
         state = optimizer.init(jnp.zeros(50))
         for gradient in gradients:
             step, state = optimizer.update(factor * gradient, state)

@@ -32,7 +32,7 @@ def untrained(path, settings, shape, prepare=None):
     model = settings.build(jax.random.key(0), shape)
     _, params, constants = Skeleton.split(model)
     with sd.runs.Checkpoints(path / "checkpoints") as checkpoints:
-        state = init_state(params, constants, sd.Training().optimizer())
+        state = init_state(params, constants, sd.Training().transformation())
         checkpoints.save(1, state, describe(model, shape, prepare) | {"examples": 5})
     return path
 

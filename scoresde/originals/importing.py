@@ -70,7 +70,7 @@ def import_checkpoint(
     step = int(np.asarray(state["step"]))
     params = _params(net, target)
     constants = Skeleton.split(model)[2]
-    trained = init_state(params, constants, Training().optimizer())
+    trained = init_state(params, constants, Training().transformation())
     trained["step"] = jnp.asarray(step, jnp.int32)
     trained["ema"] = _params(net, state["params_ema"])
     moments = adam_moments(state)

@@ -24,7 +24,7 @@ from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe
 from scoresde.train.measured import Measured, measure
-from scoresde.train.record import Record
+from scoresde.train.record import Record, decisive_settings
 from scoresde.train.settings import Training
 from scoresde.train.step import Prepare
 from scoresde.train.trainer import Callback, Trainer
@@ -43,6 +43,7 @@ def fit(
     training: Training = Training(),
     run: str | os.PathLike[str] | None = None,
     config: Any = None,
+    new_schedule: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     standardize: bool | Standardization = False,
@@ -64,8 +65,11 @@ def fit(
         training: the settings of the loop.
         run: a folder for checkpoints and metrics. The same call resumes there, to the bit.
             Settings, data and key are compared with those of the run, a custom `prepare` by its
-            name alone.
+            name alone, and an optax transformation by its name and the form of its state.
         config: settings that `config.yaml` in that folder stores; `training` if None.
+        new_schedule: whether a resumed run takes the learning_rate, warmup, final_rate and steps of
+            `training` in place of its own. Its checkpoints record the change, and later calls with
+            these settings resume it without the flag.
         callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
             log or None, called after validation.
         progress: whether to show a progress bar.
@@ -107,7 +111,7 @@ def fit(
     metadata = {
         **describe(model, trainer.shape, prepare),
         "data": fingerprint_of(train, held_out),
-        "training": _decisive_settings(training),
+        "training": decisive_settings(training),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
         "range": [measured.low, measured.high],
@@ -115,11 +119,11 @@ def fit(
 
     # All processes start together, alike, and from the state of process 0.
     barrier("fit")  # preparing the data may have taken one of them minutes longer
-    check_alike(metadata | _settings_of_call(training, run))
+    check_alike(metadata | _settings_of_call(training, run, new_schedule))
     trainer.place()
 
     # A run continues where it was left.
-    record = Record(folder, metadata)
+    record = Record(folder, metadata, new_schedule)
     trainer.restore(record.restore(trainer.state))
     record.describe(held_out, training if config is None else config)
 
@@ -181,22 +185,11 @@ def _standardized(
     return dataclasses.replace(model, standardization=standardization)
 
 
-def _decisive_settings(training: Training) -> dict[str, Any]:
-    """Returns the settings that decide the result: a run resumes only with the same ones."""
-    indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
-    if training.final_rate == 1.0:
-        indifferent.append("steps")  # a constant learning rate does not depend on the last step
-
-    settings = to_dict(training)
-    for name in indifferent:
-        del settings[name]
-    return settings
-
-
-def _settings_of_call(training: Training, run: Any) -> dict[str, Any]:
+def _settings_of_call(training: Training, run: Any, new_schedule: bool) -> dict[str, Any]:
     """Returns what processes must share beyond the metadata, for one call of `fit`."""
     return {
         "training": to_dict(training),
         "run": run is not None,
+        "new_schedule": new_schedule,
         "devices": jax.local_device_count(),
     }

@@ -13,24 +13,33 @@ import numpy as np
 from scoresde.data.source import Source, take
 from scoresde.parallel.processes import check_alike, check_shared, differences, in_first
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
+from scoresde.runs.settings import to_dict
 from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.examples import nbytes
+from scoresde.train.settings import Training
 from scoresde.train.state import TrainState
 
 FOLLOWS_FROM_DATA = {"range"}
 """Metadata that data and settings decide, which are compared themselves."""
+
+SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")
+"""The settings that a resumed run may change, if it is told to."""
 
 
 class Record:
     """Keeps the rows and checkpoints of one training; without a folder, only the rows, in memory.
 
     Every process makes the same calls; process 0 writes the rows. Leaving the `with` block waits
-    for the checkpoint that is being written.
+    for the checkpoint that is being written. new_schedule: whether a resumed run takes the schedule
+    in `metadata` in place of its own.
     """
 
-    def __init__(self, folder: RunFolder | None, metadata: dict[str, Any]):
+    def __init__(
+        self, folder: RunFolder | None, metadata: dict[str, Any], new_schedule: bool = False
+    ):
         self.folder = folder
         self.metadata = metadata
+        self.new_schedule = new_schedule
         self.history: list[dict[str, Any]] = []
 
     def __enter__(self) -> Record:
@@ -74,7 +83,15 @@ class Record:
             return None
 
         found = checkpoints.restore_subtree({})
-        _check_same_run(self.folder.path, found.about, self.metadata)
+        about = _in_full(found.about)
+        changes = about.pop("changes", [])
+        if self.new_schedule:
+            about, change = _with_schedule_of(self.metadata, about)
+            changes = [*changes, {"step": found.step} | change] if change else changes
+        _check_same_run(self.folder.path, about, self.metadata)
+        if changes:
+            self.metadata = self.metadata | {"changes": changes}
+
         state = checkpoints.restore(jax.tree.map(_shape_and_sharding, like), found.step).state
 
         last = int(state["step"])
@@ -94,6 +111,54 @@ def _describe(folder: RunFolder, held_out: Source | None, config: Any) -> None:
     save_yaml(config, folder.path / "config.yaml")
 
 
+# --- What must be the same when a run resumes ---
+
+
+def decisive_settings(training: Training) -> dict[str, Any]:
+    """Returns the settings that decide the result: a run resumes only with the same ones."""
+    indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
+    if training.final_rate == 1.0:
+        indifferent.append("steps")  # a constant learning rate does not depend on the last step
+
+    settings = to_dict(training)
+    for name in indifferent:
+        del settings[name]
+    return settings
+
+
+def _in_full(about: dict[str, Any]) -> dict[str, Any]:
+    """Returns a checkpoint's metadata with the settings that its version did not have yet.
+
+    They have their defaults, which are what that version did.
+    """
+    if "training" not in about:  # an imported checkpoint
+        return dict(about)
+    return about | {"training": decisive_settings(Training()) | about["training"]}
+
+
+def _with_schedule_of(
+    new: dict[str, Any], old: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the old metadata with the schedule of the new ones, and the old and new values.
+
+    The second is {"old": {...}, "new": {...}} of the settings that differ, empty if none does.
+    """
+    if "training" not in old:
+        return old, {}
+
+    before = old["training"]
+    after = new["training"]
+    others = {name: value for name, value in before.items() if name not in SCHEDULE}
+    schedule = {name: after[name] for name in SCHEDULE if name in after}
+
+    changed = [name for name in SCHEDULE if before.get(name) != after.get(name)]
+    change = {
+        "old": {name: before.get(name) for name in changed},
+        "new": {name: after.get(name) for name in changed},
+    }
+    return old | {"training": others | schedule}, change if changed else {}
+
+
 def _check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuses to resume a run whose metadata are others.
 
@@ -104,14 +169,23 @@ def _check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
     if "imported" in old:  # an imported checkpoint knows neither data nor key
         names = [name for name in names if name in old]
 
-    found = []
-    for name in names:
-        found += differences(old.get(name), new[name], name)
-    if found:
-        raise ValueError(
-            f"{path} was made with other settings: {'; '.join(found)}. To resume it, use the same "
-            f"settings; to start again, name another folder or delete this one."
+    def found(old: dict[str, Any]) -> list[str]:
+        lists = [differences(old.get(name), new[name], name) for name in names]
+        return [difference for some in lists for difference in some]
+
+    if not found(old):
+        return
+
+    advice = "use the same settings"
+    if not found(_with_schedule_of(new, old)[0]):
+        advice += (
+            ", or take the new ones from here on, by new_schedule=True in sd.fit(...), or by "
+            "--new-schedule behind the command of an experiment"
         )
+    raise ValueError(
+        f"{path} was made with other settings: {'; '.join(found(old))}. To resume it, {advice}; to "
+        f"start again, name another folder or delete this one."
+    )
 
 
 def _shape_and_sharding(x: jax.Array) -> jax.ShapeDtypeStruct:

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import optax
 
 from scoresde import checks
 from scoresde.loss import times as time_distributions
 from scoresde.loss import weighting as weightings
 from scoresde.loss.times import AnyTimes
+from scoresde.train.optimizers import Adam, AdamW, AnyOptimizer
+
+OF_ADAM = ("learning_rate", "warmup", "final_rate", "epsilon")
+"""Settings of the optimisers `Adam` and `AdamW`: an optax transformation brings its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Training:
     """Examples per step."""
 
     learning_rate: float = 1e-3
-    """Adam's learning rate at its highest."""
+    """Learning rate at its highest."""
 
     warmup: int = 100
     """Steps over which the learning rate rises (Eq. 1)."""
@@ -47,7 +52,10 @@ class Training:
     """Largest norm of a gradient of the loss per data dimension."""
 
     epsilon: float = 1e-8
-    """Added to the root of Adam's second moment."""
+    """Added to the root of the second moment by Adam and AdamW."""
+
+    optimizer: AnyOptimizer = Adam()
+    """Adam, AdamW, or, in Python, any optax transformation, which brings its own learning rate."""
 
     ema: float = 0.999
     """Decay of the parameters' moving average, after its warm-up."""
@@ -97,7 +105,28 @@ class Training:
                 f"batch_size = {self.batch_size} does not divide into accumulate = "
                 f"{self.accumulate} equal parts: make it a multiple of {self.accumulate}."
             )
+        self._check_optimizer()
         self._check_weighting_and_times()
+
+    def _check_optimizer(self) -> None:
+        """Refuses what is no optimiser, and settings that an optax transformation would ignore."""
+        if isinstance(self.optimizer, Adam | AdamW):
+            return
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise ValueError(
+                f"optimizer is {self.optimizer!r}: wanted sd.optimizers.Adam(), "
+                f"sd.optimizers.AdamW() or an optax transformation such as optax.lion(1e-4)."
+            )
+
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        ignored = [name for name in OF_ADAM if getattr(self, name) != defaults[name]]
+        if ignored:
+            given = ", ".join(f"{name} = {getattr(self, name)}" for name in ignored)
+            raise ValueError(
+                f"{given}: an optax transformation brings its own, so that this would have no "
+                f"effect. Leave it at its default, and write a schedule into the transformation, "
+                f"such as optax.lion(optax.cosine_decay_schedule(1e-4, {self.steps}))."
+            )
 
     def _check_weighting_and_times(self) -> None:
         """Refuses what is not a weighting or a distribution of times; warns if both weigh."""
@@ -133,9 +162,15 @@ class Training:
         )
         return optax.join_schedules([rise, cosine], [self.warmup])
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """Returns Adam (Kingma & Ba 2015) after clipping by the norm of all gradients together."""
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip),
-            optax.adam(self.schedule(), eps=self.epsilon),
-        )
+    def rate(self, update: int) -> float | None:
+        """Returns the learning rate of an update; None if an optax transformation decides it."""
+        if isinstance(self.optimizer, Adam | AdamW):
+            return float(np.asarray(self.schedule()(update)))
+        return None
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Returns the optimiser, after clipping by the norm of all gradients together."""
+        optimizer = self.optimizer
+        if isinstance(optimizer, Adam | AdamW):
+            optimizer = optimizer.transformation(self.schedule(), self.epsilon)
+        return optax.chain(optax.clip_by_global_norm(self.clip), optimizer)

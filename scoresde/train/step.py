@@ -6,15 +6,13 @@ denoising loss per data dimension as its objective, and updates the parameters t
     L(theta) = 1 / (b D)  sum_i l_i(theta)                  (1)  l_i: `dsm_loss` of example i
     g        = grad L(theta)
     g       <- g min(1, clip / |g|)                         (2)  |g|: norm over all parameters
-    m       <- 0.9 m + 0.1 g
-    v       <- 0.999 v + 0.001 g^2
-    theta   <- theta - rate_k m' / (sqrt(v') + epsilon)     (3)  Adam (Kingma & Ba 2015)
+    theta   <- theta + update_k(g, theta)                   (3)  Adam, or another: optimizers.py
     ema     <- ema + (1 - d_n) (theta - ema)                (4)  see ema.py
 
-with m' = m / (1 - 0.9^(k+1)), v' = v / (1 - 0.999^(k+1)) and k the number of good steps so far. A
-step is bad if L or |g|, before clipping, is not finite. A bad step changes nothing but counters:
+with k the number of good steps so far. A step is bad if L or |g|, before clipping, is not finite.
+A bad step changes nothing but counters:
 
-    (theta, m, v, k, ema) <- the new values if L and |g| are finite, else the old    (5)
+    (theta, the optimiser's state with k, ema) <- the new if L and |g| are finite, else the old  (5)
 
 Everything random in step n comes from fold_in(key, n), so a resumed run draws the same numbers.
 """
@@ -52,7 +50,7 @@ def make_step(
     x: (batch, *data), as the source holds it; `key` is the same at every step.
     """
     loss_and_gradient = _make_loss_and_gradient(skeleton, training, prepare)
-    optimizer = training.optimizer()
+    optimizer = training.transformation()
 
     def step(
         state: TrainState, key: Array, batch: tuple[Array, Cond]

@@ -87,7 +87,7 @@ class Trainer:
         # The steps donate the state, so it must not share arrays with the caller's model.
         self.skeleton, *arrays = Skeleton.split(dataclasses.replace(model, standardization=None))
         params, constants = jax.tree.map(jnp.copy, arrays)
-        self.state = init_state(params, constants, training.optimizer())
+        self.state = init_state(params, constants, training.transformation())
         self.step = 0
         self._validation_times: np.ndarray | None = None
 
@@ -209,13 +209,12 @@ class Trainer:
     # --- Metrics and the model ---
 
     def _row(self, window: Window, waited: float) -> dict[str, Any]:
-        """Returns the metrics since the last row; None where no step was finite."""
+        """Returns the metrics since the last row; None for those that are not known."""
         timings = window.timings(self.step, waited)
-        learning_rate = self.training.schedule()(self.step - 1)
         return {
             "step": self.step,
             **window.averages(),
-            "learning_rate": float(np.asarray(learning_rate)),
+            "learning_rate": self.training.rate(self.step - 1),
             "skipped": int(self.state["skipped"]),
             **timings,
         }

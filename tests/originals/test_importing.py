@@ -178,7 +178,7 @@ def restored(run, net):
         sd.VE(), net.build(SHAPE, rngs=nnx.Rngs(0)), sd.Score(label=sd.labels.Sigma())
     )
     _, params, constants = Skeleton.split(model)
-    like = jax.eval_shape(lambda: init_state(params, constants, sd.Training().optimizer()))
+    like = jax.eval_shape(lambda: init_state(params, constants, sd.Training().transformation()))
     with sd.runs.Checkpoints(run / "checkpoints") as checkpoints:
         state = checkpoints.restore(like).state
     return state, *state["opt_state"][1]

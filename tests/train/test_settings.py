@@ -18,7 +18,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 def test_large_gradients_are_clipped():
     """Gradients of norm 5 and 5000 are both clipped to 1, so they update alike."""
-    optimizer = sd.Training(clip=1.0, warmup=0, learning_rate=1.0).optimizer()
+    optimizer = sd.Training(clip=1.0, warmup=0, learning_rate=1.0).transformation()
     updates = []
     for scale in (1.0, 1e3):
         gradient = {"w": jnp.asarray([3.0, 4.0]) * scale}

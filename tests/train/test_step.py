@@ -55,7 +55,7 @@ def test_parts_draw_dropout_each_for_itself():
     for parts in (1, 2, 4):
         training = sd.Training(batch_size=8, accumulate=parts)
         step = jax.jit(make_step(skeleton, training, None))
-        state = init_state(params, constants, training.optimizer())
+        state = init_state(params, constants, training.transformation())
 
         losses = []
         for seed in (0, 0, 1):
@@ -88,7 +88,7 @@ def test_a_bad_step_changes_nothing_but_counters():
     step = jax.jit(make_step(skeleton, training, None))
 
     good = (jax.random.normal(KEY, (8, 2)), None)
-    state, _ = step(init_state(params, constants, training.optimizer()), KEY, good)
+    state, _ = step(init_state(params, constants, training.transformation()), KEY, good)
     after, metrics = step(state, KEY, (jnp.full((8, 2), jnp.nan), None))
 
     counters = ("step", "skipped", "skipped_in_a_row")
