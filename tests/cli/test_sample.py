@@ -47,6 +47,14 @@ def test_another_sampler_draws_and_its_path_is_animated(trained, json_of):
     assert about["failed"] == 0
 
 
+def test_a_run_that_names_no_sampler_takes_twenty_steps(copy, json_of):
+    """As a plain `fit` leaves it, where docs/results.md says that 20 evaluations suffice."""
+    (copy / "config.yaml").write_text("steps: 40\n")
+    found = json_of("sample", copy, *DRAW)
+    assert found["sampler"]["kind"] == "UniPC"
+    assert found["evaluations"] <= 21
+
+
 def test_a_start_below_one_wants_data(trained, call):
     code, _, said = call("sample", trained, "sampler:ddim", "--sampler.start", "0.5")
     assert code != 0
