@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from scoresde import checks
+from scoresde.cli.custom_model import build_model
 from scoresde.parallel.cpu import use_cpu_cores
-from scoresde.train.load import Trained, open_run
+from scoresde.score.model import ScoreModel
+from scoresde.train.load import Trained, open_run, read_about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,9 @@ class ModelCommand:
     """Use the checkpoint of this step, not the newest intact one."""
     ema: bool = True
     """Use the moving average (EMA) of the weights."""
+    model: str | None = None
+    """For a custom SDE, network or parameterisation: FILE.py:NAME, where NAME() returns the model,
+    built as it was for training."""
     label: int | None = None
     """Class of every example, if the network is class-conditional."""
     batch_size: int = 64
@@ -40,11 +46,11 @@ class ModelCommand:
         """Returns the trained model.
 
         Raises:
-            ValueError: if the network has no such label.
+            ValueError: if the network has no such label, or --model does not build the run's model.
             CheckpointError, ConfigError, FileNotFoundError: as `open_run`.
         """
         use_cpu_cores()  # before any other use of JAX
-        trained = open_run(self.run, step=self.step, ema=self.ema)
+        trained = open_run(self.run, step=self.step, ema=self.ema, model=self._model())
 
         classes = trained.model.num_classes
         if self.label is None:
@@ -57,6 +63,12 @@ class ModelCommand:
         if not 0 <= self.label < classes:
             raise ValueError(f"label = {self.label}: wanted 0 … {classes - 1}.")
         return trained
+
+    def _model(self) -> ScoreModel | None:
+        """Returns the model that `--model` builds, None without it."""
+        if self.model is None:
+            return None
+        return build_model(self.model, read_about(self.run, self.step), Path(self.run))
 
     def about(self, trained: Trained) -> dict[str, Any]:
         """Returns which model was used, and the seed, for the command's output."""

@@ -59,14 +59,7 @@ def open_run(
         ConfigError: if the model cannot be rebuilt from the checkpoint alone.
     """
     path = Path(run).expanduser()
-    if not (path / "checkpoints").is_dir():
-        raise FileNotFoundError(
-            f"{path} is not a run's folder: it has no checkpoints/. Runs are made by "
-            f"sd.fit(..., run={str(path)!r}), or by an experiment such as "
-            f"`python experiments/digits_vp.py`."
-        )
-
-    with Checkpoints(path / "checkpoints") as checkpoints:
+    with _checkpoints(path) as checkpoints:
         found = checkpoints.restore_subtree({}, step)
         if model is None:
             model = _rebuild(path, found.about)
@@ -86,6 +79,31 @@ def open_run(
         prepare=_dequantization(found.about),
         about=found.about,
     )
+
+
+def read_about(run: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
+    """Returns the metadata of a run's checkpoint, by default of the newest sound one.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `open_run`.
+    """
+    with _checkpoints(Path(run).expanduser()) as checkpoints:
+        return checkpoints.restore_subtree({}, step).about
+
+
+def _checkpoints(path: Path) -> Checkpoints:
+    """Returns the checkpoints in the folder of a run.
+
+    Raises:
+        FileNotFoundError: if it holds none.
+    """
+    if not (path / "checkpoints").is_dir():
+        raise FileNotFoundError(
+            f"{path} is not a run's folder: it has no checkpoints/. Runs are made by "
+            f"sd.fit(..., run={str(path)!r}), or by an experiment such as "
+            f"`python experiments/digits_vp.py`."
+        )
+    return Checkpoints(path / "checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +228,8 @@ def _rebuild(path: Path, about: dict[str, Any]) -> ScoreModel:
     if about["model"] is None:
         raise ConfigError(
             f"{path} trained an SDE, network or parameterisation that is not the library's: build "
-            f"the same model again and write sd.load({str(path)!r}, model=model)."
+            f"the same model again and write sd.load({str(path)!r}, model=model), or, on the "
+            f"command line, --model FILE.py:build, where build() in that file returns the model."
         )
     settings = from_dict(about["model"], ModelSettings)
     return settings.build(jax.random.key(0), tuple(about["shape"]))

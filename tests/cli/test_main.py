@@ -51,7 +51,7 @@ def test_the_sampler_is_never_that_of_another_folder(trained, copy, call):
     assert f"write the run first, scoresde sample {trained}" in err
 
 
-def test_a_custom_model_needs_python(tmp_path, call, json_of):
+def test_a_custom_model_is_not_rebuilt_alone(tmp_path, call, json_of):
     own = {"sde": "Mine()", "net": "MyNet", "parameterization": "EDM()"}
     with sd.runs.Checkpoints(tmp_path / "own" / "checkpoints") as checkpoints:
         state = {"ema": {"w": jnp.zeros((2, 3))}}
@@ -60,6 +60,7 @@ def test_a_custom_model_needs_python(tmp_path, call, json_of):
     code, _, err = call("sample", tmp_path / "own")
     assert code == 1
     assert "model=model" in err
+    assert "--model FILE.py:build" in err
 
     about = json_of("info", tmp_path / "own")
     assert (about["sde"], about["net"], about["parameters"]) == ("Mine()", "MyNet", 6)
