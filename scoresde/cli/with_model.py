@@ -28,8 +28,7 @@ class ModelCommand:
     ema: bool = True
     """Use the moving average (EMA) of the weights."""
     model: str | None = None
-    """For a custom SDE, network or parameterisation: FILE.py:NAME, where NAME() returns the model,
-    built as it was for training."""
+    """The function that builds a custom model, such as model.py:build."""
     label: int | None = None
     """Class of every example, if the network is class-conditional."""
     batch_size: int = 64

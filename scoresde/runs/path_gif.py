@@ -66,9 +66,9 @@ def _frame_of_points(t: float, x: np.ndarray, denoised: np.ndarray, reach) -> Im
     if scale > 1.05:
         label += f", divided by {scale:.1f}"
 
-    figure = scatter_2d({label: x / scale, "E[x₀ | x]": denoised})
-    for ax in figure.axes:
-        ax.set(xlim=(-1.6 * reach, 1.6 * reach), ylim=(-1.6 * reach, 1.6 * reach))
+    # The same axes in every frame.
+    corner = np.full(2, 1.6 * reach)
+    figure = scatter_2d({label: x / scale, "E[x₀ | x]": denoised}, frame=(-corner, corner))
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)

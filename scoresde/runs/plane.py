@@ -15,11 +15,14 @@ if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from matplotlib.figure import Figure
 
 
-def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Figure:
+def scatter_2d(
+    points: Mapping[str, Any], path: str | Path | None = None, frame: Any = None
+) -> Figure:
     """Draws clouds of points side by side on equal axes; points is name → (n, 2).
 
-    The frame holds all points, unless a few distant ones would shrink the others to a dot: those,
-    and points that are not finite, are counted in the title instead.
+    frame: the lower left and upper right corner, (2, 2), so that several pictures have the same
+    axes. By default it holds all points, unless a few distant ones would shrink the others to a
+    dot. Points outside, and points that are not finite, are counted in the title instead.
 
     Raises:
         ValueError: if there are no clouds, or one is not (n, 2).
@@ -33,7 +36,9 @@ def scatter_2d(points: Mapping[str, Any], path: str | Path | None = None) -> Fig
             f'clouds of shape {shapes}: wanted (n, 2) each, e.g. scatter_2d({{"data": x0[:, :2]}}).'
         )
 
-    low, high = _frame(np.concatenate(list(clouds.values())))
+    if frame is None:
+        frame = _frame(np.concatenate(list(clouds.values())))
+    low, high = np.asarray(frame, np.float64)
     height = np.clip((high - low)[1] / (high - low)[0], 0.4, 2.5)
 
     figsize = (2.9 * len(clouds) + 0.4, 2.7 * height + 1.1)

@@ -30,3 +30,28 @@ def test_a_gif_shows_the_path_of_images_and_of_points(tmp_path):
 
     with pytest.raises(ValueError, match="images"):
         path_gif(t, points[:, :, :1], points[:, :, :1], tmp_path / "no.gif")
+
+
+def test_the_saved_frames_of_points_are_those_drawn(tmp_path):
+    """Same size, same axes, and nothing left of the frame before, whatever the states' spread."""
+    from PIL import Image
+
+    t = np.linspace(1.0, 0.0, 5)
+    spread = np.array([[30.0, 1.0], [3.0, 9.0], [2.0, 1.0], [0.3, 1.0], [1.0, 0.2]])
+    x = np.random.default_rng(0).normal(size=(36, 5, 2)) * spread
+    frames = path_gif(t, x, np.clip(x, -1.7, 1.7), tmp_path / "points.gif")
+
+    with Image.open(tmp_path / "points.gif") as gif:
+        assert gif.n_frames == 5
+        for i, frame in enumerate(frames):
+            gif.seek(i)
+            found = np.asarray(gif.convert("RGB"), int)
+            drawn = np.asarray(frame, int)
+            assert found.shape == drawn.shape
+            assert np.abs(found - drawn).max() < 48  # 256 colours; a ghost differs by 200
+
+    # The titles change, and the points; the ticks left of and below the axes do not.
+    first, *others = (np.asarray(frame) for frame in frames)
+    for frame in others:
+        np.testing.assert_array_equal(frame[40:, :40], first[40:, :40])
+        np.testing.assert_array_equal(frame[-38:], first[-38:])
