@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
+from scoresde.runs.description import change_in_words
 from scoresde.runs.files import read_results, read_rows
-from scoresde.runs.manifest import MANIFEST
+from scoresde.runs.manifest import MANIFEST, count_parameters, read_manifest
 from scoresde.runs.report import write_report
 from scoresde.runs.yaml_files import load_yaml
 
@@ -46,6 +45,7 @@ class InfoCommand:
             "shape": about.get("shape"),
             "examples": about.get("examples"),
             "prepare": about.get("prepare"),
+            "changes": [change_in_words(change) for change in about.get("changes") or []],
             "checkpoints": stored.states,
             "metrics": rows[-1] if rows else None,
             "results": {label: value for label, value, *_ in headline},
@@ -159,23 +159,13 @@ def _inspect_checkpoints(path: Path) -> _Stored:
         for step in sorted(int(name) for name in names if name.isdecimal()):
             try:
                 found.about = stored.restore_subtree({}, step).about
-                found.parameters = _count_parameters(stored.directory / str(step) / MANIFEST)
+                found.parameters = count_parameters(
+                    read_manifest(stored.directory / str(step) / MANIFEST)
+                )
                 found.states[step] = "good"
             except CheckpointError as error:
                 found.states[step] = str(error)
     return found
-
-
-def _count_parameters(manifest: Path) -> int:
-    """Returns the number of weights, from shapes such as "float32[3,3,1,32]" in a manifest."""
-    leaves = json.loads(manifest.read_bytes())["content"]["leaves"]
-
-    count = 0
-    for name, shape in leaves.items():
-        if name.startswith("ema/"):
-            sizes = shape.partition("[")[2].rstrip("]").split(",")
-            count += math.prod(int(size) for size in sizes if size)
-    return count
 
 
 def _status(results: dict[str, Any], config: dict[str, Any], stored: _Stored) -> str | None:

@@ -18,12 +18,14 @@ import jax
 import numpy as np
 
 from scoresde import checks
+from scoresde.cli.output import as_json
 from scoresde.cli.with_model import ModelCommand
 from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
+from scoresde.runs.files import write_atomically
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import to_dict
 from scoresde.train.load import Trained
@@ -104,12 +106,14 @@ class LikelihoodCommand(ModelCommand):
             repeats=self.repeats,
             batch_size=self.batch_size,
         )
-        return {
+        found = {
             **about,
             **self._summary(out, math.prod(trained.shape)),
             "rows": str(rows),
             "seconds": time.perf_counter() - start,
         }
+        write_atomically(rows.with_suffix(".json"), as_json(found).encode())  # for the run's page
+        return found
 
     def _described(
         self, dequantization: Dequantization | None, divergence: AnyDivergence

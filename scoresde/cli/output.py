@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from scoresde.runs.words import words
+
 
 def as_json(about: dict[str, Any]) -> str:
     """Returns one line of JSON; NaN and infinity, which JSON lacks, become null."""
@@ -19,7 +21,7 @@ def as_text(about: dict[str, Any]) -> str:
         if name.endswith("_stderr"):
             continue
 
-        line = f"{name.replace('_', ' '):<17}{_words(value)}"
+        line = f"{name.replace('_', ' '):<17}{words(value)}"
         stderr = about.get(f"{name}_stderr", math.nan)
         if not math.isnan(stderr):
             line += f" ± {stderr:.2g}"
@@ -36,25 +38,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _words(value: Any) -> str:
-    """Returns a value as a person reads it."""
-    if value is None or value in ({}, []):
-        return "none"
-    if isinstance(value, dict):
-        return _words_of_dict(value)
-    if isinstance(value, list):
-        if isinstance(value[0], str):
-            return "; ".join(value)
-        return f"({', '.join(_words(entry) for entry in value)})"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return str(value)
-
-
-def _words_of_dict(value: dict[Any, Any]) -> str:
-    """Returns settings as VP(beta_min=0.1, beta_max=20), and other entries as a=1, b=2."""
-    entries = [f"{name}={_words(entry)}" for name, entry in value.items() if name != "kind"]
-    inner = ", ".join(entries)
-    return f"{value['kind']}({inner})" if "kind" in value else inner

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,30 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if checksum != _checksum(content):
         raise ValueError("is damaged: it does not match its own checksum")
     return content
+
+
+def newest_manifest(checkpoints: Path) -> dict[str, Any] | None:
+    """Returns the content of the newest manifest that is not damaged, None if there is none.
+
+    The files that it lists are not checked, which would take long for large ones.
+    """
+    steps = [int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
+        try:
+            return read_manifest(checkpoints / str(step) / MANIFEST)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def count_parameters(content: dict[str, Any]) -> int:
+    """Returns the number of weights, from shapes such as "float32[3,3,1,32]" in a manifest."""
+    count = 0
+    for name, shape in content["leaves"].items():
+        if name.startswith("ema/"):
+            sizes = shape.partition("[")[2].rstrip("]").split(",")
+            count += math.prod(int(size) for size in sizes if size)
+    return count
 
 
 def _checksum(content: dict[str, Any]) -> str:

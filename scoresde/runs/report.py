@@ -11,7 +11,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from scoresde.runs.description import model_rows, training_rows
 from scoresde.runs.files import read_results, read_rows, write_atomically
+from scoresde.runs.likelihoods import read_likelihoods
+from scoresde.runs.manifest import newest_manifest
 from scoresde.runs.page import bar, duration, fill_page, picture, text
 from scoresde.runs.training_curve import curves, training_curve
 
@@ -22,9 +25,10 @@ EARLIER = 6
 def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     """Writes `run_dir/report.html` and returns its path.
 
-    The page is made of config.yaml, metrics.jsonl, results.json and samples/*.png. Any of them may
-    be missing or still growing, so it can be called while the run proceeds: the page appears whole
-    or not at all. title: by default the folder's name.
+    The page is made of config.yaml, metrics.jsonl, results.json, samples/*.png, likelihood/*.json
+    and what the newest checkpoint says about itself. Any of them may be missing or still growing,
+    so it can be called while the run proceeds: the page appears whole or not at all. title: by
+    default the folder's name.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -39,15 +43,17 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
 
     rows, faults = read_rows(run / "metrics.jsonl")
     results, notes = read_results(run / "results.json")
+    likelihoods, likelihood_notes = read_likelihoods(run / "likelihood")
     notes = [
         *(f"Line {n} of metrics.jsonl is not a row with a step and was left out." for n in faults),
         *notes,
+        *likelihood_notes,
     ]
 
     body = _status(results, rows)
     for note in notes:
         body += f'<p class="warn">{escape(note)}</p>\n'
-    for heading, content in _sections(run, results, rows):
+    for heading, content in _sections(run, results, rows, likelihoods):
         if content:
             body += f"<section>\n<h2>{text(heading)}</h2>\n{content}\n</section>\n"
 
@@ -56,16 +62,22 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     return path
 
 
-def _sections(run: Path, results: dict, rows: list[dict]) -> list[tuple[str, str]]:
+def _sections(
+    run: Path, results: dict, rows: list[dict], likelihoods: list[list[str]]
+) -> list[tuple[str, str]]:
     """Returns the headings of the page, in order, with their content; "" where there is none."""
+    manifest = newest_manifest(run / "checkpoints")
     tables = [
         (table.get("title") or "Table", _table(table)) for table in results.get("tables") or []
     ]
     return [
         ("Results", _headline(results.get("headline") or [])),
+        ("Likelihood", _headline(likelihoods)),
         ("Samples", _samples(run / "samples")),
         ("Training", _training(rows)),
         *tables,
+        ("Model and data", _rows(model_rows(manifest)) if manifest else ""),
+        ("Training settings", _rows(training_rows(manifest)) if manifest else ""),
         ("Time", _timings(results.get("timings") or {})),
         ("Made with", _made_with(results)),
         ("Settings", _config(run / "config.yaml")),
@@ -182,6 +194,12 @@ def _table(table: dict) -> str:
     for row in rows:
         body += _table_row("td", row, right)
     return f'<div class="wide"><table>{body}</table></div>'
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    """Returns a table of names and texts."""
+    body = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
+    return f"<table>{body}</table>" if body else ""
 
 
 def _is_numeric(value: Any) -> bool:

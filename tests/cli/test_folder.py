@@ -1,13 +1,15 @@
 """`scoresde info` and `scoresde report`, on runs that are intact and on damaged ones."""
 
+import dataclasses
 import json
 import re
 import shutil
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
-from tiny_run import DRAW, SAMPLER
+from tiny_run import DRAW, LEVELS, SAMPLER, fake_likelihood
 
 import scoresde as sd
 
@@ -87,3 +89,66 @@ def test_report_is_written_again(copy, call):
     assert code == 0
     assert str(copy / "report.html") in out
     assert "loss" in (copy / "report.html").read_text()
+
+
+def test_the_page_of_a_plain_fit_says_what_was_found(
+    tmp_path, monkeypatch, json_of, call, unchecked
+):
+    """SDE, network, settings, data, and the likelihoods that a command computed."""
+    run = tmp_path / "run"
+    net = sd.MLPConfig(width=16, depth=1).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(beta_max=15.0), net, sd.EDM(0.25))
+    training = sd.Training(steps=4, batch_size=8, validate_every=4, log_every=2)
+    data = np.random.default_rng(0).integers(3, 14, (40, 2))
+
+    def fit(training, **options):
+        sd.fit(
+            jax.random.key(0),
+            model,
+            data,
+            prepare=LEVELS,
+            training=training,
+            run=run,
+            progress=False,
+            **options,
+        )
+
+    fit(training)
+    fit(dataclasses.replace(training, steps=8, learning_rate=1e-4), new_schedule=True)
+
+    log_prob = np.log([0.5, 0.7, 0.2, 0.4])
+    fake, _ = fake_likelihood(log_prob)
+    monkeypatch.setattr("scoresde.likelihood.dataset.log_likelihood", fake)
+    found = json_of("likelihood", run)
+    stderr = np.std(log_prob, ddof=1) / 2
+    assert (found["nats"], found["nats_stderr"]) == pytest.approx((log_prob.mean(), stderr))
+
+    code, *_ = call("report", run)
+    page = (run / "report.html").read_text()
+    assert code == 0
+    decimals = f"{found['bits_per_dim']:.2f} ± {found['bits_per_dim_stderr']:.2f}"
+    assert decimals in page
+    assert f"log p in nats {log_prob.mean():.2f} ± {stderr:.2f}; 4 examples" in page
+    text = re.sub(r"<[^>]+>+", "\n", page)
+    for name, value in {
+        "SDE": "VP(beta_min=0.1, beta_max=15)",
+        "network": "MLPConfig(width=16, depth=1",
+        "parameterisation": "EDM(sigma_data=0.25)",
+        "training examples": "36",
+        "shape of an example": "(2)",
+        "optimizer": "Adam(b1=0.9, b2=0.999)",
+        "batch size": "8",
+        "steps taken": "8",
+        "new schedule": "learning_rate 0.001 → 0.0001 at step 4",
+    }.items():
+        assert re.search(rf"\n{re.escape(name)}\n+{re.escape(value)}", text), name
+
+    changes = json_of("info", run)["changes"]
+    assert changes == ["learning_rate 0.001 → 0.0001 at step 4"]
+
+
+def test_a_result_that_cannot_be_read_is_noted(copy, call):
+    (copy / "likelihood").mkdir(exist_ok=True)
+    (copy / "likelihood" / "cut.json").write_text('{"step": 4')
+    call("report", copy)
+    assert "likelihood/cut.json cannot be read" in (copy / "report.html").read_text()

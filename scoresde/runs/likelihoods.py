@@ -1,0 +1,59 @@
+"""The likelihoods in a run's folder, as `scoresde likelihood` leaves them, for its page.
+
+RUN/likelihood/<digest>.json holds what the command printed; `<digest>.jsonl` beside it, the
+likelihood of every example.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from scoresde.runs.words import words
+
+
+def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
+    """Returns a row (name, mean ± standard error, conditions) for each result, and notes.
+
+    Those of later checkpoints come first.
+    """
+    results = []
+    notes = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(path.read_bytes())
+            results.append((found["step"], _row(found)))
+        except (ValueError, TypeError, KeyError) as error:
+            notes.append(f"likelihood/{path.name} cannot be read and was left out ({error!r}).")
+
+    results.sort(key=lambda result: result[0], reverse=True)
+    return [row for _, row in results], notes
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    """Returns the row of one result; bits/dim come first where the data are integers."""
+    bits = ("bits/dim", _with_error(found["bits_per_dim"], found["bits_per_dim_stderr"]))
+    nats = ("log p in nats", _with_error(found["nats"], found["nats_stderr"]))
+    first, second = (bits, nats) if isinstance(found["dequantization"], dict) else (nats, bits)
+
+    conditions = [
+        f"{second[0]} {second[1]}",
+        f"{found['examples']:,} examples of {Path(found['data']).name}, {found['failed']} failed",
+        f"step {found['step']}" + ("" if found["ema"] else " without EMA"),
+        f"{words(found['divergence'])}, repeats {found['repeats']}",
+        f"tolerance {words(found['tolerance'])}, t_min {words(found['t_min'])}",
+        "± one standard error over examples",
+    ]
+    if isinstance(found["dequantization"], dict):
+        conditions.insert(-1, found["dequantization"]["kind"])
+    return [*first, "; ".join(conditions)]
+
+
+def _with_error(mean: float, stderr: float | None) -> str:
+    """Returns "2.413 ± 0.012", to two digits of the error; that of one example is not known."""
+    if not stderr:
+        return f"{mean:.4f}"
+    decimals = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
