@@ -37,8 +37,7 @@ from scoresde.types import Cond
 class LikelihoodCommand(ModelCommand):
     """Compute log-likelihoods under the model of a run: mean ± standard error in nats and bits/dim.
 
-    Results are stored in RUN/likelihood as they come, and the same command resumes from them.
-    Examples whose solver fails are listed, and left out of the means.
+    Results go to RUN/likelihood, where the same command resumes; failed examples are left out.
     """
 
     num: int | None = None
