@@ -22,6 +22,7 @@ from PIL import Image
 import scoresde as sd
 from scoresde.cli.flags import parse
 from scoresde.nets.ncsnpp import NCSNpp
+from scoresde.runs.yaml_files import load_yaml, save_yaml
 from scoresde.train.model_settings import ModelSettings
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +132,45 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
 def experiment(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     return importlib.import_module(name)
+
+
+def test_the_advised_flag_resumes_with_another_schedule(monkeypatch, tmp_path, capsys):
+    """Once: the same settings without it are then those of the run."""
+    module = experiment(monkeypatch, "mixture_2d")
+    nothing = module.pipeline.Outcome({}, [], [], [])
+    monkeypatch.setattr(module.MixtureTask, "evaluate", lambda *_: nothing)
+    tiny = (
+        f"--runs {tmp_path} --num-data 64 --num-samples 4 sampler:ddim --sampler.num-steps 2 "
+        "--net.width 8 --net.depth 1 --training.batch-size 16 --training.warmup 0 "
+        "--training.log-every 2 --training.validate-every 4"
+    )
+
+    def run(flags):
+        words = f"{tiny} {flags}".split()
+        settings = parse(module.Mixture2D, words, defaults=vars(module.EXPERIMENT))
+        return module.run(settings)
+
+    assert run("--training.steps 4") == 0
+    slower = "--training.steps 8 --training.learning-rate 1e-4"
+    with pytest.raises(ValueError, match="made with other settings") as refused:
+        run(slower)
+    flag = re.search(r"--[a-z-]+", str(refused.value))[0]
+    assert run(f"{slower} {flag}") == 0
+
+    rows = (tmp_path / "mixture_2d" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["step"] == 8
+    assert json.loads(rows[-1])["learning_rate"] < 1e-4
+    page = (tmp_path / "mixture_2d" / "report.html").read_text()
+    assert "learning_rate 0.002 → 0.0001, steps 4 → 8 at step 4" in page
+
+    # Without the flag, and where the run's version did not have a setting yet, it is finished.
+    config = tmp_path / "mixture_2d" / "config.yaml"
+    stored = load_yaml(config)
+    del stored["training"]["optimizer"]
+    save_yaml(stored, config)
+    capsys.readouterr()
+    assert run(slower) == 0
+    assert "is finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["digits_ncsn", "fashion_ve", "celeba64_ve", "mixture_2d"])
