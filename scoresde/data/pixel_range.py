@@ -84,5 +84,5 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
     if k.size >= 64 and 8 * used <= levels:
         checks.warn(
             f"k holds {low} … {high} of {levels} levels: if these are all the values of the data, "
-            f"write levels={used}; otherwise the bits are those of finer bins."
+            f"write levels={max(2, used)}; otherwise the bits are those of finer bins."
         )

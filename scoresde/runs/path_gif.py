@@ -22,9 +22,9 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
     """Animates a sampler's path, with states left and E[x₀ | x] right; saves the GIF.
 
     t: (points,), in either direction. x, denoised: (n, points, *data), where data are images
-    (h, w, 1 or 3) in [low, high], or points of the plane (2,). States larger than the data are
-    divided by their root mean square. At most `frames` points are shown, evenly chosen, the first
-    and last among them. The GIF lasts 5 seconds, and 2 more on its last frame.
+    (h, w, 1 or 3) in [low, high], or points of the plane (2,). States that reach further than the
+    data are drawn closer to their centre. At most `frames` points are shown, evenly chosen, the
+    first and last among them. The GIF lasts 5 seconds, and 2 more on its last frame.
 
     Returns:
         The frames.
@@ -45,8 +45,8 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
         )
 
     if is_planar:
-        reach = np.abs(denoised[np.isfinite(denoised)]).max(initial=1.0)
-        draw = functools.partial(_frame_of_points, reach=reach)
+        centre, reach = _centre_and_reach(denoised)
+        draw = functools.partial(_frame_of_points, centre=centre, reach=reach)
     else:
         draw = functools.partial(_frame_of_images, low=low, high=high)
 
@@ -57,18 +57,31 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
     return pictures
 
 
-def _frame_of_points(t: float, x: np.ndarray, denoised: np.ndarray, reach) -> Image:
-    """Draws states and E[x₀ | x], (n, 2) each; `reach` is the largest coordinate of data."""
+def _centre_and_reach(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the middle of points (..., 2), and how far they lie from it along an axis."""
+    points = points.reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return np.zeros(2), 1.0
+    low = points.min(axis=0)
+    high = points.max(axis=0)
+    return (low + high) / 2.0, float((high - low).max()) / 2.0 or 1.0
+
+
+def _frame_of_points(
+    t: float, x: np.ndarray, denoised: np.ndarray, centre: np.ndarray, reach: float
+) -> Image:
+    """Draws states and E[x₀ | x], (n, 2) each; the data lie within `reach` of their centre."""
     from PIL import Image
 
-    scale = _shrinking(x, reach)
+    x, scale = _shrunk(x, centre, reach)
     label = f"x at t = {t:.3f}"
     if scale > 1.05:
         label += f", divided by {scale:.1f}"
 
     # The same axes in every frame.
-    corner = np.full(2, 1.6 * reach)
-    figure = scatter_2d({label: x / scale, "E[x₀ | x]": denoised}, frame=(-corner, corner))
+    frame = (centre - 1.6 * reach, centre + 1.6 * reach)
+    figure = scatter_2d({label: x, "E[x₀ | x]": denoised}, frame=frame)
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
@@ -79,12 +92,12 @@ def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -
     """Draws grids of the states and of E[x₀ | x], (n, h, w, 1 or 3) each, below their labels."""
     from PIL import Image, ImageDraw
 
-    scale = _shrinking(x, max(abs(low), abs(high)))
+    x, scale = _shrunk(x, (low + high) / 2.0, (high - low) / 2.0)
     label = f"x at t = {t:.3f}"
     if scale > 1.05:
         label += f", / {scale:.1f}"
 
-    states = image_grid(x / scale, low=low, high=high)
+    states = image_grid(x, low=low, high=high)
     means = image_grid(denoised, low=low, high=high)
     width, height = states.size
     second = width + 8
@@ -99,9 +112,11 @@ def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -
     return frame
 
 
-def _shrinking(x: np.ndarray, reach) -> float:
-    """Returns by what to divide states whose root mean square is beyond the data's `reach`."""
-    return max(1.0, np.sqrt(np.nanmean(x**2)) / reach)
+def _shrunk(x: np.ndarray, centre, reach: float) -> tuple[np.ndarray, float]:
+    """Returns states as they are drawn, and by what their distances from the centre were divided:
+    their root mean square, where it is beyond the data's reach."""
+    scale = max(1.0, float(np.sqrt(np.nanmean((x - centre) ** 2))) / reach)
+    return centre + (x - centre) / scale, scale
 
 
 def _save_gif(pictures: Sequence[Image], path: str | Path) -> None:

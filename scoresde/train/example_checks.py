@@ -148,7 +148,7 @@ def _check_uses_levels(x: np.ndarray, levels: int) -> None:
     if x.size >= 64 and 4 * used <= levels:
         raise ValueError(
             f"data holds {x.min()} … {used - 1}, few of the {levels} levels in prepare: write "
-            f"levels={used} there."
+            f"levels={max(2, used)} there."
         )
 
 

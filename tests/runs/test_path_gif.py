@@ -55,3 +55,31 @@ def test_the_saved_frames_of_points_are_those_drawn(tmp_path):
     for frame in others:
         np.testing.assert_array_equal(frame[40:, :40], first[40:, :40])
         np.testing.assert_array_equal(frame[-38:], first[-38:])
+
+
+@pytest.mark.parametrize(("centre", "scale"), [((100.0, -7.0), 40.0), ((0.0, 0.5), 1e-3)])
+def test_points_in_any_units_fill_the_frame(tmp_path, centre, scale):
+    """The data, whose states spread ten times as far, take the same share of every picture."""
+    t = np.linspace(1.0, 0.0, 2)
+    z = np.random.default_rng(0).normal(size=(36, 2, 2)).clip(-2.0, 2.0)
+    spread = np.array([[10.0, 10.0], [1.0, 1.0]])
+
+    usual = path_gif(t, z * spread, z, tmp_path / "usual.gif")
+    own = path_gif(t, centre + scale * z * spread, centre + scale * z, tmp_path / "own.gif")
+    for a, b in zip(usual, own, strict=True):
+        np.testing.assert_allclose(_extent(a), _extent(b), rtol=0.2)  # the ticks' labels differ
+
+
+def _extent(frame):
+    """Returns the height and width of all points, in pixels."""
+    pixels = np.asarray(frame, int)
+    rows, columns = np.nonzero(pixels[..., 2] - pixels[..., 0] > 40)
+    return np.ptp(rows), np.ptp(columns)
+
+
+def test_images_between_0_and_1_are_drawn_around_their_grey(tmp_path):
+    t = np.array([1.0, 0.0])
+    x = np.stack([np.full((8, 8, 1), 2.0), np.zeros((8, 8, 1))])[None]
+    _, last = path_gif(t, x, x, tmp_path / "x.gif", low=0.0, high=1.0)
+    grid = image_grid(np.zeros((1, 8, 8, 1)), low=0.0, high=1.0)
+    np.testing.assert_array_equal(np.asarray(last)[18:, : grid.width], np.asarray(grid))

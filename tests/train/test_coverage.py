@@ -1,5 +1,6 @@
 """What `fit` says of data that the noise does not cover, and that its advice helps."""
 
+import json
 import re
 import warnings
 
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.cli.main import main
 from scoresde.data.source import ArraySource
 from scoresde.sampling.grid_sampler import GridSampler
 from scoresde.train import coverage
@@ -149,7 +151,7 @@ def tiny_fit(x, tmp_path=None, steps=1, **settings):
     )
 
 
-def test_fit_says_it_and_trains_in_standard_units(tmp_path):
+def test_fit_says_it_and_trains_in_standard_units(tmp_path, capsys):
     x = np.array([1000.0, -0.02]) + np.array([50.0, 1e-3]) * NORMAL
     with pytest.warns(UserWarning, match=r"Write sd.fit\(..., standardize=True\)"):
         tiny_fit(x)
@@ -167,6 +169,16 @@ def test_fit_says_it_and_trains_in_standard_units(tmp_path):
     out = sd.log_likelihood(jax.random.key(2), fit.model.sde, fit.model, x[:200])
     exact = -np.log(x.std(axis=0)).sum() - np.log(2 * np.pi) - 0.5 * (NORMAL[:200] ** 2).sum(1)
     assert abs(np.mean(np.asarray(out.log_prob) - exact)) < 0.15
+
+    # So do the commands.
+    run = str(tmp_path / "run")
+    assert main(["sample", run, "--num", "500", "--out", f"{tmp_path}/x.npz"]) == 0
+    drawn = np.load(tmp_path / "x.npz")["x"]
+    assert np.all(np.abs(drawn.mean(axis=0) - x.mean(axis=0)) < 0.25 * x.std(axis=0))
+    capsys.readouterr()
+    assert main(["likelihood", run, "--num", "50", "--json"]) == 0
+    nats = json.loads(capsys.readouterr().out)["nats"]
+    assert abs(nats - np.mean(np.asarray(out.log_prob))) < 1.0
 
     # The model that a run holds has them too, and the same call resumes it.
     loaded = sd.load(tmp_path / "run")
