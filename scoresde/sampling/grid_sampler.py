@@ -12,7 +12,6 @@ that DDIM(0.5) would set it instead of eta.
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from scoresde.keys import fold_in_examples
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_times, finish, path_of, sampler_inputs
 from scoresde.sampling.linear_step import linear_step
-from scoresde.sampling.on_grid import Times, check_grid, grid_times, on_grid, traced_settings
+from scoresde.sampling.on_grid import Times, check_grid, grid_times, on_grid
 from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Uniform
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn
@@ -117,8 +116,7 @@ class GridSampler:
         batch = x1.shape[0]
 
         times = self.times(sde)
-        coefficients = partial(self.coefficients, sde)
-        table = on_grid(sde, coefficients, times[:-1], times[1:], traced=traced_settings(self))
+        table = on_grid(type(self).coefficients, (self,), sde, times[:-1], times[1:])
         table = jax.tree.map(lambda a: _one_per_step(a, len(times) - 1), table)
         rows = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), (times[:-1], times[1:], table))
 

@@ -6,10 +6,10 @@ solver is linear. No bound on the ratio of neighbouring steps tells good grids f
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from scoresde import checks
 from scoresde.sampling.on_grid import Times, on_grid
@@ -39,8 +39,12 @@ def warn_of_grid(sampler: Any, sde: SDE, times: Times, order: int) -> None:
 
 
 def _excess(sampler: Any, sde: SDE, times: Times) -> float:
-    rows = on_grid(sde, partial(sampler.coefficients, sde), times[:-1], times[1:])
+    rows = on_grid(type(sampler).coefficients, (sampler,), sde, times[:-1], times[1:])
     return excess_variance(sde, times, rows)
+
+
+def _alpha_and_variance(sde: SDE, t: Array) -> tuple[Array, Array]:
+    return sde.alpha(t), sde.variance(t)
 
 
 def excess_variance(sde: SDE, times: Times, rows: Any) -> float:
@@ -49,7 +53,7 @@ def excess_variance(sde: SDE, times: Times, rows: Any) -> float:
     rows: the steps' coefficients (`exponential.Row`). The covariance that is followed is that of x,
     of the last step without its D, and of the last D.
     """
-    alpha, variance = on_grid(sde, lambda t: (sde.alpha(t), sde.variance(t)), times)
+    alpha, variance = on_grid(_alpha_and_variance, (), sde, times)
     total = DATA_VARIANCE * alpha**2 + variance
 
     order = rows.data_coefs.shape[1]

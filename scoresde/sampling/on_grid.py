@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -13,28 +15,69 @@ import numpy as np
 from jax import Array
 
 from scoresde.checks import is_concrete
-from scoresde.sde.base import SDE
+from scoresde.parallel.arguments import is_hashable
+from scoresde.sde.base import SDE, plain_settings
 
 Times = np.ndarray | Array
 
 
 def on_grid(
-    sde: SDE, function: Callable[..., Any], *times: Times, traced: tuple[Any, ...] = ()
+    function: Callable[..., Any], settings: tuple[Any, ...], sde: SDE, *times: Times
 ) -> Any:
-    """Returns `function(*times)`, in float64 on the host if the SDE's settings are known now.
+    """Returns `function(*settings, sde, *times)`, in float64 on the host if all settings are known.
 
     Differences of times and coefficients that cancel keep their digits although samplers run in
     float32. Where a setting is a tracer (learnt schedules, gradients with respect to settings) the
-    function is computed in the trace, and stays differentiable. traced: tracers among the sampler's
-    settings that the function reads.
-    """
-    if traced or not is_concrete(*jax.tree.leaves(sde), *times):
-        return function(*(jnp.asarray(t) for t in times))
+    function is computed in the trace, and stays differentiable.
 
+    It is one compiled program for each number of times, where the settings can be hashed: so
+    `function` is one of a module or a class, and not made anew at each call.
+    """
+    traced = [tracer for setting in settings for tracer in traced_settings(setting)]
+    if traced or not is_concrete(*jax.tree.leaves(sde), *times):
+        return function(*settings, sde, *(jnp.asarray(t) for t in times))
+
+    sde = plain_settings(sde)
+    times = tuple(np.asarray(t, np.float64) for t in times)
+    with _on_host():
+        program = None
+        if is_hashable((settings, sde)):
+            program = _program(function, settings, sde, tuple(t.shape for t in times))
+
+        with jax.ensure_compile_time_eval():
+            if program is None:
+                out = function(*settings, sde, *(jnp.asarray(t) for t in times))
+            else:
+                out = program(*times)
+            return jax.tree.map(np.asarray, out)
+
+
+@functools.lru_cache(maxsize=1024)
+def _program(
+    function: Callable[..., Any],
+    settings: tuple[Any, ...],
+    sde: SDE,
+    shapes: tuple[tuple[int, ...], ...],
+) -> Callable[..., Any] | None:
+    """Returns the function of times of these shapes, compiled; None if it reads values with
+    Python's control flow, as a custom sampler may."""
+
+    def of_times(*times: Array) -> Any:
+        return function(*settings, sde, *times)
+
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes]
+    try:
+        return jax.jit(of_times).lower(*arguments).compile()
+    except jax.errors.JAXTypeError:
+        return None
+
+
+@contextmanager
+def _on_host() -> Iterator[None]:
+    """Computes in float64 on the CPU."""
     cpu = jax.local_devices(backend="cpu")[0]
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(cpu):
-        out = function(*(jnp.asarray(t, jnp.float64) for t in times))
-        return jax.tree.map(np.asarray, out)
+    with jax.enable_x64(True), jax.default_device(cpu):
+        yield
 
 
 def traced_settings(settings: Any) -> tuple[Any, ...]:
@@ -62,9 +105,19 @@ def grid_times(
             )
         arguments = arguments[:3]
 
-    times: Times = on_grid(sde, lambda: _as_times(grid(*arguments)))
+    times = _as_times(_in_float64(grid, arguments))
     _check_times(times, num_steps, t_min, start)
     return times
+
+
+def _in_float64(grid: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Returns grid(*arguments), in which a custom grid may use Python's control flow."""
+    if not is_concrete(*jax.tree.leaves(arguments[0])):
+        return grid(*arguments)
+
+    with jax.ensure_compile_time_eval(), _on_host():
+        times = grid(*arguments)
+        return np.asarray(times) if is_concrete(times) else times
 
 
 def _as_times(times: Any) -> Times:

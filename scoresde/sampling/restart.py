@@ -119,7 +119,7 @@ class Restart(HeunSampler):
         Raises:
             ValueError: if an interval does not fit the grid.
         """
-        levels = on_grid(sde, lambda t: sigma_over_alpha(sde, t), times)
+        levels = on_grid(sigma_over_alpha, (), sde, times)
         detours: dict[int, list[Interval]] = {}
         for interval in self.intervals:
             place = int(np.argmin(np.abs(levels - interval.low)))
@@ -137,6 +137,6 @@ class Restart(HeunSampler):
 
     def _way_down(self, sde: SDE, interval: Interval, low_time: float) -> np.ndarray:
         """Returns the times from the interval's upper end down to its lower end."""
-        up = on_grid(sde, lambda level: time_of_level(sde, level), np.array([interval.high]))
+        up = on_grid(time_of_level, (), sde, np.array([interval.high]))
         high_time = min(float(up[0]), self.start)
         return np.asarray(Karras()(sde, interval.num_steps, low_time, high_time))

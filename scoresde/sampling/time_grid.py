@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from scoresde import checks
 from scoresde.sampling.on_grid import Times, on_grid
@@ -51,10 +51,11 @@ class UniformLogSNR:
     """
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
-        def log_snrs(first, last):
-            return first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
+        return _in_log_snr(self, sde, num_steps, t_min, start)
 
-        return _in_log_snr(sde, t_min, start, log_snrs)
+    def log_snrs(self, first: Array, last: Array, num_steps: int) -> Array:
+        """Returns the log SNRs of the times, between those of start and t_min."""
+        return first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +77,14 @@ class Karras:
         checks.setting("rho", self.rho, "(0, inf)")
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
-        def log_snrs(first, last):
-            high = jnp.exp(-0.5 * first / self.rho)
-            low = jnp.exp(-0.5 * last / self.rho)
-            levels = high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1)
-            return -2.0 * self.rho * jnp.log(levels)
+        return _in_log_snr(self, sde, num_steps, t_min, start)
 
-        return _in_log_snr(sde, t_min, start, log_snrs)
+    def log_snrs(self, first: Array, last: Array, num_steps: int) -> Array:
+        """Returns the log SNRs of the times, between those of start and t_min."""
+        high = jnp.exp(-0.5 * first / self.rho)
+        low = jnp.exp(-0.5 * last / self.rho)
+        levels = high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1)
+        return -2.0 * self.rho * jnp.log(levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,16 +126,21 @@ else:
     """The grids that settings files and the command line choose from."""
 
 
-def _in_log_snr(sde: SDE, t_min: float, start: float, log_snrs: Callable[..., Any]) -> Times:
-    """Returns the times whose log SNRs are log_snrs(that of start, that of t_min)."""
-
-    def times(ends):
-        grid = sde.time_from_log_snr(log_snrs(*sde.log_snr(ends)))
-        return grid.at[0].set(ends[0]).at[-1].set(ends[1])  # the ends exactly, not to rounding
-
-    grid = on_grid(sde, times, np.array([start, t_min]))
-    if isinstance(grid, np.ndarray) and not np.all(np.isfinite(grid)):
+def _in_log_snr(
+    grid: UniformLogSNR | Karras, sde: SDE, num_steps: int, t_min: float, start: float
+) -> Times:
+    """Returns the times whose log SNRs are the grid's, between those of start and t_min."""
+    times = on_grid(_times_of_log_snrs, (grid, num_steps), sde, np.array([start, t_min]))
+    if isinstance(times, np.ndarray) and not np.all(np.isfinite(times)):
         raise ValueError(
             f"t_min = {t_min} has infinite log SNR under {sde}: take t_min > 0, e.g. 1e-3."
         )
-    return grid
+    return times
+
+
+def _times_of_log_snrs(
+    grid: UniformLogSNR | Karras, num_steps: int, sde: SDE, ends: Array
+) -> Array:
+    first, last = sde.log_snr(ends)
+    times = sde.time_from_log_snr(grid.log_snrs(first, last, num_steps))
+    return times.at[0].set(ends[0]).at[-1].set(ends[1])  # the ends exactly, not to rounding
