@@ -1,9 +1,17 @@
-"""A check that refuses integers passed as real numbers: they have no density."""
+"""A check that refuses integers passed as real numbers: they have no density.
+
+Certain are integers 0 … 255 in one of three forms, and those are refused:
+
+    raw        x = k                 (Eq. 1)
+    [0, 1]     x = k / 255           (Eq. 2)
+    [-1, 1]    x = k / 127.5 - 1     (Eq. 3)
+
+Other values that repeat on a grid are only warned of, for they may be what they seem.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -13,13 +21,21 @@ from scoresde.checks import is_concrete
 FEWEST_ENTRIES = 64
 """Below so many entries, whole or evenly spaced numbers may be chance."""
 
+FEWEST_DIMENSIONS = 16
+"""Below so many dimensions, evenly spaced numbers may be the grid of a plot."""
+
+MOST_VALUES = 4096
+"""The number of different values beyond which scaled ones are taken for real numbers."""
+
+SCALED = (("(255 * {x}).round()", 255.0, 0.0), ("(127.5 * ({x} + 1)).round()", 127.5, 1.0))
+"""The line that gives k back from Eq. 2 and Eq. 3, and k = factor (x + shift)."""
+
 
 def check_real_valued(x: Array | np.ndarray, name: str, training: bool = False) -> None:
-    """Refuses integers in disguise: raw pixels 0 … 255 in float32, or pixels that were scaled.
+    """Refuses pixels 0 … 255 that are passed as real numbers, and warns of other integers.
 
-    Integers have no density: a model could make it as high as it likes. A handful of whole
-    numbers may be chance, and evenly spaced values in a few dimensions may be the grid of a
-    plot. Traced values pass, because they cannot be read.
+    Integers have no density: a model could make it as high as it likes. Traced values pass, because
+    they cannot be read.
 
     Args:
         x: the examples, (batch, *data).
@@ -29,20 +45,50 @@ def check_real_valued(x: Array | np.ndarray, name: str, training: bool = False) 
             to sample.
 
     Raises:
-        ValueError: if x holds NaN or infinity; if it has 64 or more entries, all of them whole,
-            and of more than two values; or, in 16 or more dimensions, if all entries lie on one
-            grid."""
+        ValueError: if x holds NaN or infinity, or has an integer dtype; if it has 64 or more
+            entries, of more than two values, all of them whole numbers 0 … 255; or, in 16 or more
+            dimensions, all of them such numbers scaled to [0, 1] or [-1, 1].
+    """
     if not is_concrete(x):
         return
-
     values = np.asarray(x)
     _check_finite(values, name)
 
+    integers = np.issubdtype(values.dtype, np.integer)
     some = values.reshape(-1)[:: max(1, values.size // 2**16)]
-    if len(some) < FEWEST_ENTRIES:
+    known = np.unique(some).astype(np.float64)
+    if not integers and (len(some) < FEWEST_ENTRIES or len(known) < 2):
         return
-    _check_not_whole(values, some, name, training)
-    _check_no_grid(values, some, name, training)
+
+    if integers or (len(known) > 2 and _is_whole(some)):
+        message = (
+            f"{name} holds whole numbers {values.min():g} … {values.max():g} and nothing between: "
+            f"they have no density. {_line_for_integers(values, name, training)}"
+        )
+        if integers or _is_levels(known):
+            raise ValueError(message)
+        checks.warn(message)
+    elif len(known) <= MOST_VALUES and values.size >= FEWEST_DIMENSIONS * len(values):
+        _check_not_scaled(known, name, training)
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    """Whether all numbers are whole, and could have been others: large ones always are."""
+    whole = np.array_equal(values, np.round(values))
+    could_differ = np.abs(values) < 2.0 ** (jnp.finfo(values.dtype).nmant - 1)
+    return bool(whole and np.sum(could_differ) >= FEWEST_ENTRIES)
+
+
+def _line_for_integers(values: np.ndarray, name: str, training: bool) -> str:
+    """Returns the line to write for whole numbers."""
+    low = min(0, int(values.min()))
+    top = int(values.max()) - low
+    levels = 256 if 17 <= top <= 255 else max(2, top + 1)
+    shifted = f"{name} + {-low}" if low else name
+
+    line = _line(levels, shifted, training)
+    also = f", and {shifted} for {name}" if low and training else ""
+    return f"Write {line}, which also scales to [-1, 1]{also}."
 
 
 def _check_finite(values: np.ndarray, name: str) -> None:
@@ -56,75 +102,39 @@ def _check_finite(values: np.ndarray, name: str) -> None:
     )
 
 
-def _check_not_whole(values: np.ndarray, some: np.ndarray, name: str, training: bool) -> None:
-    """Refuses whole numbers of more than two values."""
-    if not np.array_equal(some, np.round(some)) or len(np.unique(some)) <= 2:
-        return
+def _check_not_scaled(known: np.ndarray, name: str, training: bool) -> None:
+    """Refuses scaled pixels, in training it warns of them; and warns of any other even grid."""
+    said = f"{name} takes {len(known)} values, {known[0]:g} … {known[-1]:g}, and nothing between"
+    for line, factor, shift in SCALED:
+        if len(known) > 2 and _is_levels(factor * (known + shift)):
+            message = (
+                f"{said}: they have no density. For likelihoods use k = {line.format(x=name)} and "
+                f"{_line(256, 'k', training)}, which also scales to [-1, 1]."
+            )
+            if not training:
+                raise ValueError(message)
+            checks.warn(message)
+            return
 
-    low = values.min()
-    high = values.max()
-    top = high - min(low, 0)
-    levels = 256 if 17 <= top <= 255 else int(top) + 1
-    shifted = f"{name} + {-low:g}" if low < 0 else name
-
-    line = f"sd.UniformDequantization(levels={levels})"
-    also = ""
-    if training:
-        line = f"prepare={line}, drawn again at every step"
-        also = f", and {shifted} for {name}" if low < 0 else ""
-    else:
-        line = f"{line}(key, {shifted})"
-    raise ValueError(
-        f"{name} holds whole numbers {low:g} … {high:g} and nothing between: they have no density. "
-        f"Write {line}, which also scales to [-1, 1]{also}."
-    )
-
-
-def _check_no_grid(values: np.ndarray, some: np.ndarray, name: str, training: bool) -> None:
-    """Refuses values on a grid in 16 or more dimensions; in training it warns of them."""
-    if values.size < 16 * len(values):
-        return
-    grid = _grid(some)
-    if grid is None:
-        return
-
-    low = -1.0 if values.min() < 0.0 else 0.0
-    line = f"sd.UniformDequantization(levels={grid.levels})"
-    line = f"prepare={line}, drawn again at every step" if training else f"{line}(key, k)"
-    message = (
-        f"{name} takes {len(np.unique(some))} values, {values.min():g} … {values.max():g} in steps "
-        f"of {grid.step:g}, and nothing between: they have no density. For likelihoods use "
-        f"k = (({name} - {low:g}) / {grid.step:g}).round() and {line}, which also scales to "
-        f"[-1, 1]."
-    )
-    if not training:
-        raise ValueError(message)
-    checks.warn(message)
-
-
-class _Grid(NamedTuple):
-    """Evenly spaced values: their distance, and how many there are."""
-
-    step: float
-    levels: int
-
-
-def _grid(values: np.ndarray) -> _Grid | None:
-    """Returns the grid of at most 4096 steps on which all values lie, or None."""
-    known = np.unique(values).astype(np.float64)
-    if not 1 < len(known) <= 4097:
-        return None
-
+    # Even steps, up to the rounding of a step that was stored in float32.
     step = float(np.diff(known).min())
     places = (known - known[0]) / step
-    off_grid = np.abs(places - np.round(places))
-    if places[-1] > 4096.5 or np.max(off_grid) > 0.02:
-        return None
+    if np.max(np.abs(places - np.round(places))) > 0.02 or places[-1] > MOST_VALUES:
+        return
+    checks.warn(
+        f"{said}, in steps of {step:g}. If they are integers, they have no density: for "
+        f"likelihoods use k = (({name} - {known[0]:.9g}) / {step:.9g}).round() and "
+        f"{_line(round(places[-1]) + 1, 'k', training)}, which also scales to [-1, 1]."
+    )
 
-    # Where the ends of [-1, 1] or [0, 1] lie on the grid, it is counted up to them: the values may
-    # not reach them.
-    low = -1.0 if known[0] < 0.0 else 0.0
-    reaches_low = abs((known[0] - low) / step % 1.0 - 0.5) > 0.48
-    if known[-1] <= 1.0 and reaches_low:
-        return _Grid(step, round((1.0 - low) / step) + 1)
-    return _Grid(step, round(places[-1]) + 1)
+
+def _is_levels(k: np.ndarray) -> bool:
+    """Whether all numbers are whole, to float32's rounding, and lie in 0 … 255."""
+    whole = np.round(k)
+    return bool(np.all(np.abs(k - whole) < 1e-3) and whole[0] >= 0 and whole[-1] <= 255)
+
+
+def _line(levels: int, name: str, training: bool) -> str:
+    """Returns the line to write for integers of this name."""
+    line = f"sd.UniformDequantization(levels={levels})"
+    return f"prepare={line}, drawn again at every step" if training else f"{line}(key, {name})"

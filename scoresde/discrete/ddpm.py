@@ -50,7 +50,13 @@ class DDPM(Chain):
                 f"betas hold {smallest:g}: each is the variance that a step adds, above 0. For a "
                 f"rate that starts at 0 write DDPM.from_sde(sde, num_steps, exact=True)."
             )
-        if largest >= 1.0:
+        if largest == 1.0:
+            raise ValueError(
+                "betas hold 1: that step leaves nothing of the data (a terminal SNR of zero, Lin "
+                "et al. 2024), where log SNR is infinite, and a score or a noise says nothing of "
+                "x_0. Write DDPM(np.minimum(betas, 0.999)), as the cosine schedule does."
+            )
+        if largest > 1.0:
             raise ValueError(
                 f"betas hold {largest:g}: each is the share of the variance that a step replaces, "
                 f"below 1. Take more steps, or write DDPM.from_sde(sde, num_steps, exact=True), "

@@ -1,5 +1,7 @@
 """DDPM's tables and step are the papers', and lead back to an SDE."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,3 +125,18 @@ def test_discrete_marginals_tend_to_the_sdes():
             alpha = np.asarray(sd.VP().alpha(jnp.asarray(np.arange(1, n + 1) / n)))
         errors.append(np.max(np.abs(ddpm.alphas_bar - alpha**2)))
     np.testing.assert_allclose(slopes(errors), 1.0, atol=0.1)
+
+
+def test_a_table_without_terminal_signal_is_told_what_helps():
+    """Lin et al. 2024 (arXiv:2305.08891), Alg. 1: sqrt(alphas_bar) shifted to end at 0."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    signal = np.sqrt(np.cumprod(1.0 - betas))
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    betas = 1.0 - np.concatenate([signal[:1], signal[1:] / signal[:-1]]) ** 2
+    assert betas[-1] == 1.0
+
+    with pytest.raises(ValueError, match="terminal SNR of zero") as caught:
+        sd.DDPM(betas)
+    line = re.search(r"DDPM\(np\..*0\.999\)\)", str(caught.value))[0]
+    chain = eval(line, {"DDPM": sd.DDPM, "np": np, "betas": betas})
+    np.testing.assert_array_equal(chain.betas[:-1], betas[:-1])
