@@ -145,10 +145,11 @@ class LikelihoodCommand(ModelCommand):
             looser = min(0.5, 10 * self.tolerance)
             raise ValueError(f"all {len(examples)} likelihoods failed: try --tolerance {looser:g}.")
 
-        bits = out.bits_per_dim(dim)
+        nats = out.of(good)
+        bits = nats.bits_per_dim(dim)
         dequantized = out.dequantization is not None
-        nats_split = split_error(out.nats[good], out.stderr[good], dequantized)
-        bits_split = split_error(bits.nats[good], bits.stderr[good], dequantized)
+        nats_split = split_error(nats.nats, nats.stderr, dequantized)
+        bits_split = split_error(bits.nats, bits.stderr, dequantized)
         return {
             "bits_per_dim": bits_split.mean,
             "bits_per_dim_stderr": bits_split.stderr,
@@ -161,7 +162,7 @@ class LikelihoodCommand(ModelCommand):
             "nats_stderr": nats_split.stderr,
             "failed": len(out.failed),
             "failed_examples": out.failed.tolist(),
-            "evaluations": float(out.nfe[good].mean()),
+            "evaluations": float(nats.nfe.mean()),
         }
 
     def _dequantization(self, trained: Trained) -> Dequantization | None:

@@ -100,7 +100,8 @@ def _check_draws(log_prob: Array, log_q: Array, stderr: Array | None) -> None:
         raise ValueError(
             f"log_prob has {len(log_prob)} draws, and no stderr came with it: wanted the standard "
             f"error of the likelihoods, which shows whether they contain probe noise. Write "
-            f"stderr=likelihood.stderr, or zeros if log_prob is known in closed form."
+            f"stderr=likelihood.stderr (None with one probe: take divergence="
+            f"sd.ExactDivergence()), or zeros if log_prob is known in closed form."
         )
     if is_concrete(stderr) and np.any(np.asarray(stderr) != 0.0):
         raise ValueError(

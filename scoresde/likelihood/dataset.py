@@ -34,8 +34,8 @@ class SetLikelihood:
 
     nats: Float[np.ndarray, "examples repeats"]
     """log p in nats."""
-    stderr: Float[np.ndarray, "examples repeats"]
-    """Its standard error over probes: NaN with one probe, 0 with the exact divergence."""
+    stderr: Float[np.ndarray, "examples repeats"] | None
+    """Its standard error over probes: None with one probe, 0 with the exact divergence."""
     nfe: Int[np.ndarray, "examples repeats"]
     """The number of evaluations of the score."""
     dequantization: Dequantization | None
@@ -54,7 +54,15 @@ class SetLikelihood:
         entropy = 0.0 if self.dequantization is None else float(self.dequantization.entropy)
         scale = dim * math.log(2.0)
         bits = -(self.nats + dim * entropy) / scale
-        return dataclasses.replace(self, nats=bits, stderr=self.stderr / scale)
+        stderr = None if self.stderr is None else self.stderr / scale
+        return dataclasses.replace(self, nats=bits, stderr=stderr)
+
+    def of(self, examples: np.ndarray) -> SetLikelihood:
+        """Returns the same for some of the examples."""
+        stderr = None if self.stderr is None else self.stderr[examples]
+        return dataclasses.replace(
+            self, nats=self.nats[examples], stderr=stderr, nfe=self.nfe[examples]
+        )
 
 
 def likelihood_of_set(
@@ -137,7 +145,8 @@ def likelihood_of_set(
             bar.update(len(rows))
 
     nfe = found["nfe"].astype(int)
-    return SetLikelihood(found["nats"], found["stderr"], nfe, dequantization)
+    stderr = found["stderr"] if np.isfinite(found["stderr"]).any() else None  # not of one probe
+    return SetLikelihood(found["nats"], stderr, nfe, dequantization)
 
 
 def _missing(done: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -217,7 +226,7 @@ def _line(repeat: int, rows: np.ndarray, out: Likelihood) -> dict[str, Any]:
         "repeat": repeat,
         "rows": rows.tolist(),
         "nats": _plain(out.log_prob),
-        "stderr": _plain(out.stderr),
+        "stderr": None if out.stderr is None else _plain(out.stderr),
         "nfe": np.asarray(out.nfe).tolist(),
     }
 

@@ -44,8 +44,8 @@ class Divergence(Protocol):
 
     def combine(
         self, terms: Float[Array, " batch n"]
-    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-        """Returns tr J and its standard error over probes."""
+    ) -> tuple[Float[Array, " batch"], Float[Array, " batch"] | None]:
+        """Returns tr J and its standard error over probes, None where it is not known."""
         ...
 
 
@@ -121,8 +121,8 @@ class Hutchinson:
         s, jv = products(probes)
         return s, _inner(probes, jv)
 
-    def combine(self, terms: Float[Array, " batch probes"]) -> tuple[Array, Array]:
-        """Returns the mean over probes and its standard error, NaN with one probe."""
+    def combine(self, terms: Float[Array, " batch probes"]) -> tuple[Array, Array | None]:
+        """Returns the mean over probes and its standard error, None with one probe."""
         return _mean(terms)
 
 
@@ -182,8 +182,8 @@ class HutchPlusPlus:
         captured, rest = jnp.split(_inner(both, jv), [self.rank], axis=1)
         return s, jnp.sum(captured, axis=1, keepdims=True) + rest
 
-    def combine(self, terms: Float[Array, " batch probes"]) -> tuple[Array, Array]:
-        """Returns the mean over probes and its standard error, NaN with one probe."""
+    def combine(self, terms: Float[Array, " batch probes"]) -> tuple[Array, Array | None]:
+        """Returns the mean over probes and its standard error, None with one probe."""
         return _mean(terms)
 
 
@@ -272,9 +272,9 @@ def _inner(
     return jnp.sum((v * w).reshape(*v.shape[:2], -1), axis=2)
 
 
-def _mean(terms: Float[Array, " batch n"]) -> tuple[Array, Array]:
-    """The mean and its standard error, NaN with one term."""
+def _mean(terms: Float[Array, " batch n"]) -> tuple[Array, Array | None]:
+    """The mean and its standard error, None with one term."""
     count = terms.shape[1]
     if count == 1:
-        return terms[:, 0], jnp.full_like(terms[:, 0], jnp.nan)
+        return terms[:, 0], None
     return jnp.mean(terms, axis=1), jnp.std(terms, axis=1, ddof=1) / math.sqrt(count)

@@ -40,7 +40,7 @@ class ErrorSplit:
 
 def split_error(
     values: Float[np.ndarray, "examples repeats"],
-    probe_stderr: Float[np.ndarray, "examples repeats"],
+    probe_stderr: Float[np.ndarray, "examples repeats"] | None,
     dequantized: bool = True,
 ) -> ErrorSplit:
     """Returns the mean of the values and its standard error, split by Eq. 5.
@@ -49,7 +49,7 @@ def split_error(
 
     Args:
         values: y_ir, without the examples that failed.
-        probe_stderr: the standard error of each value over probes; NaN if it is not known.
+        probe_stderr: the standard error of each value over probes; None if it is not known.
         dequantized: whether the examples were dequantised; if not, v_d is zero.
 
     Raises:
@@ -99,9 +99,9 @@ def _within(values: np.ndarray) -> float | None:
     return float(np.mean(np.var(values, axis=1, ddof=1))) / repeats
 
 
-def _probes(probe_stderr: np.ndarray) -> float | None:
+def _probes(probe_stderr: np.ndarray | None) -> float | None:
     """v_p / R (Eq. 3), or None if the error over probes is not known."""
-    if not np.all(np.isfinite(probe_stderr)):
+    if probe_stderr is None:
         return None
     return float(np.mean(probe_stderr**2)) / probe_stderr.shape[1]
 

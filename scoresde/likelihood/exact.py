@@ -64,8 +64,8 @@ class Likelihood:
 
     log_prob: Float[Array, " batch"]
     """Nats."""
-    stderr: Float[Array, " batch"]
-    """Its standard error over probes: NaN with one probe, 0 for the exact divergence."""
+    stderr: Float[Array, " batch"] | None
+    """Its standard error over probes: None with one probe, 0 for the exact divergence."""
     latent: Float[Array, " batch *data"]
     """x at t = 1."""
     nfe: Int[Array, " batch"]
@@ -191,7 +191,7 @@ class Flow:
     """The integral of div F, with its standard error, and the end of the flow, per example."""
 
     terms: Float[Array, " batch"]
-    stderr: Float[Array, " batch"]
+    stderr: Float[Array, " batch"] | None
     latent: Float[Array, " batch *data"]
     nfe: Int[Array, " batch"]
     success: Bool[Array, " batch"]
@@ -243,7 +243,7 @@ def _integrate(
     success = solution.success
     return Flow(
         terms=linear_part + score_part,
-        stderr=jnp.where(success, stderr, jnp.nan),
+        stderr=None if stderr is None else jnp.where(success, stderr, jnp.nan),
         latent=jnp.where(right_pad(success, latent), latent, jnp.nan),
         nfe=solution.nfe,
         success=success,

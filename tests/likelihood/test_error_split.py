@@ -53,11 +53,11 @@ def test_what_the_draws_cannot_tell_is_none():
     assert once.probes == pytest.approx(0.02)
 
     values, _ = draws(rng, 100, 2, 0.5, 0.3, 0.2)
-    one_probe = split_error(values, np.full((100, 2), np.nan))
+    one_probe = split_error(values, None)
     assert (one_probe.dequantization, one_probe.probes) == (None, None)
     assert one_probe.examples is not None
 
-    real = split_error(values, np.full((100, 2), np.nan), dequantized=False)
+    real = split_error(values, None, dequantized=False)
     assert real.dequantization == 0.0
     assert real.probes == pytest.approx(np.sqrt(0.13 / 200), rel=0.3)
 
