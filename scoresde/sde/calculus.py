@@ -40,5 +40,5 @@ def increment(f: Callable[[Array], Array], s: Array, t: Array) -> Array:
 def sqrt_or_zero(variance: Array) -> Array:
     """sqrt(variance), with derivative 0 where the variance is 0; NaN where it is negative."""
     positive = variance > 0.0
-    root = jnp.sqrt(jnp.where(positive, variance, 1.0))
-    return jnp.where(positive, root, jnp.where(variance == 0.0, 0.0, jnp.nan))
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+    return jnp.where(variance >= 0.0, root, jnp.nan)
