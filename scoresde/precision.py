@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from scoresde.checks import is_concrete
+from scoresde.types import wider
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def at_least_float32(x: Any, float64: bool = False) -> Array:
     """
     with jax.enable_x64(True) if float64 else nullcontext():
         x = jnp.asarray(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(wider(x.dtype, jnp.float32))
 
 
 def precision_of(array: Any) -> AbstractContextManager[Any]:

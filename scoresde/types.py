@@ -52,6 +52,11 @@ def sum_data(x: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
+def wider(*dtypes: Any) -> Any:
+    """Returns the floating-point type with the most bits, under strict promotion too."""
+    return jnp.dtype(max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits))
+
+
 def data_dim(x: Array) -> int:
     """The number of data dimensions of one example, D."""
     return math.prod(x.shape[1:])

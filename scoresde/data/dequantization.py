@@ -45,7 +45,7 @@ class UniformDequantization(PixelRange):
 
         keys = example_keys(key, k.shape[0])
         u = jax.vmap(lambda key: jax.random.uniform(key, k.shape[1:]))(keys)
-        return self.lower_edge(k + u)
+        return self.lower_edge(jnp.asarray(k, u.dtype) + u)
 
     @property
     def entropy(self) -> float:

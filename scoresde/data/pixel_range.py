@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
@@ -52,11 +53,17 @@ class PixelRange:
 
     def lower_edge(self, k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
         """The lower edge of bin k (Eq. 2); k + u lies a fraction u of a bin above it."""
-        return self.low + self.length * k / self.levels
+        return self.low + self.length * as_real(k) / self.levels
 
     def centre(self, k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
         """The centre of bin k (Eq. 3)."""
-        return self.lower_edge(k + 0.5)
+        return self.lower_edge(as_real(k) + 0.5)
+
+
+def as_real(k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
+    """Returns whole numbers as floating-point ones of the default precision, and others as they
+    are."""
+    return k if jnp.issubdtype(k.dtype, jnp.floating) else jnp.asarray(k, jnp.result_type(float))
 
 
 def check_levels(k: Array | np.ndarray, levels: int) -> None:

@@ -149,13 +149,16 @@ def _bound(
     end_mean, end_std = sde.marginal_prob(x0, end)
     decoder_variance = (sde.sigma(end) / sde.alpha(end)) ** 2
 
+    def uniform(key):
+        return jax.random.uniform(key, dtype=x0.dtype)
+
     def draw(_, i):
         time_keys = fold_in_examples(keys, 3 * i)
         noise_keys = fold_in_examples(keys, 3 * i + 1)
         end_keys = fold_in_examples(keys, 3 * i + 2)
 
         # Eq. 2, at one time of the i-th part of the range of log SNR.
-        u = (i + jax.vmap(jax.random.uniform)(time_keys)) / num_times
+        u = (i.astype(x0.dtype) + jax.vmap(uniform)(time_keys)) / num_times
         t = sde.time_from_log_snr(highest_log_snr - span * u)
         t = jnp.clip(t, t_min, 1.0).astype(x0.dtype)
         noise = normal_like(noise_keys, x0)

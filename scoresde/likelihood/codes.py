@@ -141,7 +141,7 @@ def interpolate(
     def at(w):
         return right_pad(weight(1.0 - w), a) * a + right_pad(weight(w), b) * b  # Eq. 2
 
-    return jnp.moveaxis(jax.vmap(at)(jnp.linspace(0.0, 1.0, num)), 0, 1)
+    return jnp.moveaxis(jax.vmap(at)(jnp.linspace(0.0, 1.0, num, dtype=cosine.dtype)), 0, 1)
 
 
 # --- The solve ---

@@ -42,7 +42,7 @@ def dsm_loss(
         ValueError: if t does not hold exactly one time per example in (0, 1], cond not one row, or
             the weighting does not return one value per example.
     """
-    keys, score = _training_batch(key, sde, score, x0, t, cond)
+    keys, score, t = _training_batch(key, sde, score, x0, t, cond)
     if standardization_of(score) is not None:
         x0 = to_model_units(score, x0)
 
@@ -56,7 +56,8 @@ def dsm_loss(
 
 
 def _training_batch(key, sde, score, x0, t, cond):
-    """Checks a batch, and returns one key per example and the score with its condition bound."""
+    """Checks a batch, and returns one key per example, the score with its condition bound, and the
+    times in the precision of x0."""
     check_sde(sde)
     checks.batch(x0, "x0")
     checks.condition(cond, x0.shape[0])
@@ -71,4 +72,4 @@ def _training_batch(key, sde, score, x0, t, cond):
             "t holds 0, which is the data, where the conditional score is infinite: draw t in "
             "[1e-5, 1]."
         )
-    return example_keys(key, x0.shape[0]), bind(sde, score, cond)
+    return example_keys(key, x0.shape[0]), bind(sde, score, cond), jnp.asarray(t, x0.dtype)

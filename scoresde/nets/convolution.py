@@ -28,6 +28,8 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from scoresde.types import wider
+
 
 def channel_last_conv(
     lhs: Array,
@@ -118,7 +120,7 @@ def _dilated(shape: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
 def _plain(x: Array, kernel: Array, *, strides, pads, a, b, precision, dtype) -> Array:
     """Returns Eq. 1 by JAX's own convolution."""
     # A gradient may have a wider type than the array that it belongs to.
-    common = jnp.promote_types(x.dtype, kernel.dtype)
+    common = wider(x.dtype, kernel.dtype)
 
     out = jax.lax.conv_general_dilated(
         x.astype(common),
@@ -129,7 +131,7 @@ def _plain(x: Array, kernel: Array, *, strides, pads, a, b, precision, dtype) ->
         b,
         _layout(x.ndim - 2),
         precision=precision,
-        preferred_element_type=jnp.promote_types(common, dtype),
+        preferred_element_type=wider(common, dtype),
     )
     return out.astype(dtype)
 

@@ -35,6 +35,7 @@ from scoresde.nets.layers import (
     linear,
     run_block,
 )
+from scoresde.types import wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,8 @@ class DiT(Network):
 
         # Tokens (Eq. 1)
         places = positions(height // config.patch, width // config.patch, config.width)
-        h = self.input(patches(x, config.patch)) + jnp.asarray(places, x.dtype)
+        h = self.input(patches(x, config.patch)).astype(x.dtype)
+        h = h + jnp.asarray(places, x.dtype)[None]
         h = h.astype(compute_dtype(config.dtype) or x.dtype)
 
         # Blocks
@@ -189,7 +191,7 @@ def modulate(h: Array, shift: Array, scale: Array) -> Array:
 
     The norm has no weights, and its statistics are at least float32.
     """
-    wide = h.astype(jnp.promote_types(h.dtype, jnp.float32))
+    wide = h.astype(wider(h.dtype, jnp.float32))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(centred**2, axis=-1, keepdims=True)
     normed = centred * jax.lax.rsqrt(variance + 1e-6)

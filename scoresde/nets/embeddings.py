@@ -48,8 +48,9 @@ def sinusoidal_embedding(
     t: Float[Array, " batch"], dim: int, scale: float, max_period: float = 10_000.0
 ) -> Float[Array, " batch dim"]:
     """Returns the sinusoids of `scale` t (Eq. 1)."""
-    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(dim // 2) / (dim // 2 - 1))
-    angles = scale * t[:, None] * frequencies
+    k = jnp.arange(dim // 2, dtype=t.dtype)
+    frequencies = jnp.exp(-math.log(max_period) * k / (dim // 2 - 1))
+    angles = scale * t[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -85,4 +86,4 @@ def add_label(
             f"cond has shape {label.shape} and dtype {label.dtype}: wanted one integer label per "
             f"example, {h.shape[:1]}. For one-hot rows write jnp.argmax(cond, axis=-1)."
         )
-    return h + table(label)
+    return h + table(label).astype(h.dtype)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from scoresde.nets.convolution import channel_last_conv
 from scoresde.nets.initializers import Keys, lecun_normal
+from scoresde.types import wider
 
 # --- Layers ---
 
@@ -21,7 +22,14 @@ def linear(
     c_in: int, c_out: int, *, kernel_init=lecun_normal, rngs: nnx.Rngs | Keys, **options
 ) -> nnx.Linear:
     """Returns the layer W h + b over the last axis; on images it is a convolution 1 wide."""
-    return nnx.Linear(c_in, c_out, kernel_init=kernel_init, rngs=cast(Any, rngs), **options)
+    return nnx.Linear(
+        c_in,
+        c_out,
+        kernel_init=kernel_init,
+        promote_dtype=promoted,
+        rngs=cast(Any, rngs),
+        **options,
+    )
 
 
 def dot_product_attention(
@@ -35,7 +43,9 @@ def dot_product_attention(
     field that a solver integrates in float64. So float64 inputs have a softmax in float64 here.
     """
     if query.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(query, key, value)
+        # JAX's function itself widens bfloat16 by implicit promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.nn.dot_product_attention(query, key, value)
 
     logits = jnp.einsum("bnhd,bmhd->bhnm", query, key) / math.sqrt(query.shape[-1])
     return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(logits, axis=-1), value)
@@ -54,6 +64,7 @@ def conv(
         (3,) * dims,
         kernel_init=kernel_init,
         conv_general_dilated=channel_last_conv,
+        promote_dtype=promoted,
         rngs=cast(Any, rngs),
         **options,
     )
@@ -65,10 +76,35 @@ def group_norm(
     """Returns a group norm of at most 32 groups, each of at least `group_size` channels."""
     most = max(1, min(channels // group_size, 32))
     groups = next(n for n in range(most, 0, -1) if channels % n == 0)
-    return nnx.GroupNorm(channels, num_groups=groups, rngs=cast(Any, rngs), **options)
+    return GroupNorm(channels, num_groups=groups, rngs=cast(Any, rngs), **options)
+
+
+class GroupNorm(nnx.GroupNorm):
+    """The layer of flax, under strict promotion too."""
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        # flax computes the statistics in float32 or better by implicit promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, mask=mask)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """The layer of flax, under strict promotion too."""
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        with jax.numpy_dtype_promotion("standard"):  # as in `GroupNorm`
+            return super().__call__(x, mask=mask)
 
 
 # --- Precision ---
+
+
+def promoted(arrays: tuple[Any, ...], /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Returns a layer's input and weights in `dtype`, or in the widest of theirs if it is None:
+    flax's own promotion, spelled out for strict promotion."""
+    common = dtype or wider(*(a.dtype for a in arrays if a is not None))
+    return tuple(None if a is None else jnp.asarray(a, common) for a in arrays)
+
 
 Precision = Literal["float32", "bfloat16"]
 """The type that a network's layers compute in; its parameters are float32 in both cases."""

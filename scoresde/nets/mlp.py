@@ -22,7 +22,7 @@ from scoresde import checks
 from scoresde.nets.base import Network
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import zeros
-from scoresde.nets.layers import linear
+from scoresde.nets.layers import LayerNorm, linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MLP(Network):
         self.input = linear(dim, width, rngs=rngs)
         blocks = [MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)]
         self.blocks = nnx.List(blocks)
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.norm = LayerNorm(width, rngs=rngs)
         self.output = linear(width, dim, kernel_init=zeros, rngs=rngs)
 
     def __call__(
@@ -92,7 +92,7 @@ class MLPBlock(nnx.Module):
     """A residual block (Eq. 1)."""
 
     def __init__(self, width: int, dropout: float, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.norm = LayerNorm(width, rngs=rngs)
         self.dense1 = linear(width, width, rngs=rngs)
         self.time = linear(width, width, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)

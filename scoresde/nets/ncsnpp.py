@@ -279,7 +279,7 @@ class NCSNpp(Network):
         out = output if self.output is None else self.output(h)
         assert out is not None  # without a head, the levels have summed it up
         if config.scale_by_sigma:
-            out = out / right_pad(t, out)
+            out = out / right_pad(t.astype(out.dtype), out)
         return out.astype(x.dtype)
 
 
@@ -317,7 +317,7 @@ class NoiseEmbedding(nnx.Module):
         frequencies = None
         entries = self.channels
         if config.embedding == "fourier":
-            normal = jax.random.normal(rngs.params(), (self.channels,))
+            normal = jax.random.normal(rngs.params(), (self.channels,), jnp.float32)
             frequencies = nnx.Param(config.fourier_scale * normal)
             entries = 2 * self.channels
         self.frequencies = frequencies
@@ -332,8 +332,8 @@ class NoiseEmbedding(nnx.Module):
         if self.frequencies is None:
             features = sinusoidal_embedding(t, self.channels, 1.0)
         else:
-            frequencies = jax.lax.stop_gradient(self.frequencies[...])
-            angles = jnp.log(t)[:, None] * frequencies * (2.0 * math.pi)
+            frequencies = jax.lax.stop_gradient(self.frequencies[...]).astype(t.dtype)
+            angles = jnp.log(t)[:, None] * frequencies[None] * (2.0 * math.pi)
             features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
         h = self.dense2(jax.nn.silu(self.dense1(features)))

@@ -59,7 +59,7 @@ class Resample(nnx.Module):
         else:
             dilated = {"input_dilation": 2, "padding": ((2, 2), (2, 2))}
             self.conv = conv(c_in, c_out, 2, use_bias=False, **dilated, **options)
-            bias = nnx.Param(zeros(rngs.params(), (c_out,)))  # added after the filter
+            bias = nnx.Param(zeros(rngs.params(), (c_out,), jnp.float32))  # added after the filter
         self.bias = bias
 
     def __call__(self, h: Array, embedding: Array | None = None) -> Array:
@@ -69,7 +69,7 @@ class Resample(nnx.Module):
             return self.conv(nearest_up(h))
 
         h = fir_filter(self.conv(h), pad=1, gain=2.0)
-        return h + self.bias[...].astype(h.dtype)
+        return h + self.bias[...].astype(h.dtype)[None, None, None]
 
 
 def resample(h: Array, direction: Direction, fir: bool) -> Array:

@@ -27,10 +27,11 @@ def adams_weights(
     width = order + (0 if new is None else 1)
 
     # Quadrature keeps every digit, where closed forms cancel for short steps.
-    u = 0.5 * (_NODES + 1.0)  # on [0, 1]
+    u = jnp.asarray(0.5 * (_NODES + 1.0), start.dtype)[None]  # on [0, 1]
+    weights = jnp.asarray(0.5 * _WEIGHTS, start.dtype)[None]
     h = end - start
     rate_h = (rate * h)[:, None]
-    kernel = 0.5 * _WEIGHTS * rate_h * jnp.exp(-rate_h * (1.0 - u))
+    kernel = weights * rate_h * jnp.exp(-rate_h * (1.0 - u))
     places = start[:, None] + h[:, None] * u
 
     rows = []
@@ -65,7 +66,7 @@ def midpoint_weights(start: Array, end: Array, rate: Array, order: int) -> Array
     The first step has D_t alone.
     """
     h = end - start
-    inverse_ratio = jnp.concatenate([jnp.zeros(1), h[1:] / h[:-1]])
+    inverse_ratio = jnp.concatenate([jnp.zeros(1, h.dtype), h[1:] / h[:-1]])
     total = -jnp.expm1(-rate * h)
     newest = total * (1.0 + 0.5 * inverse_ratio)
     previous = -0.5 * total * inverse_ratio

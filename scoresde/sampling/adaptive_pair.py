@@ -74,7 +74,9 @@ def walk_down(
     walk = jax.lax.while_loop(
         lambda walk: jnp.any(walker.is_active(walk)), walker.attempt, walker.start(x)
     )
-    return walk.times, walk.states, walk.attempts, walk.pieces == 0
+    reached = jnp.isfinite(walk.states)  # infinite at the start of the walk
+    states = jnp.where(reached, walk.states, jnp.nan)
+    return walk.times, states, walk.attempts, walk.pieces == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Walker:
             previous=x,
             step=self.settings.first_step * ones,
             times=jnp.broadcast_to(stops[:, None], (len(stops), num)),
-            states=jnp.full((len(stops), *x.shape), jnp.nan, x.dtype).at[0].set(x),
+            states=jnp.full((len(stops), *x.shape), jnp.inf, x.dtype).at[0].set(x),
             nodes=jnp.ones((LEVELS + 1, num), jnp.int32),  # 31 - clz of 32 bits is the level
             increments=jnp.zeros((LEVELS + 1, *x.shape), x.dtype).at[0].set(root_increment),
             pieces=zeros + 1,
@@ -156,7 +158,7 @@ class Walker:
         return walk._replace(
             nodes=put(nodes, above, 2 * piece.node),
             increments=put(increments, above, left),
-            pieces=walk.pieces + halved,
+            pieces=walk.pieces + halved.astype(jnp.int32),
         )
 
     # --- Steps ---
@@ -206,15 +208,16 @@ class Walker:
         accepted = moving & passed
         shorter = jnp.where(moving, jnp.minimum(wanted, 0.5 * piece.length), walk.step)
 
-        reached = accepted & (self.stops[:, None] < walk.t) & (self.stops[:, None] >= t_next)
-        reached_data = reached.reshape(*reached.shape, *(1,) * (gap.ndim - 1))
+        stops = self.stops[:, None]
+        reached = accepted[None] & (stops < walk.t[None]) & (stops >= t_next[None])
+        reached_data = right_pad(reached, walk.states)
         return walk._replace(
             t=jnp.where(accepted, t_next, walk.t),
             x=jnp.where(right_pad(accepted, x_new), x_new, walk.x),
             previous=jnp.where(right_pad(accepted, x_new), euler, walk.previous),
             step=jnp.where(accepted, wanted, shorter),
-            times=jnp.where(reached, t_next, walk.times),
-            states=jnp.where(reached_data, x_new, walk.states),
-            pieces=walk.pieces - accepted,
-            attempts=walk.attempts + moving,
+            times=jnp.where(reached, t_next[None], walk.times),
+            states=jnp.where(reached_data, x_new[None], walk.states),
+            pieces=walk.pieces - accepted.astype(jnp.int32),
+            attempts=walk.attempts + moving.astype(jnp.int32),
         )

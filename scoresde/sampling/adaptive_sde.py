@@ -172,6 +172,7 @@ def _by_diffrax(
     shape = x.shape[1:]
     size = int(np.prod(shape))
     span = settings.start - settings.t_min
+    ends = jnp.asarray([0.0, span], x.dtype)  # with float64 enabled, numbers would be float64
 
     def drift_of_batch(arrays, rows):
         sde, score = eqx.combine(arrays, static)
@@ -194,19 +195,19 @@ def _by_diffrax(
             return lineax.DiagonalLinearOperator(jnp.full(size, g, x.dtype))
 
         path = diffrax.VirtualBrownianTree(
-            0.0,
-            span,
+            ends[0],
+            ends[1],
             tol=1e-6 * span,
-            shape=(size,),
+            shape=jax.ShapeDtypeStruct((size,), x.dtype),
             key=key,
             levy_area=diffrax.SpaceTimeLevyArea,
         )
         solution = diffrax.diffeqsolve(
             diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path)),
             settings.solver,
-            t0=0.0,
-            t1=span,
-            dt0=min(settings.first_step, span),
+            t0=ends[0],
+            t1=ends[1],
+            dt0=jnp.asarray(min(settings.first_step, span), x.dtype),
             y0=x.reshape(-1),
             stepsize_controller=diffrax.PIDController(
                 rtol=settings.rtol, atol=settings.atol, dtmin=1e-6 * span

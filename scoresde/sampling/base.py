@@ -19,7 +19,7 @@ from scoresde.keys import example_keys
 from scoresde.score.standardization import standardization_of, to_data_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
-from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass, right_pad
+from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass, right_pad, wider
 
 
 @pytree_dataclass()
@@ -94,7 +94,7 @@ def sampler_inputs(key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond) ->
     checks.condition(cond, x1.shape[0])
 
     x1 = jnp.asarray(x1)
-    wide = jnp.promote_types(x1.dtype, jnp.float32)
+    wide = wider(x1.dtype, jnp.float32)
     narrow = None if wide == x1.dtype else x1.dtype
     keys = example_keys(key, x1.shape[0])
     return Inputs(keys, x1.astype(wide), bind(sde, score, cond, dtype=narrow), x1.dtype)

@@ -100,10 +100,10 @@ class ExponentialSampler(GridSampler):
         sigma = sde.sigma(t_next)
 
         weights = midpoint_weights if self._weights == "midpoint" else adams_weights
-        correction = jnp.zeros((len(h), 0))
+        correction = jnp.zeros((len(h), 0), h.dtype)
         if self._corrects:  # the first step has no step before it
             found = alpha * adams_weights(start, end, rate, self._order, end)
-            correction = jnp.concatenate([jnp.zeros((1, self._order + 1)), found[:-1]])
+            correction = jnp.concatenate([jnp.zeros_like(found[:1]), found[:-1]])
 
         return Row(
             x_coef=jnp.exp(-eta * h) * sigma / sde.sigma(t),

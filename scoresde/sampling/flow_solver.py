@@ -178,6 +178,10 @@ class FlowSolver:
                 rtol=self.rtol, atol=self.atol, norm=norm, dtmin=smallest, force_dtmin=False
             )
 
+        controller = jax.tree.map(
+            lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, controller
+        )
+
         # diffrax's own guess of the first step would cost evaluations.
         first_step = None if isinstance(controller, diffrax.StepTo) else (u_end - u_start) * 1e-2
 

@@ -20,7 +20,7 @@ from scoresde import checks
 from scoresde.keys import example_keys, fold_in_examples, normal_like
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, SamplePath, finish
-from scoresde.types import Cond, Key, Scalar, right_pad
+from scoresde.types import Cond, Key, Scalar, right_pad, wider
 
 
 def langevin_step(x: Array, score: Array, noise: Array, step_size: Scalar) -> Array:
@@ -68,7 +68,7 @@ class Langevin:
         checks.condition(cond, x.shape[0])
         keys = example_keys(key, x.shape[0])
         dtype = x.dtype
-        start = jnp.asarray(x, jnp.promote_types(dtype, jnp.float32))
+        start = jnp.asarray(x, wider(dtype, jnp.float32))
 
         def gradient(x):
             seen = x.astype(dtype)
@@ -87,6 +87,6 @@ class Langevin:
         path = None
         if states is not None:
             clock = jnp.linspace(0.0, 1.0, self.num_steps + 1)
-            clock = jnp.broadcast_to(clock, (start.shape[0], self.num_steps + 1))
+            clock = jnp.broadcast_to(clock[None], (start.shape[0], self.num_steps + 1))
             path = SamplePath(clock, jnp.moveaxis(jnp.concatenate([start[None], states]), 0, 1))
         return finish(end, jnp.ones(end.shape[:1], bool), self.num_steps, path, dtype, score)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jax import Array
 from scoresde.checks import is_concrete
 from scoresde.parallel.arguments import is_hashable
 from scoresde.sde.base import SDE, plain_settings
+from scoresde.types import wider
 
 Times = np.ndarray | Array
 
@@ -33,9 +35,11 @@ def on_grid(
     It is one compiled program for each number of times, where the settings can be hashed: so
     `function` is one of a module or a class, and not made anew at each call.
     """
+    known = jax.tree.leaves(sde)
     traced = [tracer for setting in settings for tracer in traced_settings(setting)]
-    if traced or not is_concrete(*jax.tree.leaves(sde), *times):
-        return function(*settings, sde, *(jnp.asarray(t) for t in times))
+    if traced or not is_concrete(*known, *times):
+        dtype = _precision_of_settings((*known, *traced))
+        return function(*settings, sde, *(jnp.asarray(t, dtype) for t in times))
 
     sde = plain_settings(sde)
     times = tuple(np.asarray(t, np.float64) for t in times)
@@ -78,6 +82,12 @@ def _on_host() -> Iterator[None]:
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.enable_x64(True), jax.default_device(cpu):
         yield
+
+
+def _precision_of_settings(settings: tuple[Any, ...]) -> Any:
+    """Returns the precision of the settings that are arrays, or None where none is."""
+    arrays = [a.dtype for a in settings if eqx.is_inexact_array(a)]
+    return wider(*arrays) if arrays else None
 
 
 def traced_settings(settings: Any) -> tuple[Any, ...]:

@@ -55,7 +55,7 @@ class UniformLogSNR:
 
     def log_snrs(self, first: Array, last: Array, num_steps: int) -> Array:
         """Returns the log SNRs of the times, between those of start and t_min."""
-        return first + (last - first) * np.linspace(0.0, 1.0, num_steps + 1)
+        return first + (last - first) * _even(num_steps, first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Karras:
         """Returns the log SNRs of the times, between those of start and t_min."""
         high = jnp.exp(-0.5 * first / self.rho)
         low = jnp.exp(-0.5 * last / self.rho)
-        levels = high + (low - high) * np.linspace(0.0, 1.0, num_steps + 1)
+        levels = high + (low - high) * _even(num_steps, first)
         return -2.0 * self.rho * jnp.log(levels)
 
 
@@ -124,6 +124,11 @@ if TYPE_CHECKING:
 else:
     AnyGrid = Uniform | UniformLogSNR | Quadratic | Karras | GivenTimes
     """The grids that settings files and the command line choose from."""
+
+
+def _even(num_steps: int, like: Array) -> Array:
+    """Returns num_steps + 1 numbers evenly spaced from 0 to 1, in the precision of `like`."""
+    return jnp.linspace(0.0, 1.0, num_steps + 1, dtype=like.dtype)
 
 
 def _in_log_snr(

@@ -44,6 +44,7 @@ from scoresde.types import (
     pytree_dataclass,
     right_pad,
     sum_data,
+    wider,
 )
 
 
@@ -307,8 +308,9 @@ def denoise(
 
 
 def as_float(value: Time) -> Array:
-    """Returns a floating-point array."""
-    value = jnp.asarray(value)
+    """Returns a floating-point array; of a Python number, one that takes the precision of what it
+    meets."""
+    value = jnp.asarray(float(value) if isinstance(value, int) else value)
     if jnp.issubdtype(value.dtype, jnp.floating):
         return value
     return value.astype(jnp.result_type(float))
@@ -321,8 +323,9 @@ def as_time(t: Time) -> Array:
 
 
 def times_of(t: Time, x: Array) -> Array:
-    """Returns one time per example, (batch,)."""
-    return jnp.broadcast_to(as_time(t), x.shape[:1])
+    """Returns one time per example, (batch,); a Python number in the precision of x."""
+    times = jnp.broadcast_to(as_time(t), x.shape[:1])
+    return times.astype(wider(x.dtype, jnp.float32)) if isinstance(t, (int, float)) else times
 
 
 def check_sde(sde: Any) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,14 +32,15 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, split_examples
 from scoresde.sde.base import SDE, as_time
-from scoresde.types import Cond, Key, Time, pytree_dataclass
+from scoresde.types import Cond, Key, Time, pytree_dataclass, wider
 
 
 @pytree_dataclass()
 class GaussianMixture:
     """A mixture of Gaussians as data (Eq. 1), with everything below in closed form.
 
-    Results are in the precision of the means. If d = k, covs of shape (k, k) are read as diagonal.
+    Results are in the precision of the means, or in that of x if it is wider. If d = k, covs of
+    shape (k, k) are read as diagonal.
 
     Raises:
         ValueError: if shapes do not fit, a weight is not positive, a number is not finite, or a
@@ -81,8 +83,8 @@ class GaussianMixture:
     def cov(self) -> Float[Array, "d d"]:
         """Returns Cov[x_0], within plus between the components (Eq. 3)."""
         eye = jnp.eye(self.dim, dtype=self.means.dtype)
-        full = self.covs if self._is_full else self._diagonals[:, :, None] * eye
-        centred = self.means - self.mean()
+        full = self.covs if self._is_full else self._diagonals[:, :, None] * eye[None]
+        centred = self.means - self.mean()[None]
 
         within = jnp.einsum("k,kij->ij", self.weights, full)
         between = jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
@@ -113,9 +115,9 @@ class GaussianMixture:
                 in [0, 1].
         """
 
-        def log_prob(x, t):
-            log_joint, _ = self._components(sde, x, t, data=t == 0.0)
-            return jax.nn.logsumexp(log_joint, axis=-1)
+        def log_prob(mixture, x, t):
+            log_joint, _ = mixture._components(sde, x, t, data=t == 0.0)
+            return jax.nn.logsumexp(log_joint)
 
         return self._over_batch(log_prob, x, t)
 
@@ -133,36 +135,40 @@ class GaussianMixture:
         log_weights = jnp.log(self.weights)
         return jax.vmap(lambda k: jax.random.categorical(k, log_weights))(keys)
 
-    def _over_batch(self, function: Callable[[Array, Array], Array], x: Array, t: Time) -> Array:
-        """Applies a function of points (..., d) and times (...) to a batch.
+    def _over_batch(self, function: Callable[..., Array], x: Array, t: Time) -> Array:
+        """Applies a function of (mixture, x, t), for one point x (d,) at one time, to a batch.
 
         A batch of one, which solvers make under vmap, is passed without its axis: on a CPU, XLA's
         sums take twice as long with an axis of one.
         """
         _check_points(x, t, self.dim)
 
-        t = jnp.broadcast_to(as_time(t), x.shape[:1])
-        return function(x[0], t[0])[None] if len(x) == 1 else function(x, t)
+        dtype = wider(x.dtype, self.means.dtype)
+        mixture = jax.tree.map(lambda a: a.astype(dtype), self)
+        x = x.astype(dtype)
+        t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(dtype)
+        if len(x) == 1:
+            return function(mixture, x[0], t[0])[None]
+        return jax.vmap(partial(function, mixture))(x, t)
 
     def _components(
         self, sde: SDE, x: Array, t: Array, data: Array | bool = False
     ) -> tuple[Array, Array]:
-        """Returns log w_k N(x; alpha m_k, S_k), (..., k), and s_k (Eq. 5), (..., k, d).
+        """Returns log w_k N(x; alpha m_k, S_k), (k,), and s_k (Eq. 5), (k, d).
 
-        x: (..., d); t: (...); `data` says where to leave out the noise of S_k.
+        x: (d,); t: one time; `data` says whether to leave out the noise of S_k.
         """
-        t = t.astype(x.dtype)
-        variance = jnp.where(data, 0.0, sde.variance(t))[..., None, None]
-        alpha = sde.alpha(t)[..., None, None]
-        centred = x[..., None, :] - alpha * self.means  # (..., k, d)
+        variance = jnp.where(data, 0.0, sde.variance(t))
+        alpha = sde.alpha(t)
+        centred = x[None] - alpha * self.means  # (k, d)
 
         if self._is_full:
             values, basis = jnp.linalg.eigh(self.covs)
             spectrum = alpha**2 * values + variance
-            rotated = jnp.einsum("kij,...ki->...kj", basis, centred, precision="highest")
-            score = -jnp.einsum("kij,...kj->...ki", basis, rotated / spectrum, precision="highest")
+            rotated = jnp.einsum("kij,ki->kj", basis, centred, precision="highest")
+            score = -jnp.einsum("kij,kj->ki", basis, rotated / spectrum, precision="highest")
         else:
-            spectrum = alpha**2 * self._diagonals + variance  # (..., k, 1 or d)
+            spectrum = alpha**2 * self._diagonals + variance  # (k, 1 or d)
             spectrum = jnp.broadcast_to(spectrum, centred.shape)
             score = -centred / spectrum
 
@@ -170,14 +176,16 @@ class GaussianMixture:
         log_normal = exponent - 0.5 * self.dim * math.log(2.0 * math.pi)
         return jnp.log(self.weights) + log_normal, score
 
-    def _inverse_trace(self, sde: SDE, x: Array, t: Array) -> Array:
-        """Returns tr S_k^{-1}, (..., k)."""
-        t = t.astype(x.dtype)
-        values = jnp.linalg.eigvalsh(self.covs) if self._is_full else self._diagonals
-        spectrum = sde.alpha(t)[..., None, None] ** 2 * values + sde.variance(t)[..., None, None]
+    def _posterior(self, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
+        """Returns r_k (Eq. 4), (k,), and s_k (Eq. 5), (k, d)."""
+        log_joint, scores = self._components(sde, x, t)
+        return jax.nn.softmax(log_joint), scores
 
-        shape = (*t.shape, len(values), self.dim)
-        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, shape), axis=-1)
+    def _inverse_trace(self, sde: SDE, t: Array) -> Array:
+        """Returns tr S_k^{-1}, (k,)."""
+        values = jnp.linalg.eigvalsh(self.covs) if self._is_full else self._diagonals
+        spectrum = sde.alpha(t) ** 2 * values + sde.variance(t)
+        return jnp.sum(jnp.broadcast_to(1.0 / spectrum, (len(values), self.dim)), axis=-1)
 
     @property
     def _is_full(self) -> bool:
@@ -208,9 +216,9 @@ class MixtureScore:
     ) -> Float[Array, " batch d"]:
         """Returns the score (Eq. 6); like x."""
 
-        def score(x, t):
-            responsibility, scores = self._components(x, t)
-            return jnp.sum(responsibility[..., None] * scores, axis=-2)
+        def score(mixture, x, t):
+            responsibility, scores = mixture._posterior(self.sde, x, t)
+            return jnp.sum(responsibility[:, None] * scores, axis=0)
 
         return self.mixture._over_batch(score, x, t)
 
@@ -218,41 +226,34 @@ class MixtureScore:
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch d"]:
         """Returns E[x_0 | x_t = x], by Gaussian conditioning (Eq. 7); like x."""
-        mixture = self.mixture
 
-        def denoised(x, t):
-            responsibility, scores = self._components(x, t)
+        def denoised(mixture, x, t):
+            responsibility, scores = mixture._posterior(self.sde, x, t)
             if mixture._is_full:
-                gain = -jnp.einsum("kij,...kj->...ki", mixture.covs, scores, precision="highest")
+                gain = -jnp.einsum("kij,kj->ki", mixture.covs, scores, precision="highest")
             else:
                 gain = -mixture._diagonals * scores
 
-            alpha = self.sde.alpha(t.astype(x.dtype))[..., None, None]
-            means = mixture.means + alpha * gain
-            return jnp.sum(responsibility[..., None] * means, axis=-2)
+            means = mixture.means + self.sde.alpha(t) * gain
+            return jnp.sum(responsibility[:, None] * means, axis=0)
 
-        return mixture._over_batch(denoised, x, t)
+        return self.mixture._over_batch(denoised, x, t)
 
     def divergence(
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch"]:
         """Returns the trace of the score's Jacobian (Eq. 8), one per example."""
 
-        def divergence(x, t):
-            responsibility, scores = self._components(x, t)
-            trace = self.mixture._inverse_trace(self.sde, x, t)
+        def divergence(mixture, x, t):
+            responsibility, scores = mixture._posterior(self.sde, x, t)
+            trace = mixture._inverse_trace(self.sde, t)
             squared = jnp.sum(scores**2, axis=-1)
 
-            score = jnp.sum(responsibility[..., None] * scores, axis=-2)
-            mean_of_parts = jnp.sum(responsibility * (squared - trace), axis=-1)
-            return mean_of_parts - jnp.sum(score**2, axis=-1)
+            score = jnp.sum(responsibility[:, None] * scores, axis=0)
+            mean_of_parts = jnp.sum(responsibility * (squared - trace))
+            return mean_of_parts - jnp.sum(score**2)
 
         return self.mixture._over_batch(divergence, x, t)
-
-    def _components(self, x: Array, t: Array) -> tuple[Array, Array]:
-        """Returns r_k (Eq. 4), (..., k), and s_k (Eq. 5), (..., k, d)."""
-        log_joint, scores = self.mixture._components(self.sde, x, t)
-        return jax.nn.softmax(log_joint, axis=-1), scores
 
 
 def ring(components: int = 5, radius: float = 1.5) -> GaussianMixture:

@@ -62,7 +62,9 @@ def make_step(
         )
         norm = optax.tree.norm(grads)
 
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        # optax multiplies its integer counts by floats, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)  # Eqs. 2 and 3
         ema = ema_update(state["ema"], params, ema_decay(training.ema, n))  # Eq. 4
 
@@ -107,7 +109,7 @@ def make_validation(
         model = skeleton.score_model(params, constants)
         keys_noise = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(rows)
         losses = dsm_loss(keys_noise, model.sde, model, x, t, training.weighting, cond)
-        return jnp.sum(weight * losses) / data_dim(x)
+        return jnp.sum(weight.astype(losses.dtype) * losses) / data_dim(x)
 
     return validate
 

@@ -92,6 +92,7 @@ class Trainer:
         self._validation_times: np.ndarray | None = None
 
         self._mesh = training_mesh(training.batch_size)
+        self._x64 = jnp.result_type(float) == jnp.float64
         self._compile(prepare, without)
 
     def _compile(self, prepare: Prepare | None, prepare_held_out: Prepare | None) -> None:
@@ -335,12 +336,14 @@ class Trainer:
         """
         step, count = dispatch
         if count == 1:
-            examples = self._take(self.train, self._order(step))
-            return count, shard_batch(examples, self._mesh)
-
-        rows = np.stack([self._order(step + i) for i in range(count)])
+            rows = self._order(step)
+        else:
+            rows = np.stack([self._order(step + i) for i in range(count)])
         examples = self._take(self.train, rows)
-        return count, shard_batch(examples, self._mesh, axis=1)
+
+        # A thread does not see the `with jax.enable_x64(True):` of its caller.
+        with jax.enable_x64(self._x64):
+            return count, shard_batch(examples, self._mesh, axis=rows.ndim - 1)
 
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
         """Returns the examples of these rows, and refuses labels that do not fit the network.
