@@ -56,4 +56,4 @@ class UniformDequantization(PixelRange):
         self, x: Float[Array, " batch *data"], k: Real[Array, " batch *data"]
     ) -> Float[Array, " batch"]:
         """log q(x | k) in nats, one value per example; x is taken to lie in the bin of k."""
-        return jnp.full(x.shape[:1], -data_dim(x) * self.entropy)
+        return jnp.full(x.shape[:1], -data_dim(x) * self.entropy, x.dtype)

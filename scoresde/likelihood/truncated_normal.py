@@ -112,7 +112,7 @@ class TruncatedNormalDequantization:
     ) -> Float[Array, " batch"]:
         """log q(z | k) in nats (Eq. 5), one value per example; -inf outside the bin of k."""
         _, sigma, tau = (self._along_last_axis(scale, z.ndim) for scale in self._scales)
-        u = (z - self._centre(k)) / sigma
+        u = (z - self._centre(jnp.asarray(k, z.dtype))) / sigma
 
         # A draw at the edge of its bin may lie outside it by the rounding of z.
         rounding = 4.0 * jnp.finfo(z.dtype).eps * jnp.abs(z) / sigma

@@ -102,10 +102,12 @@ class SDE:
         t = jax.lax.stop_gradient(jnp.exp(0.5 * (low + high)))
 
         # Bisection has no derivative, so that of the implicit function is added:
-        # dt = d(log_snr - self.log_snr(t)) / slope.
-        gap = log_snr - self.log_snr(t)
-        slope = jax.lax.stop_gradient(derivative(self.log_snr, t))
-        moved = jnp.where(jnp.isfinite(gap), gap - jax.lax.stop_gradient(gap), 0.0)
+        # dt = d(log_snr - self.log_snr(t)) / slope, and 0 where log SNR is infinite.
+        finite = jnp.isfinite(log_snr) & jnp.isfinite(self.log_snr(t))
+        inside = jnp.where(finite, t, 0.5)
+        gap = jnp.where(finite, log_snr, 0.0) - self.log_snr(inside)
+        slope = jax.lax.stop_gradient(derivative(self.log_snr, inside))
+        moved = jnp.where(finite, gap - jax.lax.stop_gradient(gap), 0.0)
         return t + moved / slope
 
     # --- The noise levels of its discretisations ---

@@ -23,18 +23,20 @@ def increment(f: Callable[[Array], Array], s: Array, t: Array) -> Array:
     Where f moves by less than 1, the Gauss-Legendre integral of f' with twelve nodes is exact to
     2e-15, even for f = log(t) itself. Where it moves by more, the difference is as exact as f.
     """
+    # s == t includes s = t = 0, where f may be infinite: 0.5 is a harmless time for unused entries.
+    same = s == t
+    s = jnp.where(same, 0.5, s)
+    t = jnp.where(same, 0.5, t)
     difference = f(t) - f(s)
     short = jnp.abs(difference) < 1.0
 
-    middle = jnp.where(short, 0.5 * (s + t), 0.5)  # 0.5: a harmless time for unused entries
+    middle = jnp.where(short, 0.5 * (s + t), 0.5)
     half = jnp.where(short, 0.5 * (t - s), 0.0)
     integral = sum(
         weight * half * derivative(f, middle + half * node)
         for node, weight in zip(_NODES, _WEIGHTS, strict=True)
     )
-
-    # s == t includes s = t = 0, where f may be infinite.
-    return jnp.where(s == t, 0.0, jnp.where(short, integral, difference))
+    return jnp.where(short, integral, difference)
 
 
 def sqrt_or_zero(variance: Array) -> Array:

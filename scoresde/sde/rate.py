@@ -83,7 +83,7 @@ class TabulatedRate:
         table = jnp.asarray(self.table, t.dtype)
         n = len(table) - 1
         i = jnp.clip(jnp.floor(t * n).astype(int), 0, n - 1)
-        return table[i], n * jnp.diff(table)[i], t - i / n
+        return table[i], n * jnp.diff(table)[i], t - i.astype(t.dtype) / n
 
 
 def check_betas(beta_min: Scalar, beta_max: Scalar) -> None:
