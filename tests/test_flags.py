@@ -135,6 +135,7 @@ def chain(name, dtype):
     model = chain.model(lambda x, i: 0.5 * x)
     noise = chain.noise(sde, mixture(dtype).score(sde))
     out = [*chain.marginal(x, 2), noise(x, 2), model(x, 0.5), model.denoise(x, 0.5)]
+    out += [sde.drift(x, 0.5), *sde.marginal_prob(x, 0.5)]
     return steps(jnp.asarray([0, 2, 4])), out
 
 

@@ -50,7 +50,7 @@ class ScoreModel:
         """
         output = self.net(*self._network_inputs(x, t, cond))
         _, noise = self._data_and_noise(output, x, t)
-        return -noise / right_pad(self.sde.sigma(t), x)
+        return -noise / right_pad(self.sde.sigma(times_of(t, x)), x)
 
     def denoise(
         self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None

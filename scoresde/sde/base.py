@@ -142,7 +142,7 @@ class SDE:
             ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
         """
         checks.batch_at_times(x, t)
-        return right_pad(self.drift_rate(t), x) * x
+        return right_pad(self.drift_rate(time_like(t, x)), x) * x
 
     def diffusion(self, t: Time) -> Array:
         """Returns g(t), not its square; like t."""
@@ -159,6 +159,7 @@ class SDE:
             ValueError: if t is neither a scalar nor one time per example, or lies outside [0, 1].
         """
         checks.batch_at_times(x0, t, "x0")
+        t = time_like(t, x0)
         return right_pad(self.alpha(t), x0) * x0, self.sigma(t)
 
     def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
@@ -324,10 +325,15 @@ def as_time(t: Time) -> Array:
     return as_float(t)
 
 
+def time_like(t: Time, x: Array) -> Array:
+    """Returns t as `as_time` does, where a Python number takes the precision of x."""
+    time = as_time(t)
+    return time.astype(wider(x.dtype, jnp.float32)) if isinstance(t, (int, float)) else time
+
+
 def times_of(t: Time, x: Array) -> Array:
-    """Returns one time per example, (batch,); a Python number in the precision of x."""
-    times = jnp.broadcast_to(as_time(t), x.shape[:1])
-    return times.astype(wider(x.dtype, jnp.float32)) if isinstance(t, (int, float)) else times
+    """Returns one time per example, (batch,)."""
+    return jnp.broadcast_to(time_like(t, x), x.shape[:1])
 
 
 def check_sde(sde: Any) -> None:
