@@ -6,6 +6,7 @@ time, where it must also give what it gives without flags, to rounding.
 """
 
 import contextlib
+import dataclasses
 import itertools
 from functools import partial
 
@@ -297,7 +298,7 @@ def traced_training(model, dtype, prepare=None, **settings):
     x, cond = examples(model, dtype, integers=prepare is not None)
     training = sd.Training(batch_size=12, **settings)
     skeleton, params, constants = Skeleton.split(model)
-    state = init_state(params, constants, training.optimizer())
+    state = init_state(params, constants, training.transformation())
 
     step = make_step(skeleton, training, prepare)
     stepped, _ = jax.eval_shape(step, state, KEY, (x, cond))
@@ -361,6 +362,42 @@ def fitted(name, dtype):
     assert out.history[-1]["skipped"] == 0
     assert np.isfinite(out.history[-1]["valid_loss"])
     return jax.tree.leaves(nnx.state(out.model.net, nnx.Param)) if not integers else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class InUnits:
+    """A score of standardised data."""
+
+    score: object
+    standardization: sd.Standardization = sd.Standardization([3.0, -1.0], [2.0, 0.5])
+
+    def __call__(self, x, t):
+        return self.score(x, t)
+
+
+@feature("sample", "loss", "codes", "likelihood", "bound", "noise")
+def standard_units(name, dtype):
+    sde = sd.VP()
+    score = InUnits(mixture(dtype).score(sde))
+    x = score.standardization.to_data(points(dtype))
+    if name == "sample":
+        return sd.sample(KEY, sd.Heun(3, save_path=True), sde, score, (3, 2), x1=x).x
+    if name == "loss":
+        return sd.dsm_loss(KEY, sde, score, x, jnp.asarray([0.1, 0.5, 1.0], dtype))
+    if name == "codes":
+        code = sd.encode(sde, score, x, rtol=0.1, atol=0.1, t_min=1e-2).x
+        return sd.decode(sde, score, code, rtol=0.1, atol=0.1, t_min=1e-2).x
+    if name == "bound":
+        return sd.variational_bound(KEY, sde, score, x, num_times=3).nll
+    if name == "likelihood":
+        out = sd.log_likelihood(KEY, sde, score, x, rtol=0.1, atol=0.1, t_min=1e-2)
+        assert out.log_prob.dtype == dtype
+        return out.log_prob
+    noise = sd.TruncatedNormalDequantization(
+        sde, 0.01, levels=8, standardization=score.standardization
+    )
+    z = noise(KEY, jnp.arange(6).reshape(3, 2))
+    return z, noise.entropy, noise.log_prob(z, jnp.arange(6).reshape(3, 2))
 
 
 # --- Likelihoods ---
