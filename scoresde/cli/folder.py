@@ -45,6 +45,7 @@ class InfoCommand:
             "shape": about.get("shape"),
             "examples": about.get("examples"),
             "prepare": about.get("prepare"),
+            "standardization": about.get("standardization"),
             "changes": [change_in_words(change) for change in about.get("changes") or []],
             "checkpoints": stored.states,
             "metrics": rows[-1] if rows else None,

@@ -22,6 +22,8 @@ def model_rows(manifest: dict[str, Any]) -> Rows:
         "shape of an example": about.get("shape"),
         "training examples": about.get("examples"),
         "preparation": about.get("prepare"),
+        "standardisation": about.get("standardization"),
+        "range": about.get("range"),
     }
     return [(name, words(value)) for name, value in rows.items() if value is not None]
 
