@@ -132,6 +132,16 @@ def test_likelihood():
     assert figures["log_likelihood, mean evaluations"] <= figures["log_likelihood, rounds"]
 
 
+@pytest.mark.slow
+def test_likelihood_variables():
+    """Every variable is exact; with four points of each problem under VP."""
+    result = run("likelihood_variables", ratios=False)
+    assert len(result["figures"]) == 2 * 2 * 3
+    for name, (evaluations, error) in result["figures"].items():
+        assert evaluations > 40, name
+        assert error < 5e-4, name
+
+
 def test_plain_score():
     """The solve by hand, with the same probes, gives the library's likelihoods."""
     result = run("plain_score")

@@ -24,7 +24,7 @@ from scoresde.parallel.per_example import per_example
 from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.base import Sample, check_times, finish, in_data_units
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
-from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.sampling.variables import InNoiseToSignal, Variable
 from scoresde.score.standardization import to_model_units
 from scoresde.sde.base import SDE, check_sde, reverse_drift
 from scoresde.sde.bound_score import bind
@@ -42,7 +42,7 @@ def encode(
     *,
     solver: Any = None,
     controller: Any = None,
-    variable: InTime | InLogSNR = InLogSNR(),
+    variable: Variable = InNoiseToSignal(),
     max_steps: int = MAX_STEPS,
     float64: bool = False,
     batch_size: int | None = None,
@@ -73,7 +73,7 @@ def decode(
     temperature: float = 1.0,
     solver: Any = None,
     controller: Any = None,
-    variable: InTime | InLogSNR = InLogSNR(),
+    variable: Variable = InNoiseToSignal(),
     max_steps: int = MAX_STEPS,
     float64: bool = False,
     batch_size: int | None = None,

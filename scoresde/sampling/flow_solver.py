@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int, PyTree
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.parallel.batched import called_for_batch
-from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.sampling.variables import InNoiseToSignal, Variable
 from scoresde.sde.base import SDE
 from scoresde.types import ScoreFn
 
@@ -52,8 +52,7 @@ class FlowSolver:
 
     Raises:
         TypeError: if solver or controller is not one of diffrax's, the solver estimates no error
-            for step control, the variable is neither InTime() nor InLogSNR(), or a tolerance is a
-            tracer.
+            for step control, the variable is none of sd.variables, or a tolerance is a tracer.
         ValueError: if a tolerance is not positive, or max_steps < 1.
     """
 
@@ -63,7 +62,7 @@ class FlowSolver:
     """Relative tolerance of a step."""
     atol: float = 1e-5
     """Absolute tolerance of a step, in units of the state."""
-    variable: InTime | InLogSNR = InLogSNR()
+    variable: Variable = InNoiseToSignal()
     """What the solver steps in."""
     controller: Any = dataclasses.field(default=None, hash=False)  # may hold arrays
     """A step-size controller of diffrax, in the variable; None means PIDController(rtol, atol)."""
@@ -81,7 +80,7 @@ class FlowSolver:
         _check_pieces(self.solver, self.controller, self.variable)
 
     def check_start(self, sde: SDE, t_min: float) -> None:
-        """Checks that the variable is finite at t_min, where that is known now.
+        """Checks that the variable and its derivative are finite at t_min, where that is known now.
 
         Raises:
             ValueError: if log SNR is infinite there.
@@ -89,7 +88,9 @@ class FlowSolver:
         if not is_concrete(*jax.tree.leaves(sde)):
             return
         with jax.ensure_compile_time_eval():
-            finite = bool(jnp.isfinite(self.variable.at(sde, jnp.asarray(t_min))))
+            u = self.variable.at(sde, jnp.asarray(t_min))
+            _, dt_du = self.variable.time(sde, u)
+            finite = bool(jnp.isfinite(u) & jnp.isfinite(dt_du))
         if not finite:
             raise ValueError(
                 f"t_min = {t_min} has infinite log SNR under {sde}: write t_min=1e-5, or "
@@ -251,7 +252,7 @@ def _check_pieces(solver: Any, controller: Any, variable: Any) -> None:
             f"{type(solver).__name__}() estimates no error: give steps, e.g. "
             f"controller=diffrax.StepTo(ts)."
         )
-    if not isinstance(variable, (InTime, InLogSNR)):
+    if not isinstance(variable, Variable):
         raise TypeError(
-            f"variable is {variable!r}: wanted sd.variables.InTime() or sd.variables.InLogSNR()."
+            f"variable is {variable!r}: wanted one of sd.variables, e.g. sd.variables.InTime()."
         )

@@ -19,7 +19,7 @@ from scoresde import checks
 from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_times, finish, path_of, sampler_inputs
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
-from scoresde.sampling.variables import InLogSNR, InTime
+from scoresde.sampling.variables import InTime, Variable
 from scoresde.sde.base import SDE, reverse_drift
 from scoresde.sde.bound_score import bind
 from scoresde.types import Cond, Key, ScoreFn
@@ -51,7 +51,7 @@ class ProbabilityFlow:
     """The time of x1: 1 for draws of the prior, less for data noised part-way."""
     denoise: bool = True
     """Whether to end with one denoising, E[x_0 | x_{t_min}]."""
-    variable: InTime | InLogSNR = InTime()
+    variable: Variable = InTime()
     """What the solver steps in."""
     max_steps: int = MAX_STEPS
     """Attempted steps after which an example counts as failed."""

@@ -1,4 +1,14 @@
-"""The variable in which a solver integrates the probability flow: t itself, or log SNR."""
+"""The variable in which a solver integrates the probability flow: u = u(t), rising from the data.
+
+    InTime            u = t                                                           (Eq. 1)
+    InLogSNR          u = -log SNR = 2 log r,   r = sigma / alpha                     (Eq. 2)
+    InNoiseToSignal   u = asinh(r / scale),     r = scale sinh u                      (Eq. 3)
+                      dt/du = -2 coth(u) / (d log SNR / dt)                           (Eq. 4)
+
+Eq. 3 is r / scale where the noise is small, log(2 r / scale) where it is large. Below `scale` the
+flow of smooth data is smooth in r, and equal steps of log r are steps for nothing; far above it the
+flow of VE is x proportional to r, of which equal steps of t or r would be too many at one end.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +17,14 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from scoresde import checks
 from scoresde.sde.base import SDE
 from scoresde.sde.calculus import derivative
 
 
 @dataclasses.dataclass(frozen=True)
 class InTime:
-    """u = t."""
+    """u = t (Eq. 1)."""
 
     def at(self, sde: SDE, t: Array) -> Array:
         """Returns u(t)."""
@@ -26,8 +37,7 @@ class InTime:
 
 @dataclasses.dataclass(frozen=True)
 class InLogSNR:
-    """u = -log SNR(t), in which the noise level changes evenly: fewer evaluations where t_min is
-    tiny."""
+    """u = -log SNR(t), in which the noise level changes evenly (Eq. 2)."""
 
     def at(self, sde: SDE, t: Array) -> Array:
         """Returns u(t)."""
@@ -35,5 +45,38 @@ class InLogSNR:
 
     def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
         """Returns t(u) and dt/du."""
-        t = jnp.clip(sde.time_from_log_snr(-u), 0.0, 1.0)  # the ends, to rounding
+        t = _time(sde, -u)
         return t, -1.0 / derivative(sde.log_snr, t)
+
+
+@dataclasses.dataclass(frozen=True)
+class InNoiseToSignal:
+    """u = asinh(sigma / alpha / scale): even in sigma / alpha below `scale`, in its logarithm above
+    (Eq. 3).
+
+    Raises:
+        ValueError: if the scale is not positive.
+    """
+
+    scale: float = 1.0
+    """In units of the data, of whose standard deviation it should be, to a factor of three."""
+
+    def __post_init__(self):
+        checks.setting("scale", self.scale, "(0, inf)")
+
+    def at(self, sde: SDE, t: Array) -> Array:
+        """Returns u(t)."""
+        return jnp.arcsinh(jnp.exp(-0.5 * sde.log_snr(t)) / self.scale)
+
+    def time(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """Returns t(u) and dt/du, which is NaN where log SNR is infinite."""
+        t = _time(sde, -2.0 * jnp.log(self.scale * jnp.sinh(u)))
+        return t, -2.0 / (jnp.tanh(u) * derivative(sde.log_snr, t))  # Eq. 4
+
+
+Variable = InTime | InLogSNR | InNoiseToSignal
+
+
+def _time(sde: SDE, log_snr: Array) -> Array:
+    """Returns t, within the ends, which rounding may pass."""
+    return jnp.clip(sde.time_from_log_snr(log_snr), 0.0, 1.0)

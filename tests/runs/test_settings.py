@@ -76,7 +76,10 @@ samplers = st.one_of(
     st.builds(
         sd.ProbabilityFlow,
         rtol=st.floats(1e-9, 1e-2),
-        variable=st.sampled_from([sd.variables.InTime(), sd.variables.InLogSNR()]),
+        variable=st.one_of(
+            st.sampled_from([sd.variables.InTime(), sd.variables.InLogSNR()]),
+            st.builds(sd.variables.InNoiseToSignal, positive),
+        ),
     ),
     st.builds(
         sd.PredictorCorrector,
