@@ -62,7 +62,7 @@ def test_density_is_exact_in_float64(sde, variable, dim, x64):
     np.testing.assert_allclose(back(KEY, sde, score, out.latent).x, x, atol=1e-6)
 
 
-@pytest.mark.parametrize(("tolerance", "bits"), [(1e-6, 1e-4), (1e-5, 5e-4)])
+@pytest.mark.parametrize(("tolerance", "bits"), [(1e-6, 2e-5), (1e-5, 2e-4)])
 @pytest.mark.parametrize("dim", [2, 16])
 def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim, tolerance, bits):
     """The prior's density differs from the exact marginal's by their known gap alone.
@@ -86,9 +86,9 @@ def test_density_in_float32_is_within_the_bits_that_the_readme_says(any_sde, dim
     assert float(jnp.abs(gap).max()) < 0.5  # the two ends nearly agree, as they should
 
 
-@pytest.mark.parametrize("t_min", [1e-5, 1e-3])
+@pytest.mark.parametrize("t_min", [1e-5, pytest.param(1e-3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("problem", ["mixture", "gaussian"])
-def test_the_default_variable_is_exact_within_1e_4_bits_and_cheaper_than_log_snr(
+def test_the_default_variable_is_cheaper_than_log_snr_and_exact_within_1e_4_bits(
     sde, problem, t_min
 ):
     """At the default tolerance, from the exact marginal at t = 1, on each of 48 points."""

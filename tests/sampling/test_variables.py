@@ -1,5 +1,7 @@
 """The variables of the flow's solvers: inverses and derivatives, against automatic ones."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,8 +50,9 @@ def test_noise_to_signal_is_even_in_the_ratio_below_its_scale_and_in_the_logarit
 def test_a_variable_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="scale"):
         sd.variables.InNoiseToSignal(scale=0.0)
+    anything: Any = "t"
     with pytest.raises(TypeError, match=r"one of sd\.variables"):
-        sd.ProbabilityFlow(variable="t")
+        sd.ProbabilityFlow(variable=anything)
     with pytest.raises(ValueError, match="infinite log SNR"):
         sd.encode(
             sd.VP(), lambda x, t: -x, jnp.ones((2, 2)), t_min=0.0
