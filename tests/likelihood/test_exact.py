@@ -414,6 +414,7 @@ def test_any_solver_of_diffrax(solver, steps):
         divergence=sd.ExactDivergence(),
         solver=solver,
         controller=controller,
+        variable=sd.variables.InLogSNR(),
         prior_log_prob=end_marginal(data, sde),
     )
     jax.effects_barrier()
