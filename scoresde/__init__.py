@@ -54,12 +54,12 @@ from scoresde.sampling.unipc import UniPC
 from scoresde.score import labels as labels
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
-from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.mixture import GaussianMixture
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
+from scoresde.standardization import Standardization
 from scoresde.types import ScoreFn
 
 if TYPE_CHECKING:

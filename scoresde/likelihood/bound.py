@@ -28,9 +28,9 @@ from scoresde.data.real_valued import check_real_valued
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.parallel.per_example import per_example
 from scoresde.precision import full_precision, precision_of
-from scoresde.score.standardization import log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import log_volume, to_model_units
 from scoresde.types import (
     Cond,
     Key,

@@ -25,9 +25,9 @@ from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.base import Sample, check_times, finish, in_data_units
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InNoiseToSignal, Variable
-from scoresde.score.standardization import to_model_units
 from scoresde.sde.base import SDE, check_sde, reverse_drift
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import to_model_units
 from scoresde.types import Cond, ScoreFn, right_pad, sum_data
 
 

@@ -37,9 +37,9 @@ from scoresde.parallel.per_example import per_example
 from scoresde.precision import full_precision, precision_of
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InNoiseToSignal, Variable
-from scoresde.score.standardization import log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import log_volume, to_model_units
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad
 
 

@@ -30,9 +30,9 @@ from scoresde.keys import example_keys, normal_like, split_examples
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.parallel.per_example import per_example
 from scoresde.precision import full_precision, in_float64, precision_of
-from scoresde.score.standardization import in_model_units, log_volume, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import in_model_units, log_volume, to_model_units
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad, sum_data
 
 

@@ -30,8 +30,8 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.data.pixel_range import PixelRange, check_levels
 from scoresde.keys import example_keys
-from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE
+from scoresde.standardization import Standardization
 from scoresde.types import Key, sum_data
 
 LARGEST_TAU = 5.0

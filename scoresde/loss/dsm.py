@@ -17,9 +17,9 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.loss import weighting as weightings
-from scoresde.score.standardization import standardization_of, to_model_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import standardization_of, to_model_units
 from scoresde.types import Cond, Key, ScoreFn, right_pad, sum_data
 
 

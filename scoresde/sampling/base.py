@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
-from scoresde.score.standardization import standardization_of, to_data_units
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.standardization import standardization_of, to_data_units
 from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass, right_pad, wider
 
 

@@ -15,8 +15,8 @@ from scoresde.keys import normal_like, split_examples
 from scoresde.parallel.arguments import ByIdentity, is_hashable
 from scoresde.parallel.per_example import per_example
 from scoresde.sampling.base import Sample, Sampler, in_data_units
-from scoresde.score.standardization import in_model_units, to_model_units
 from scoresde.sde.base import SDE, plain_settings
+from scoresde.standardization import in_model_units, to_model_units
 from scoresde.types import Cond, Key, ScoreFn
 
 

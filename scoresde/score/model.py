@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.score.parameterization import Noise
-from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE, times_of
+from scoresde.standardization import Standardization
 from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 

@@ -61,7 +61,7 @@ class BoundScore:
 
     @property
     def standardization(self) -> Any:
-        """The score's own standardization (score/standardization.py), if it has one."""
+        """The score's own standardization (standardization.py), if it has one."""
         return getattr(self.score, "standardization", None)
 
     def _arguments(self, x: Array, t: Array) -> tuple[Any, ...]:

@@ -23,8 +23,8 @@ import numpy as np
 
 from scoresde import checks
 from scoresde.checks import is_concrete
-from scoresde.score.standardization import Standardization
 from scoresde.sde.base import SDE, plain_settings
+from scoresde.standardization import Standardization
 from scoresde.train.measured import Measured
 
 LARGEST_KL = 0.005

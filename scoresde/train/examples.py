@@ -12,7 +12,7 @@ from jax import Array
 from scoresde import checks
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
 from scoresde.score.model import ScoreModel
-from scoresde.score.standardization import Standardization
+from scoresde.standardization import Standardization
 from scoresde.train.example_checks import (
     check_array,
     check_fits_model,

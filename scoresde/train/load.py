@@ -16,7 +16,7 @@ from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.score.model import ScoreModel
-from scoresde.score.standardization import Standardization
+from scoresde.standardization import Standardization
 from scoresde.train.model_settings import ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.types import Cond

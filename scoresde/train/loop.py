@@ -19,7 +19,7 @@ from scoresde.parallel.processes import barrier, check_alike
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import to_dict
 from scoresde.score.model import ScoreModel
-from scoresde.score.standardization import Standardization
+from scoresde.standardization import Standardization
 from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe

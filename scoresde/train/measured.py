@@ -12,7 +12,7 @@ from jax import Array
 from scoresde.data.pixel_range import PixelRange
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
-from scoresde.score.standardization import moments
+from scoresde.standardization import moments
 from scoresde.train.step import Prepare
 
 MOST_ROWS = 10_000
