@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -69,8 +70,12 @@ def union_members(kind: Any) -> tuple[type, ...]:
 
 
 def stable_repr(value: Any) -> str:
-    """Returns `repr(value)` without memory addresses, so that every process gets the same text."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    """Returns `repr(value)` without memory addresses, so that every process gets the same text.
+
+    Arrays are written in full: two long ones may differ in the middle.
+    """
+    with np.printoptions(threshold=sys.maxsize):
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 # --- The converter ---
@@ -91,7 +96,7 @@ def _convert_numbers_and_text(converter: cattrs.Converter) -> None:
     """Takes no value for one of another type: not true for 1, nor 7 for "7"."""
     converter.register_structure_hook_func(lambda kind: kind == Scalar, _number)
     converter.register_structure_hook(float, _number)
-    converter.register_unstructure_hook_func(lambda kind: kind == Scalar, float)
+    converter.register_unstructure_hook_func(lambda kind: kind in (Scalar, float), float)
 
     converter.register_structure_hook(int, _only(int, "a whole number"))
     converter.register_structure_hook(bool, _only(bool, "true or false"))

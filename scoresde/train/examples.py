@@ -19,8 +19,8 @@ from scoresde.train.example_checks import (
     check_held_out,
     check_source,
 )
-from scoresde.train.state import check_trainable
 from scoresde.train.step import Prepare
+from scoresde.train.what_trains import check_trainable
 from scoresde.types import Cond
 
 

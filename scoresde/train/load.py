@@ -56,13 +56,15 @@ def open_run(
     Raises:
         FileNotFoundError: if there is no run at that place.
         CheckpointError: if no checkpoint is sound, or it does not fit the model.
-        ConfigError: if the model cannot be rebuilt from the checkpoint alone.
+        ConfigError: if the model cannot be rebuilt from the checkpoint alone, or has another SDE.
     """
     path = Path(run).expanduser()
     with _checkpoints(path) as checkpoints:
         found = checkpoints.restore_subtree({}, step)
         if model is None:
             model = _rebuild(path, found.about)
+        else:
+            _check_same_process(path, model, found.about)
 
         skeleton, params, constants = Skeleton.split(model)
         weights = "ema" if ema else "params"
@@ -221,6 +223,24 @@ def _dequantization(about: dict[str, Any]) -> UniformDequantization | None:
 
     names = [field.name for field in dataclasses.fields(UniformDequantization)]
     return from_dict({name: described[name] for name in names}, UniformDequantization)
+
+
+def _check_same_process(path: Path, model: ScoreModel, about: dict[str, Any]) -> None:
+    """Refuses a model with another SDE than that of the run: a checkpoint holds no arrays of it.
+
+    Raises:
+        ConfigError: if both are custom, or both the library's, and their settings differ.
+    """
+    described = describe(model, ())
+    for kind in ("model", "own"):
+        trained = (about.get(kind) or {}).get("sde")
+        given = (described.get(kind) or {}).get("sde")
+        if trained and given and trained != given:
+            raise ConfigError(
+                f"{path} was trained with sde = {trained}, and model has {given}: write "
+                f"sd.load({str(path)!r}, model=dataclasses.replace(model, sde=sde)) with the SDE "
+                f"of the run."
+            )
 
 
 def _rebuild(path: Path, about: dict[str, Any]) -> ScoreModel:

@@ -28,6 +28,7 @@ from scoresde.train.record import Record, decisive_settings
 from scoresde.train.settings import Training
 from scoresde.train.step import Prepare
 from scoresde.train.trainer import Callback, Trainer
+from scoresde.train.what_trains import warn_of_constants
 from scoresde.types import Cond
 
 
@@ -78,7 +79,8 @@ def fit(
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
             densities are in the data's own units.
 
-    Warns where the noise of the SDE does not cover the data (train/coverage.py).
+    Warns where the noise of the SDE does not cover the data (train/coverage.py), and names the
+    arrays that training leaves as they are (train/what_trains.py): it trains nnx.Param alone.
 
     Ctrl-C ends training after the current step, with a checkpoint.
 
@@ -101,6 +103,7 @@ def fit(
     train, held_out = training_examples(
         key_split, model, data, cond, validation, validation_cond, prepare
     )
+    warn_of_constants(model)
     measured = measure(key_split, train, prepare)
     model = _standardized(model, standardize, measured)
     warn_of_coverage(model.sde, measured, model.standardization)

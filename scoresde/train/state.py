@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from scoresde.score.model import ScoreModel
+from scoresde.train.what_trains import check_trainable
 
 TrainState = dict[str, Any]
 """The entries that `init_state` lists; what a checkpoint stores."""
@@ -56,7 +57,7 @@ class Skeleton:
         of them each time, so random streams may advance inside a trace.
 
         Raises:
-            TypeError: if the network is not an NNX module, or keeps running statistics.
+            TypeError: as `check_trainable`.
         """
         check_trainable(model)
 
@@ -79,26 +80,3 @@ class Skeleton:
         """Returns the model in evaluation mode, with these parameters."""
         net = nnx.merge(self.eval_graph, params, self.streams, constants)
         return dataclasses.replace(self.model, net=net)
-
-
-def check_trainable(model: Any) -> None:
-    """Refuses what `fit` cannot train.
-
-    Raises:
-        TypeError: if it is not a ScoreModel around an NNX module, or keeps running statistics.
-    """
-    if not isinstance(model, ScoreModel):
-        raise TypeError(
-            f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization)."
-        )
-    if not isinstance(model.net, nnx.Module):
-        raise TypeError(
-            f"the network is a {type(model.net).__name__}: fit trains NNX modules. Other networks "
-            f"sample and evaluate without change; to train one, differentiate sd.dsm_loss in a "
-            f"custom loop."
-        )
-    if jax.tree.leaves(nnx.state(model.net, nnx.BatchStat)):
-        raise TypeError(
-            "the network keeps batch statistics, which couple the examples of a batch: use group "
-            "or layer normalisation instead."
-        )

@@ -33,6 +33,7 @@ from scoresde.score.model import ScoreModel
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.settings import Training
 from scoresde.train.state import Skeleton, TrainState
+from scoresde.train.what_trains import check_unchanged, variable_values
 from scoresde.types import Cond, data_dim
 
 Prepare = Callable[[Array, Array], Array]
@@ -108,7 +109,9 @@ def make_validation(
 
         model = skeleton.score_model(params, constants)
         keys_noise = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(rows)
+        before = variable_values(model.net)
         losses = dsm_loss(keys_noise, model.sde, model, x, t, training.weighting, cond)
+        check_unchanged(model.net, before)
         return jnp.sum(weight.astype(losses.dtype) * losses) / data_dim(x)
 
     return validate
@@ -123,8 +126,10 @@ def _make_loss_and_gradient(
 
     def loss(params, constants, key_net, keys_noise, x, t, cond):
         net = skeleton.training_net(params, constants, key_net)
+        before = variable_values(net)
         model = ScoreModel(sde, net, parameterization)
         losses = dsm_loss(keys_noise, sde, model, x, t, training.weighting, cond)
+        check_unchanged(net, before)
         return jnp.mean(losses) / data_dim(x)  # Eq. 1
 
     gradient = jax.value_and_grad(loss)
