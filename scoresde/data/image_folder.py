@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from scoresde.data.geometry import Geometry
+from scoresde import checks
+from scoresde.data.geometry import DECODING, Geometry, is_grey
 from scoresde.data.image_source import Images, decoded_images, stamp
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -21,21 +24,23 @@ def from_folder(
     labels: bool = False,
     size: int | None = None,
     crop: int | None = None,
-    channels: int | None = 3,
+    channels: int | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Images:
     """Returns all images in a folder and below it, in the order of their paths.
 
     Files and folders whose names begin with a dot are skipped, and links are followed. Images are
-    turned as their EXIF data say, and transparency is dropped. They are decoded once; when a file
-    changes in size or time, all are decoded again.
+    turned as their EXIF data say, and transparent ones are laid on white. They are decoded once;
+    when a file changes in size or time, all are decoded again.
 
     Args:
         folder: the folder, with files <folder>/<class>/<image> if there are labels.
         labels: whether the first folder of each path is the class of the image.
         size: the side of the square images; None if all have one size already (see `Geometry`).
         crop: the side of the central square that is cut out first; None cuts nothing.
-        channels: 1 for grey, 3 for colour, None to keep both as they are.
+        channels: 1 for grey, 3 for colour; None for what the files are: grey if all of them are,
+            else colour. Where some are grey and some are not, a warning says so when they are
+            decoded.
         cache: where decoded images are kept; None: `cache_folder()`.
 
     Raises:
@@ -54,12 +59,14 @@ def from_folder(
     classes = tuple(sorted(set(names))) if names else ()
     number = {name: i for i, name in enumerate(classes)}
     geometry = Geometry(size, crop, channels)
+    chosen = functools.cache(lambda: channels or _channels_of(paths))  # it opens every file
 
     def examples(indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int | None]]:
+        of_files = dataclasses.replace(geometry, channels=chosen())
         for i in indices:
-            yield _decode(paths[i], geometry), number[names[i]] if names else None
+            yield _decode(paths[i], of_files), number[names[i]] if names else None
 
-    identity = f"folder {root.resolve()} {geometry} labels={labels} {stamp(root, paths)}"
+    identity = f"folder {root.resolve()} {geometry} labels={labels} {stamp(root, paths)} {DECODING}"
     return decoded_images(identity, len(paths), examples, cache, classes)
 
 
@@ -93,6 +100,27 @@ def _class_names(root: Path, paths: Sequence[Path]) -> list[str]:
             )
         names.append(parts[0])
     return names
+
+
+def _channels_of(paths: Sequence[Path]) -> int:
+    """Returns 1 if all files are grey, else 3; it warns where some are and some are not."""
+    grey = [path for path in paths if _is_grey(path)]
+    if len(grey) == len(paths):
+        return 1
+    if grey:
+        checks.warn(
+            f"{len(grey)} of {len(paths)} images are grey, the first is {grey[0]}: all are read as "
+            f"colour. Write channels=3 to say so, or channels=1 to read all as grey."
+        )
+    return 3
+
+
+def _is_grey(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return is_grey(image)
+    except Exception as error:  # a damaged file raises errors of many kinds
+        raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 def _decode(path: Path, geometry: Geometry) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.data.geometry import Geometry
+from scoresde.data.geometry import DECODING, Geometry
 from scoresde.data.image_source import Images, decoded_images, stamp
 
 
@@ -30,7 +30,7 @@ def from_tfds(
     """Returns the images of a TFDS data set, which has been prepared in the format array_record.
 
     TensorFlow is not needed to read it. Images are decoded once, and again when the data set
-    changes.
+    changes; transparent ones, of 4 channels, are laid on white.
 
     Args:
         name: the name of the data set, `name[/config][:version]`.
@@ -95,6 +95,7 @@ def read_prepared(
             f"write the name of its images, image=..."
         )
     label = label if label in features else None
+    transparency = isinstance(features[image], import_tfds().features.Image)  # not a Tensor
     records = _records(builder, split)
 
     def examples(indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int | None]]:
@@ -105,13 +106,14 @@ def read_prepared(
                 f"{place} is damaged ({error}): delete the folder and prepare it again."
             ) from error
         for record in found:
-            pixels = geometry.of_array(np.asarray(record[image]))
+            pixels = geometry.of_array(np.asarray(record[image]), transparency)
             yield pixels, None if label is None else int(record[label])
 
     folder = Path(builder.data_dir)
     files = sorted(path for path in folder.iterdir() if "array_record" in path.name)
     identity = (
-        f"tfds {builder.info.full_name} {split} {image} {label} {geometry} {stamp(folder, files)}"
+        f"tfds {builder.info.full_name} {split} {image} {label} {geometry} {stamp(folder, files)} "
+        f"{DECODING}"
     )
     names = None if label is None else getattr(features[label], "names", None)
     return decoded_images(identity, len(records), examples, cache, tuple(names or ()))

@@ -1,6 +1,7 @@
 """Folders of images: the right pixels and labels, in the order of their paths."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -66,3 +67,77 @@ def test_a_change_in_a_folder_is_noticed(tmp_path):
     after = images.from_folder(folder)
     assert after.pixels[0, 0, 0, 0] == 99
     assert after.fingerprint != before.fingerprint
+
+
+# --- Grey and colour ---
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+
+
+def in_mode(mode):
+    image = Image.fromarray(GREY)
+    if mode == "P":
+        return image.convert("P")  # its palette is 256 greys
+    if mode == "LA":
+        image.putalpha(255)
+        return image
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P"])
+def test_grey_files_have_one_channel(mode, tmp_path):
+    for i in range(3):
+        in_mode(mode).save(tmp_path / f"{i}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = images.from_folder(tmp_path)
+    assert found.shape == (8, 8, 1)
+    expected = 255 * (np.asarray(in_mode("1"))) if mode == "1" else GREY
+    np.testing.assert_array_equal(found.pixels[1, ..., 0], expected)
+    assert images.from_folder(tmp_path, channels=3).shape == (8, 8, 3)
+
+
+def test_grey_jpegs_have_one_channel_and_coloured_palettes_three(tmp_path):
+    in_mode("L").save(tmp_path / "0.jpg")
+    assert images.from_folder(tmp_path).shape == (8, 8, 1)
+
+    (tmp_path / "0.jpg").unlink()
+    palette = Image.fromarray(GREY % 3, "P")
+    palette.putpalette([0, 0, 0, 200, 30, 30, 90, 90, 90])
+    palette.save(tmp_path / "0.png")
+    assert images.from_folder(tmp_path).shape == (8, 8, 3)
+
+
+def test_a_folder_of_both_is_colour_and_says_so(tmp_path):
+    """Whatever its order; either of the advised lines is silent."""
+    in_mode("L").save(tmp_path / "0.png")
+    in_mode("RGB").save(tmp_path / "1.png")
+    with pytest.warns(UserWarning, match=r"1 of 2 images are grey, the first is .*0.png"):
+        assert images.from_folder(tmp_path).shape == (8, 8, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert images.from_folder(tmp_path, channels=3).shape == (8, 8, 3)
+        assert images.from_folder(tmp_path, channels=1).shape == (8, 8, 1)
+
+
+def test_hidden_colours_are_no_part_of_an_image(tmp_path):
+    """Two files that look alike, with different colours under their transparent pixels."""
+    for i, hidden in enumerate((0, 200)):
+        pixels = np.full((8, 8, 4), hidden, np.uint8)
+        pixels[..., 3] = 0
+        pixels[:4] = [10, 20, 30, 255]
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    found = images.from_folder(tmp_path)
+    np.testing.assert_array_equal(found.pixels[0], found.pixels[1])
+    np.testing.assert_array_equal(found.pixels[0, 4:], 255)
+    np.testing.assert_array_equal(found.pixels[0, 0, 0], [10, 20, 30])
+
+
+def test_images_decoded_in_another_way_are_decoded_again(tmp_path, monkeypatch):
+    write_pngs(tmp_path / "folder")
+    before = images.from_folder(tmp_path / "folder")
+    monkeypatch.setattr("scoresde.data.image_folder.DECODING", "another way")
+    after = images.from_folder(tmp_path / "folder")
+    assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 2
+    assert after.fingerprint == before.fingerprint
