@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scoresde.data.source import ArraySource as ArraySource
+from scoresde.data.source import Source as Source
+
 if TYPE_CHECKING:
     from scoresde.data import arrays as arrays
     from scoresde.data import images as images

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scoresde import layout
 from scoresde.data.cache import Examples, cache_folder, decode_once
 from scoresde.data.source import digest
 
@@ -22,8 +23,8 @@ class Images:
     """A source of integer images, in memory or memory mapped, and of their labels.
 
     Raises:
-        ValueError: if the pixels are not integers of shape (n, height, width, c), or the number of
-            labels differs from the number of images.
+        ValueError: if the pixels are not integers of shape (n, height, width, c), if their channels
+            do not seem to come last, or if the number of labels is not that of the images.
     """
 
     pixels: np.ndarray
@@ -42,6 +43,16 @@ class Images:
                 f"pixels have shape {pixels.shape} and dtype {pixels.dtype}: wanted integers "
                 f"(n, height, width, c) with n > 0. For grey images write pixels[..., None]; pass "
                 f"real-valued arrays to fit as they are."
+            )
+        if layout.is_doubtful(self.shape):
+            lines = " ".join(
+                f"For images {kind} write {line}."
+                for kind, line, _ in layout.remedies(self.shape, "pixels")
+            )
+            raise ValueError(
+                f"pixels have shape {pixels.shape}: wanted (n, height, width, c). {lines} If the "
+                f"last axis does hold {self.shape[-1]} channels, pass "
+                f"sd.data.ArraySource(pixels, labels) to fit."
             )
         if self.labels is not None and self.labels.shape[:1] != pixels.shape[:1]:
             raise ValueError(

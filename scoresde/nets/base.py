@@ -7,8 +7,10 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+
+from scoresde import layout
 
 
 class Network(nnx.Module):
@@ -16,6 +18,9 @@ class Network(nnx.Module):
 
     A subclass sets `config`, a frozen dataclass, and `shape`, the shape of one example, first.
     """
+
+    reads_layout = True
+    """Whether the last axis of an example is read as channels, and the others as space."""
 
     config: Any
     shape: tuple[int, ...]
@@ -32,22 +37,68 @@ class Network(nnx.Module):
         """Returns the same line; the one that NNX prints would list every layer."""
         return repr(self)
 
-    def accepts(self, x: Array) -> bool:
+    def accepts(self, x: Any) -> bool:
         """Returns whether the network takes this batch: here, whether it is (batch, *shape)."""
         return x.shape[1:] == self.shape
 
-    def check_input(self, x: Array) -> None:
-        """Refuses a batch that the network was not built for.
+    def check_input(self, x: Any, name: str = "x") -> None:
+        """Refuses a batch, or its shape alone, that the network was not built for.
 
         Raises:
             ValueError: if the network does not accept x.
         """
-        if not self.accepts(x):
-            raise ValueError(
-                f"x holds examples of shape {x.shape[1:]}, but the network was built for "
-                f"{self.shape}. Write {type(self.config).__name__}(...).build({x.shape[1:]}, "
-                f"rngs=...)."
+        if self.accepts(x):
+            return
+
+        given = tuple(x.shape[1:])
+        raise ValueError(
+            f"{name} holds examples of shape {given}, but the network was built for "
+            f"{self.shape}. {self._advice(given, name)}"
+        )
+
+    def _advice(self, given: tuple[int, ...], name: str) -> str:
+        """Returns the line that mends the examples where it can, and else the network."""
+        config = type(self.config).__name__
+        fitting = layout.matching(given, self._accepts_shape, name)
+        if fitting is not None:
+            shape = ", ".join(map(str, fitting.shape))
+            return (
+                f"The channels of an example come last: write {fitting.line}; samples have the "
+                f"shape (batch, {shape})."
             )
+        if self.reads_layout and layout.is_doubtful(given):
+            return layout.builds(given, config, name)
+        return f"Write {config}(...).build({given}, rngs=...)."
+
+    def _accepts_shape(self, shape: tuple[int, ...]) -> bool:
+        return self.accepts(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def check_image(
+    network: str, config: str, shape: tuple[int, ...], factor: int, advice: str, word: str = ""
+) -> None:
+    """Refuses shapes other than (height, width, channels), both sides multiples of `factor`.
+
+    advice: what to write where only the sides do not fit. word: what the factor is.
+
+    Raises:
+        ValueError: if the shape is another one.
+    """
+    wanted = f"shape is {shape}: {network} takes images, (height, width, channels)"
+    if len(shape) == 2:
+        raise ValueError(
+            f"{wanted}. For images without a channel axis write x[..., None], and "
+            f"{config}(...).build({(*shape, 1)}, rngs=...); for signals (length, channels) write "
+            f"UNetConfig()."
+        )
+    if len(shape) != 3:
+        other = "MLPConfig()" if len(shape) < 2 else "UNetConfig()"
+        raise ValueError(f"{wanted}. For this shape write {other}.")
+
+    if any(side % factor for side in shape[:2]):
+        if layout.is_doubtful(shape):
+            advice = layout.builds(shape, config, "x")
+        raise ValueError(f"{wanted}, whose sides are multiples of {word}{factor}. {advice}")
 
 
 def num_parameters(net: nnx.Module) -> int:

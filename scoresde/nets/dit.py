@@ -24,7 +24,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.nets.base import Network
+from scoresde.nets.base import Network, check_image
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import Keys, fan_average, zeros
 from scoresde.nets.layers import (
@@ -95,12 +95,8 @@ class DiT(Network):
     """
 
     def __init__(self, config: DiTConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
-        if len(shape) != 3 or any(side % config.patch for side in shape[:2]):
-            raise ValueError(
-                f"shape is {shape}: a DiT takes images (height, width, channels) whose sides are "
-                f"multiples of patch = {config.patch}. Write another patch, or UNetConfig() for "
-                f"any size."
-            )
+        advice = f"Write another patch than {config.patch}, or UNetConfig() for any size."
+        check_image("a DiT", "DiTConfig", shape, config.patch, advice, "patch = ")
         self.config = config
         self.shape = tuple(shape)
 

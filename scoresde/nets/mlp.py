@@ -60,6 +60,8 @@ class MLP(Network):
     The output is zero at the start.
     """
 
+    reads_layout = False
+
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], *, rngs: nnx.Rngs):
         self.config = config
         self.shape = tuple(shape)

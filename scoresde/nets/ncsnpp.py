@@ -37,7 +37,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.nets.base import Network
+from scoresde.nets.base import Network, check_image
 from scoresde.nets.embeddings import add_label, label_table, sinusoidal_embedding
 from scoresde.nets.initializers import Keys, fan_average
 from scoresde.nets.layers import (
@@ -289,18 +289,12 @@ def check_halvings(shape: tuple[int, ...], halvings: int) -> None:
     Raises:
         ValueError: if shape is not (height, width, channels), both sides multiples of 2^halvings.
     """
-    if len(shape) != 3:
-        raise ValueError(
-            f"shape is {shape}: NCSN++ takes images, (height, width, channels). For other shapes "
-            f"write UNetConfig()."
-        )
-
     factor = 2**halvings
-    if any(side % factor for side in shape[:2]):
-        raise ValueError(
-            f"shape is {shape}: {halvings + 1} levels halve both sides {halvings} times, so both "
-            f"must be multiples of {factor}. Pad or resize the images, or write fewer multipliers."
-        )
+    advice = (
+        f"{halvings + 1} levels halve both sides {halvings} times: pad or resize the images, or "
+        f"write fewer multipliers."
+    )
+    check_image("NCSN++", "NCSNppConfig", shape, factor, advice)
 
 
 class NoiseEmbedding(nnx.Module):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ class UNet(Network):
         self.norm = group_norm(channels, rngs=rngs)
         self.output = conv(channels, shape[-1], dims, kernel_init=zeros, rngs=rngs)
 
-    def accepts(self, x: Array) -> bool:
+    def accepts(self, x: Any) -> bool:
         """Returns whether x has as many dimensions and channels as the network was built for."""
         return x.ndim == len(self.shape) + 1 and x.shape[-1] == self.shape[-1]
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.pixel_range import check_levels
 from scoresde.data.prepare import Scale, without_augmentation
+from scoresde.data.random_access import RandomAccess
 from scoresde.data.real_valued import check_real_valued
 from scoresde.data.source import ArraySource, Source, take
+from scoresde.layout import builds, is_doubtful
+from scoresde.nets.base import Network
 from scoresde.score.model import ScoreModel
+from scoresde.train.given import as_array, written
 from scoresde.types import Cond
 
 
@@ -36,6 +42,8 @@ def check_fits_model(
                 check_real_valued(source.x, "data", training=True)
         elif source is not None and prepare is None:
             _check_source_is_real(source)
+        if isinstance(source, RandomAccess) and prepare is None:
+            check_real_valued(take(source, np.arange(min(64, len(source))))[0], "data", True)
 
 
 def _check_source_is_real(source: Source) -> None:
@@ -55,13 +63,14 @@ def check_array(data: Any, name: str) -> np.ndarray:
     """Returns examples as an array (n, *shape) on the host, and refuses it unless all are finite.
 
     Raises:
+        TypeError: if it is no array, and cannot be read as one.
         ValueError: if it is empty, has no data axis, is not numeric, or holds NaN or infinity.
     """
-    array = checks.plain_array(data, name)
+    array = as_array(data, name)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
             f"{name} has shape {array.shape}: wanted (examples, *shape), not empty. "
-            f"For scalars write {name}[:, None]."
+            f"For scalars write {written(data, name)}[:, None]."
         )
     if not np.issubdtype(array.dtype, np.integer):  # so a memory map of integers is not read
         checks.numbers(array, name)
@@ -72,6 +81,7 @@ def check_source(source: Source, cond: Cond, name: str) -> None:
     """Refuses a source whose first examples are not what it promises.
 
     Raises:
+        TypeError: if they are no arrays.
         ValueError: if they have another shape or are not finite, or a condition came beside it.
     """
     if cond is not None:
@@ -80,13 +90,59 @@ def check_source(source: Source, cond: Cond, name: str) -> None:
             f"(examples, condition)."
         )
 
-    x, _ = take(source, np.arange(min(2, len(source))))
+    if len(source) == 0:
+        raise ValueError(f"{name} has length 0: wanted examples, not empty.")
+    indices = np.arange(min(2, len(source)))
+    returned = source.batch(indices)
+    examples = returned[0] if isinstance(returned, tuple) else returned
+    if not (hasattr(examples, "__array__") or isinstance(examples, list)):
+        raise TypeError(
+            f"{name}.batch(indices) returned a {type(examples).__module__}."
+            f"{type(examples).__qualname__}: wanted the examples, an array (indices, *shape), or "
+            f"(examples, labels). A data set whose batch takes a size is read in order, while fit "
+            f"reads by index: write np.stack(list({name})) if its elements are arrays."
+        )
+
+    x, _ = take(source, indices)
     if x.shape[1:] != tuple(source.shape):
         raise ValueError(
             f"{name}.batch(indices) returned shape {x.shape} for {len(x)} indices, but "
             f"{name}.shape is {source.shape}: wanted (indices, *shape)."
         )
     check_array(x, f"{name}.batch(indices)")
+
+
+def check_layout(net: Any, train: Source, prepare: Any, declared: bool, name: str) -> None:
+    """Refuses examples that the network was not built for, or whose layout is doubtful.
+
+    A network of the library's that reads the last axis as channels would train on images without a
+    channel axis, or with channels first, as if they were something else.
+
+    Args:
+        net: the network; custom ones pass.
+        train: the examples.
+        prepare: what is applied to a batch before the network sees it, or None.
+        declared: whether the shape was stated by a source, and is not that of an array.
+        name: how to write the examples in code.
+
+    Raises:
+        ValueError: if they do not fit, with the line that mends the examples or the network.
+    """
+    if not isinstance(net, Network):
+        return
+    x, _ = _first(train)
+    batch = jax.eval_shape(prepare or (lambda key, x: x), jax.random.key(0), jnp.asarray(x))
+    net.check_input(batch, name)
+
+    shape = tuple(batch.shape[1:])
+    if declared or not net.reads_layout or not is_doubtful(shape):
+        return
+    raise ValueError(
+        f"{name} holds examples of shape {shape}, which the network reads as {shape[-1]} channels "
+        f"in space {shape[:-1]}. {builds(shape, type(net.config).__name__, name)} If the last axis "
+        f"does hold {shape[-1]} channels, write sd.data.ArraySource({name}), with labels "
+        f"sd.data.ArraySource({name}, cond)."
+    )
 
 
 # --- Training and held-out examples together ---

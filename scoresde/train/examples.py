@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from scoresde import checks
+from scoresde.data.random_access import RandomAccess, is_random_access
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization
@@ -17,8 +18,10 @@ from scoresde.train.example_checks import (
     check_array,
     check_fits_model,
     check_held_out,
+    check_layout,
     check_source,
 )
+from scoresde.train.given import is_source, written
 from scoresde.train.step import Prepare
 from scoresde.train.what_trains import check_trainable
 from scoresde.types import Cond
@@ -47,17 +50,25 @@ def training_examples(
     train, held_out = hold_out(key, examples, validation, validation_cond)
 
     check_fits_model(model, train, held_out, prepare)
+    declared = isinstance(data, ArraySource) or is_source(data)
+    name = "data" if declared else written(data, "data")
+    check_layout(model.net, train, prepare, declared, name)
     return train, held_out
 
 
 def as_source(data: Any, cond: Cond, name: str) -> Source:
-    """Returns arrays as a source of examples, and a source as it is.
+    """Returns arrays and data sets as a source of examples, and a source as it is.
 
     Raises:
+        TypeError: if it is none of these, with the line that makes one of it.
         ValueError: if it is empty, ragged or not finite, or if conditions come beside a source.
     """
-    if hasattr(data, "batch"):
-        source = cast(Source, data)
+    if isinstance(data, ArraySource):  # arrays whose shape is meant as it is
+        if cond is not None:
+            check_source(data, cond, name)  # refuses the condition
+        return as_source(data.x, data.cond, name)
+    if is_source(data) or is_random_access(data):
+        source = cast(Source, data if is_source(data) else RandomAccess(data, name))
         check_source(source, cond, name)
         return source
 
