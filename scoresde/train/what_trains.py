@@ -85,7 +85,7 @@ def _check_parameters(net: nnx.Module) -> None:
             f"wrap its arrays, for example self.weight = nnx.Param(weight)."
         )
 
-    whole = [(path, leaf) for path, leaf in found if not jnp.issubdtype(_dtype(leaf), jnp.inexact)]
+    whole = [(path, leaf) for path, leaf in found if not _is_real(leaf)]
     if whole:
         name = _name(net, whole[0][0])
         raise TypeError(
@@ -150,18 +150,21 @@ def _warn_of_network(net: Any) -> None:
     kept = [
         (path, leaf)
         for path, leaf in _variables(net)
-        if not isinstance(leaf, nnx.Param | np.ndarray)
+        if not isinstance(leaf, nnx.Param | np.ndarray) and jax.tree.leaves(_value(leaf))
     ]
     if not kept:
         return
 
-    path, leaf = kept[0]
-    name = _name(net, path)
-    value = f"{name}[...]" if isinstance(leaf, nnx.Variable) else name
+    trainable = next(((path, leaf) for path, leaf in kept if _is_real(leaf)), None)
+    line = ""
+    if trainable is not None:
+        path, leaf = trainable
+        name = _name(net, path)
+        value = f"{name}[...]" if isinstance(leaf, nnx.Variable) else name
+        line = f" To train one write {name} = nnx.Param({value})."
     checks.warn(
         f"fit keeps these variables of the network at their start, because it trains nnx.Param "
-        f"alone: {_listed(net, kept)}. To train one write {name} = nnx.Param({value}). If they are "
-        f"constants, write {SILENCE}."
+        f"alone: {_listed(net, kept)}.{line} If they are constants, write {SILENCE}."
     )
 
 
@@ -211,8 +214,13 @@ def _value(leaf: Any) -> Any:
     return leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
-def _dtype(leaf: Any) -> Any:
-    return _value(leaf).dtype
+def _dtype(value: Any) -> Any:
+    return getattr(value, "dtype", None) or jnp.result_type(value)
+
+
+def _is_real(leaf: Any) -> bool:
+    """Returns whether a variable has a gradient."""
+    return all(jnp.issubdtype(_dtype(a), jnp.inexact) for a in jax.tree.leaves(_value(leaf)))
 
 
 def _listed(net: Any, found: Sequence[tuple[tuple, Any]], most: int = 6) -> str:
@@ -221,7 +229,7 @@ def _listed(net: Any, found: Sequence[tuple[tuple, Any]], most: int = 6) -> str:
     for path, leaf in found[:most]:
         kind = type(leaf).__name__ if isinstance(leaf, nnx.Variable) else "array"
         for value in jax.tree.leaves(_value(leaf)):  # self.sow keeps a tuple
-            words.append(f"{_name(net, path)} ({kind}, {value.dtype}, {tuple(value.shape)})")
+            words.append(f"{_name(net, path)} ({kind}, {_dtype(value)}, {np.shape(value)})")
     rest = len(found) - most
     return ", ".join(words) + (f" and {rest} more" if rest > 0 else "")
 

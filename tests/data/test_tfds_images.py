@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from image_files import write_idx
 
-from scoresde.data import images
+from scoresde.data import images, tfds_images
+from scoresde.data.geometry import Geometry
 
 
 def test_a_prepared_set_is_read_by_its_name(tmp_path):
@@ -58,3 +60,35 @@ def test_what_is_not_prepared_is_refused_at_once(tmp_path):
     assert f"{tmp_path}/cifar10" in message
     assert "images.from_tfds('cifar10', data_dir=" in message
     assert "download=True" in message
+
+
+@pytest.mark.parametrize("kind", ["image", "tensor"])
+def test_images_of_four_channels_are_laid_on_white(kind, tmp_path, monkeypatch):
+    """The fourth channel of an image is its opacity; that of a tensor is a channel as others."""
+    features = tfds_images.import_tfds().features
+    pixels = np.full((2, 4, 4, 4), 30, np.uint8)
+    pixels[:, :2, :, 3] = 0
+    pixels[:, 2:, :, 3] = 255
+
+    class Records:
+        def __len__(self):
+            return 2
+
+        def __getitems__(self, indices):
+            return [{"image": pixels[i]} for i in indices]
+
+    feature = {
+        "image": features.Image(shape=(4, 4, 4)),
+        "tensor": features.Tensor(shape=(4, 4, 4), dtype=np.uint8),
+    }
+    info = SimpleNamespace(features={"image": feature[kind]}, full_name=kind)
+    builder = SimpleNamespace(name=kind, info=info, data_dir=tmp_path)
+    monkeypatch.setattr(tfds_images, "_open", lambda place: builder)
+    monkeypatch.setattr(tfds_images, "_records", lambda builder, split: Records())
+
+    found = tfds_images.read_prepared(tmp_path, "train", "image", None, Geometry(), None)
+    if kind == "tensor":
+        np.testing.assert_array_equal(found.pixels, pixels)
+    else:
+        assert found.shape == (4, 4, 3)
+        np.testing.assert_array_equal(found.pixels[0, :, 0, 0], [255, 255, 30, 30])

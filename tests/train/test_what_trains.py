@@ -124,6 +124,24 @@ def test_variables_that_do_not_train_are_named(scale, kind):
 
 
 @pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (lambda: jnp.arange(3), "Variable, int32, (3,)"),
+        (lambda: jax.random.key(1), "Variable, key<fry>, ()"),
+    ],
+)
+def test_variables_without_a_gradient_are_named_and_come_back(value, words, tmp_path):
+    """The message does not advise a parameter, which `fit` would refuse."""
+    net = Net()
+    net.kept = nnx.Variable(value())
+    (message,) = messages(net, run=tmp_path)
+    assert words in message and "nnx.Param(" not in message
+
+    loaded = sd.load(tmp_path, model=sd.ScoreModel(sd.VP(), net, sd.EDM(1.0)))
+    assert jnp.all(loaded.net.kept[...] == value())
+
+
+@pytest.mark.parametrize(
     "net",
     [
         mlp(dropout=0.1).net,
