@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from array import array as Array
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,9 @@ class RandomAccess:
     """Examples by their index in a data set: arrays of one shape, or pairs (array, label).
 
     Raises:
-        TypeError: if the examples are dictionaries, or none.
-        ValueError: if the data set is empty or endless; when read, if an example has another shape
-            than the first, or is not finite.
+        TypeError: if the examples are dictionaries, or None.
+        ValueError: if the data set is empty or endless, or holds numbers; when read, if an example
+            has another shape than the first, or is not finite.
     """
 
     dataset: Any
@@ -40,7 +41,11 @@ class RandomAccess:
                 f"{self.name} repeats without end: fit repeats the examples itself. Write it "
                 f"without .repeat()."
             )
-        check_example(self.dataset[0], self.name)
+        if self.shape == ():
+            raise ValueError(
+                f"{self.name}[0] is a number: wanted arrays (*shape), for numbers an array (n, 1). "
+                f"Write np.array([{self.name}[i] for i in range(len({self.name}))])[:, None]."
+            )
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
@@ -87,7 +92,7 @@ class RandomAccess:
 def is_random_access(data: Any) -> bool:
     """Returns whether an object has `len` and `[i]`, and is no array, list, dictionary or text."""
     arrays = ("__array__", "__array_interface__", "__dlpack__", "to_numpy")
-    if isinstance(data, Mapping | list | tuple | str | bytes):
+    if isinstance(data, Mapping | list | tuple | str | bytes | bytearray | memoryview | Array):
         return False
     if any(hasattr(data, name) for name in arrays):
         return False

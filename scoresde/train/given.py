@@ -6,6 +6,7 @@ Something else is refused with the line that makes an array of it.
 from __future__ import annotations
 
 import inspect
+from array import array as Array
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -53,7 +54,8 @@ def as_array(data: Any, name: str) -> np.ndarray:
         data = data.detach().cpu()
 
     known = ("__array__", "__array_interface__", "__dlpack__")
-    is_array = isinstance(data, int | float | complex) or any(hasattr(data, a) for a in known)
+    is_array = isinstance(data, int | float | complex | memoryview | Array)
+    is_array = is_array or any(hasattr(data, a) for a in known)
     if isinstance(data, Mapping) or not is_array:
         raise TypeError(f"{_kind(data, name)}{_advice(data, name)}")
     try:

@@ -6,6 +6,7 @@ interfaces here, and the real ones are tried where they are installed.
 
 import re
 import sys
+from array import array
 
 import numpy as np
 import pytest
@@ -183,6 +184,14 @@ def test_examples_by_index_are_checked_as_arrays_are(examples, message, unchecke
         fit(data=Indexed(examples), validation=0.0)
 
 
+@pytest.mark.parametrize("data", [Indexed(X[:, 0]), range(32), array("f", X[:, 0])])
+def test_numbers_by_index_are_refused_with_the_line_for_them(data):
+    with pytest.raises(ValueError, match=r"\[:, None\]") as error:
+        fit(data=data)
+    line = re.search(r"[Ww]rite (np\..*)\.$", str(error.value)).group(1)
+    assert run(line, data).shape == (32, 1)
+
+
 def test_examples_that_a_filter_left_out_are_refused():
     data = Indexed([None, *X])
     with pytest.raises(TypeError, match="is None") as error:
@@ -245,8 +254,8 @@ def test_a_source_without_a_shape_is_told_so():
 
 @pytest.mark.parametrize(
     "data",
-    [X.tolist(), list(X), tuple(map(tuple, X.tolist())), Tensor(X)],
-    ids=["lists", "rows", "tuples", "tensor"],
+    [X.tolist(), list(X), tuple(map(tuple, X.tolist())), Tensor(X), memoryview(X)],
+    ids=["lists", "rows", "tuples", "tensor", "buffer"],
 )
 def test_arrays_in_other_forms_train_as_they_are(data):
     assert fit(data=data).history[-1]["loss"] == fit().history[-1]["loss"]
