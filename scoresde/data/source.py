@@ -40,7 +40,10 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Arrays in memory as a source: x (n, *shape), and a condition whose leaves are (n, ...)."""
+    """Arrays in memory as a source: x (n, *shape), and a condition whose leaves are (n, ...).
+
+    It states that the shape is meant as it is, where `fit` would ask about an array's.
+    """
 
     x: np.ndarray
     cond: Cond = None

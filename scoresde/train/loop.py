@@ -55,8 +55,10 @@ def fit(
         key: a random key. Everything random depends on (key, step) alone.
         model: an `sd.ScoreModel` around an NNX network. It is not changed.
         data: real numbers (n, *shape), about in [-1, 1] unless they are standardised, or integers
-            together with `prepare`; or a `Source` of examples (data/source.py), whose batches a
-            thread assembles ahead of time.
+            together with `prepare`; a data set with `len` and `[i]` (data/random_access.py); or a
+            `Source` of examples (data/source.py), whose batches a thread assembles ahead of time.
+            A shape that seems to lack a channel axis is refused, unless it is stated by
+            `sd.data.ArraySource`.
         cond: conditions, a pytree with leaves (n, ...). A source returns its own.
         validation: held-out examples (m, *shape), a source of them, or the fraction of the data to
             hold out, 0 for none.
