@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.prepare import Scale, without_augmentation
+from scoresde.parallel.processes import differences
 from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
@@ -33,8 +35,14 @@ def load(
 
     Arguments and errors are those of `open_run`, which returns what else is known of the run.
     Under `jax.distributed` every process makes this call.
+
+    Warns if the model that is given has another SDE or other pieces than the run: a checkpoint
+    holds their names and settings, and the arrays of the network alone.
     """
-    return open_run(run, step=step, ema=ema, model=model).model
+    trained = open_run(run, step=step, ema=ema, model=model)
+    if model is not None:
+        _warn_of_another(model, trained)
+    return trained.model
 
 
 def open_run(
@@ -56,15 +64,13 @@ def open_run(
     Raises:
         FileNotFoundError: if there is no run at that place.
         CheckpointError: if no checkpoint is sound, or it does not fit the model.
-        ConfigError: if the model cannot be rebuilt from the checkpoint alone, or has another SDE.
+        ConfigError: if the model cannot be rebuilt from the checkpoint alone.
     """
     path = Path(run).expanduser()
     with _checkpoints(path) as checkpoints:
         found = checkpoints.restore_subtree({}, step)
         if model is None:
             model = _rebuild(path, found.about)
-        else:
-            _check_same_process(path, model, found.about)
 
         skeleton, params, constants = Skeleton.split(model)
         weights = "ema" if ema else "params"
@@ -225,21 +231,18 @@ def _dequantization(about: dict[str, Any]) -> UniformDequantization | None:
     return from_dict({name: described[name] for name in names}, UniformDequantization)
 
 
-def _check_same_process(path: Path, model: ScoreModel, about: dict[str, Any]) -> None:
-    """Refuses a model with another SDE than that of the run: a checkpoint holds no arrays of it.
-
-    Raises:
-        ConfigError: if both are custom, or both the library's, and their settings differ.
-    """
-    described = describe(model, ())
+def _warn_of_another(model: ScoreModel, trained: Trained) -> None:
+    """Warns of a model whose pieces are not those of the run."""
+    described = describe(model, trained.shape)
     for kind in ("model", "own"):
-        trained = (about.get(kind) or {}).get("sde")
-        given = (described.get(kind) or {}).get("sde")
-        if trained and given and trained != given:
-            raise ConfigError(
-                f"{path} was trained with sde = {trained}, and model has {given}: write "
-                f"sd.load({str(path)!r}, model=dataclasses.replace(model, sde=sde)) with the SDE "
-                f"of the run."
+        old = trained.about.get(kind)
+        new = described.get(kind)
+        found = differences(old, new) if old and new else []
+        if found:
+            checks.warn(
+                f"{trained.path} trained another model ({'; '.join(found)}): what follows is wrong "
+                f"unless both mean the same. Write sd.load({str(trained.path)!r}, model=model) "
+                f"with the model built as it was for training."
             )
 
 
