@@ -107,7 +107,19 @@ def plain_array(value: Any, name: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(np.float32)  # bfloat16, and floats of 8 bits
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def unmasked(value: Any, name: str) -> Any:
+    """Returns a value without the mask of one that hides nothing, which JAX does not take.
+
+    Raises:
+        ValueError: if something would be lost, as `nothing_is_lost` says.
+    """
+    nothing_is_lost(value, name)
+    return np.asarray(value) if isinstance(value, np.ma.MaskedArray) else value
 
 
 def nothing_is_lost(value: Any, name: str) -> None:
@@ -124,9 +136,23 @@ def nothing_is_lost(value: Any, name: str) -> None:
             f"len({name}), -1)).reshape(-1, *{name}.shape[1:]), or write {name}.filled(value)."
         )
 
+    if isinstance(value, (list, tuple)):
+        for i, row in enumerate(value):
+            if isinstance(row, np.ndarray):
+                nothing_is_lost(row, f"{name}[{i}]")
+        return
+    if hasattr(value, "toarray"):
+        raise ValueError(f"{name} is a sparse matrix: write {name}.toarray().")
+
     dtype = getattr(value, "dtype", None)
     if not isinstance(dtype, np.dtype):
         return
+    if dtype.kind in "mM":
+        since = f"({name} - {name}.min())" if dtype.kind == "M" else name
+        raise ValueError(
+            f"{name} holds times, {dtype}: wanted numbers. In seconds they are "
+            f"{since} / np.timedelta64(1, 's')."
+        )
     if dtype.names is not None:
         raise ValueError(
             f"{name} is a structured array with the fields {', '.join(dtype.names)}: wanted one "

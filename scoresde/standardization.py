@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde import checks
 from scoresde.precision import at_least_float32, precision_of
 from scoresde.types import Cond, ScoreFn, pytree_dataclass
 
@@ -63,14 +64,15 @@ class Standardization:
         A constant feature has the standard deviation 1.
 
         Raises:
-            ValueError: if x has no data axis, or holds NaN or infinity.
+            ValueError: if x has no data axis, or holds NaN, infinity, masks or no real numbers.
         """
-        x = np.asarray(x, np.float64)
+        x = checks.plain_array(x, "x")
         if x.ndim < 2:
             raise ValueError(
                 f"x has shape {x.shape}: wanted (examples, *data). For scalars write x[:, None]."
             )
-        mean, std = moments(x.reshape(-1, x.shape[-1]))
+        checks.numbers(x, "x")
+        mean, std = moments(x.reshape(-1, x.shape[-1]).astype(np.float64))
         return cls(mean, np.where(std > 0.0, std, 1.0))
 
     def to_model(self, x: Array | np.ndarray) -> Any:
@@ -114,13 +116,7 @@ class Standardization:
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the means and standard deviations of the columns of x; exactly constant columns have
-    the standard deviation 0, not one of rounding.
-
-    Raises:
-        ValueError: if x holds NaN or infinity.
-    """
-    if not np.all(np.isfinite(x)):
-        raise ValueError("x holds NaN or infinity: drop or mend these examples first.")
+    the standard deviation 0, not one of rounding."""
     constant = x.min(axis=0) == x.max(axis=0)
     mean = np.where(constant, x[0], x.mean(axis=0))
     return mean, np.where(constant, 0.0, x.std(axis=0))

@@ -1,14 +1,21 @@
 """The checks at the edges name what is wrong."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.lib.recfunctions
 import pytest
+import scipy.sparse
 from small_training import mlp
 
 import scoresde as sd
 from scoresde import checks
+from scoresde.data import prepare
+from scoresde.data.image_source import Images
+from scoresde.data.source import take
+from scoresde.train.examples import as_source
 
 
 def test_conditions_without_a_batch_axis_are_named():
@@ -83,3 +90,58 @@ def test_what_loses_nothing_is_converted():
         assert type(got) is np.ndarray
         assert got.dtype == np.dtype("float64") and got.dtype.isnative
         np.testing.assert_array_equal(got, want)
+
+
+def test_floats_of_fewer_bits_are_converted():
+    want = np.array([[1.0, 2.5]], np.float32)
+    for dtype in (jnp.bfloat16, jnp.float8_e4m3fn, np.float16):
+        np.testing.assert_array_equal(checks.plain_array(want.astype(dtype), "x"), want)
+
+
+@pytest.mark.parametrize("kind", ["m8[s]", "M8[s]"])
+def test_times_are_refused_with_the_line_to_write(kind):
+    x = np.arange(6).reshape(3, 2).astype(kind)
+    with pytest.raises(ValueError, match="x holds times") as caught:
+        checks.plain_array(x, "x")
+    line = re.search(r"they are (.*'s'\))\.", str(caught.value))[1]
+    np.testing.assert_array_equal(eval(line, {"x": x, "np": np}), np.arange(6.0).reshape(3, 2))
+
+
+def test_a_sparse_matrix_is_refused_with_the_line_to_write():
+    x = scipy.sparse.csr_array(np.eye(3))
+    with pytest.raises(ValueError, match=r"write x\.toarray\(\)"):
+        checks.plain_array(x, "x")
+    np.testing.assert_array_equal(checks.plain_array(x.toarray(), "x"), np.eye(3))
+
+
+def test_masks_are_seen_wherever_data_come_in(unchecked):
+    """In the rows of a list, in what a source returns later, in images and in what prepares
+    them, in statistics and in the parameters of a mixture."""
+    masked = np.ma.masked_equal(np.arange(32).reshape(2, 4, 4, 1), 5)
+
+    class Later:
+        shape = (4, 4, 1)
+
+        def __len__(self):
+            return 4
+
+        def batch(self, indices):
+            rows = np.ma.masked_array(np.ones((len(indices), 4, 4, 1)), False)
+            return np.ma.masked_equal(rows * np.reshape(indices, (-1, 1, 1, 1)), 3)
+
+    key = jax.random.key(0)
+    calls = [
+        lambda: as_source(list(masked), None, "data"),
+        lambda: take(as_source(Later(), None, "data"), np.array([3])),
+        lambda: Images(masked),
+        lambda: prepare.Scale(256)(key, masked),
+        lambda: prepare.RandomFlip()(key, masked),
+        lambda: sd.Standardization.fit(masked),
+        lambda: sd.GaussianMixture(masked[:, :, 1, 0], np.ones(2)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="masked entries: wanted a number in each"):
+            call()
+
+    mixture = sd.GaussianMixture(np.ma.masked_array(np.eye(2)), np.ones(2))
+    np.testing.assert_array_equal(mixture.means, np.eye(2))

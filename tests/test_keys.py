@@ -8,6 +8,7 @@ from gaussian import gaussian_score
 from scipy import stats
 
 import scoresde as sd
+from scoresde.data import prepare
 from scoresde.keys import as_typed_key, example_keys, fold_in_examples, normal_like
 
 
@@ -67,6 +68,15 @@ def test_an_adaptive_sampler_has_the_law_under_rbg():
     sampler = sd.AdaptiveSDE(rtol=0.02, atol=0.02)
     x = sd.sample(key, sampler, sde, gaussian_score(sde, 0.0, 0.25), (n, 2)).x
     assert abs(float(x.std()) / 0.5 - 1.0) < 5 / np.sqrt(4 * n) + 0.01
+
+
+@pytest.mark.parametrize("prepare", [prepare.RandomFlip(), prepare.RandomShift(1)])
+def test_raw_keys_of_other_implementations_augment(prepare, unchecked):
+    x = jnp.arange(32.0).reshape(2, 4, 4, 1)
+    raw = jax.random.PRNGKey(0, impl="rbg")
+    np.testing.assert_array_equal(prepare(raw, x), prepare(jax.random.key(0, impl="rbg"), x))
+    with pytest.raises(TypeError, match="of type int"):
+        prepare(0, x)
 
 
 def test_raw_keys_are_wrapped_or_refused(unchecked):

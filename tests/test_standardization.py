@@ -1,6 +1,7 @@
 """The affine map between the data's units and the model's, in everything that meets data."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -213,3 +214,20 @@ def test_another_number_of_features_is_refused():
     own = InUnits(standard_normal(sd.VP()), UNITS)
     with pytest.raises(ValueError, match="holds 2 features"):
         sd.log_likelihood(jax.random.key(0), sd.VP(), own, jnp.ones((2, 3)) * 0.3)
+
+
+def test_a_function_around_a_model_is_told_of_its_units(unchecked):
+    """Nothing is known of what a function does; the advised line gives it the units."""
+    model = sd.ScoreModel(sd.VP(), lambda x, t: -x, sd.Score(), UNITS)
+
+    def score(x, t):
+        return model(x, t)
+
+    def draw():
+        return sd.sample(jax.random.key(0), sd.DDIM(num_steps=2), sd.VP(), score, (4, 2))
+
+    with pytest.warns(UserWarning, match="a function around 'model'") as caught:
+        plain = draw()
+    line = re.search(r"write (score.*)\.", str(caught[0].message))[1]
+    exec(line, {"score": score, "model": model})
+    _assert_in_data_units(draw(), plain)

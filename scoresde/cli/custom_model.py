@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -62,7 +61,7 @@ def _call(place: str) -> Any:
         raise FileNotFoundError(f"there is no file {path}: {WANTED}.")
 
     function = getattr(_module(path), name, None)
-    if not inspect.isfunction(function):
+    if not callable(function) or isinstance(function, type):
         found = f"{path} has no {name}"
         if function is not None:
             found = f"{name} in {path} is of type {type(function).__name__}, not a function"

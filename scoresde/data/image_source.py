@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoresde import layout
+from scoresde import checks, layout
 from scoresde.data.cache import Examples, cache_folder, decode_once
 from scoresde.data.source import digest
 
@@ -38,6 +38,7 @@ class Images:
 
     def __post_init__(self):
         pixels = self.pixels
+        checks.nothing_is_lost(pixels, "pixels")
         if pixels.ndim != 4 or len(pixels) == 0 or not np.issubdtype(pixels.dtype, np.integer):
             raise ValueError(
                 f"pixels have shape {pixels.shape} and dtype {pixels.dtype}: wanted integers "

@@ -81,7 +81,13 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
     values = np.asarray(k)  # NumPy and not jnp: inside jit, a known k can still be read
     low = values.min()
     high = values.max()
-    if not (low >= 0 and high <= levels - 1 and np.all(values == np.round(values))):
+    whole = bool(np.all(values == np.round(values)))
+    if low < 0 and whole:
+        raise ValueError(
+            f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Write k + {-int(low)} "
+            f"for k, and levels={int(high) - int(low) + 1}."
+        )
+    if not (low >= 0 and high <= levels - 1 and whole):
         raise ValueError(
             f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need "
             f"no dequantisation; for other integers write UniformDequantization(levels=...)."

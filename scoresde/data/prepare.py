@@ -15,7 +15,7 @@ from jaxtyping import Float, Real
 
 from scoresde import checks
 from scoresde.data.pixel_range import PixelRange
-from scoresde.keys import example_keys
+from scoresde.keys import as_typed_key, example_keys
 from scoresde.types import Key, right_pad
 
 
@@ -32,6 +32,7 @@ class Scale(PixelRange):
 
     def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
         """Returns the scaled values, shaped like k. The key is not used."""
+        checks.nothing_is_lost(k, "k")
         return self.low + self.length * jnp.asarray(k, jnp.float32) / (self.levels - 1)
 
 
@@ -58,7 +59,7 @@ class RandomFlip:
         """Returns the prepared examples, shaped like x."""
         _check_space(x)
 
-        key_flip, key_then = jax.random.split(key)
+        key_flip, key_then = jax.random.split(as_typed_key(key))
         flip = jax.vmap(lambda key: jax.random.bernoulli(key))(example_keys(key_flip, len(x)))
         x = jnp.where(right_pad(flip, x), jnp.flip(x, axis=-2), x)
         return x if self.then is None else self.then(key_then, x)
@@ -90,7 +91,7 @@ class RandomShift:
         """Returns the prepared examples, shaped like x."""
         _check_space(x)
 
-        key_shift, key_then = jax.random.split(key)
+        key_shift, key_then = jax.random.split(as_typed_key(key))
         axes = x.ndim - 2
         shape = x.shape[1:]
         padded = jnp.pad(x, [(0, 0), *[(self.pixels, self.pixels)] * axes, (0, 0)], mode="edge")
@@ -120,6 +121,7 @@ def without_augmentation(
 
 
 def _check_space(x: Array) -> None:
+    checks.nothing_is_lost(x, "x")
     if x.ndim < 3:
         raise ValueError(
             f"examples have shape {x.shape[1:]}: wanted (*space, channels), for example images. "

@@ -61,13 +61,7 @@ def check_real_valued(x: Array | np.ndarray, name: str, training: bool = False) 
         return
 
     if integers or (len(known) > 2 and _is_whole(some)):
-        message = (
-            f"{name} holds whole numbers {values.min():g} … {values.max():g} and nothing between: "
-            f"they have no density. {_line_for_integers(values, name, training)}"
-        )
-        if integers or _is_levels(known):
-            raise ValueError(message)
-        checks.warn(message)
+        _check_integers(values, integers or _is_levels(known), name, training)
     elif len(known) <= MOST_VALUES and values.size >= FEWEST_DIMENSIONS * len(values):
         _check_not_scaled(known, name, training)
 
@@ -79,16 +73,32 @@ def _is_whole(values: np.ndarray) -> bool:
     return bool(whole and np.sum(could_differ) >= FEWEST_ENTRIES)
 
 
-def _line_for_integers(values: np.ndarray, name: str, training: bool) -> str:
-    """Returns the line to write for whole numbers."""
+def _check_integers(values: np.ndarray, certain: bool, name: str, training: bool) -> None:
+    """Refuses whole numbers that are integers for certain, and warns of others.
+
+    More levels than float32 tells apart are as good as real numbers.
+    """
     low = min(0, int(values.min()))
     top = int(values.max()) - low
     levels = 256 if 17 <= top <= 255 else max(2, top + 1)
-    shifted = f"{name} + {-low}" if low else name
+    said = f"{name} holds whole numbers {int(values.min())} … {int(values.max())}"
+    if levels > 2**24:
+        if certain:
+            raise ValueError(
+                f"{said}, more than float32 tells apart: as real numbers they are "
+                f"{name}.astype(np.float64), in units of their own (standardize=True)."
+            )
+        return
 
-    line = _line(levels, shifted, training)
+    shifted = f"{name} + {-low}" if low else name
     also = f", and {shifted} for {name}" if low and training else ""
-    return f"Write {line}, which also scales to [-1, 1]{also}."
+    message = (
+        f"{said} and nothing between: they have no density. Write "
+        f"{_line(levels, shifted, training)}, which also scales to [-1, 1]{also}."
+    )
+    if certain:
+        raise ValueError(message)
+    checks.warn(message)
 
 
 def _check_finite(values: np.ndarray, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from scoresde import checks
 from scoresde.types import Cond
 
 SAMPLED = 64
@@ -94,9 +95,12 @@ def take(source: Source, indices: np.ndarray) -> tuple[np.ndarray, Cond]:
     batch = source.batch(indices.reshape(-1))
     if not isinstance(batch, tuple):
         batch = (batch, None)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(*indices.shape, *np.shape(leaf)[1:]), batch
-    )
+
+    def rows(leaf):
+        leaf = checks.plain_array(leaf, "an array that the source's batch returned")
+        return leaf.reshape(*indices.shape, *leaf.shape[1:])
+
+    return jax.tree.map(rows, batch)
 
 
 # --- Fingerprints ---

@@ -98,8 +98,9 @@ def gaps(
             sde, score, x, cond = in_float64((sde, score, x, cond))
 
         if log_prob is not None:
-            prior = sde.prior_log_prob(likelihood.latent) - log_prob(likelihood.latent, 1.0)
-            truncation = log_prob(x, settings.t_min) - log_prob(x, 0.0)
+            at_end = log_prob(likelihood.latent, 1.0).astype(x.dtype)
+            prior = sde.prior_log_prob(likelihood.latent) - at_end
+            truncation = (log_prob(x, settings.t_min) - log_prob(x, 0.0)).astype(x.dtype)
             return Gaps(prior, truncation, exact=True)  # Eq. 2
 
         log_p0 = _lower_bound(key, sde, score, x, settings, cond, batch_size)

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from scoresde import checks
+from scoresde.standardization import Standardization, standardization_of
 from scoresde.types import Cond, pytree_dataclass
 
 
@@ -37,7 +38,7 @@ def _as_leaf(leaf: Any) -> Any:
     if _is_method_of_arrays(leaf):
         return jax.tree_util.Partial(leaf.__func__, leaf.__self__)
     if inspect.isfunction(leaf):
-        _warn_of_captured_modules(leaf)
+        _warn_of_captured(leaf)
     return leaf if is_hashable(leaf) else ByIdentity(leaf)
 
 
@@ -67,9 +68,17 @@ def _is_method_of_arrays(leaf: Any) -> bool:
     return any(hasattr(part, "dtype") for part in jax.tree.leaves(leaf.__self__))
 
 
-def _warn_of_captured_modules(function: Callable[..., Any]) -> None:
+def _warn_of_captured(function: Callable[..., Any]) -> None:
+    """Warns of a function around a network or a model, of which nothing can be known outside."""
     captured = inspect.getclosurevars(function)
     for name, value in {**captured.globals, **captured.nonlocals}.items():
+        units = getattr(value, "standardization", None)
+        if isinstance(units, Standardization) and standardization_of(function) is None:
+            checks.warn(
+                f"the score is a function around {name!r}, a model of standardised data, whose "
+                f"units it does not have: its samples and densities are in standard units. For the "
+                f"data's own write score.standardization = {name}.standardization."
+            )
         if any(base.__module__.startswith("flax.nnx") for base in type(value).__mro__):
             checks.warn(
                 f"the score is a function that captures the NNX module {name!r}: its weights are "

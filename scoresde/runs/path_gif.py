@@ -12,7 +12,7 @@ import numpy as np
 
 from scoresde.runs.image_grid import image_grid
 from scoresde.runs.pictures import save_picture
-from scoresde.runs.plane import scatter_2d
+from scoresde.runs.plane import frame_size, scatter_2d
 
 if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from PIL.Image import Image
@@ -57,19 +57,19 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
     return pictures
 
 
-def _centre_and_reach(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the middle of points (..., 2), and how far they lie from it along an axis."""
+def _centre_and_reach(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the middle of points (..., 2), and how far a frame around them reaches from it."""
     points = points.reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
-        return np.zeros(2), 1.0
+        return np.zeros(2), np.ones(2)
     low = points.min(axis=0)
     high = points.max(axis=0)
-    return (low + high) / 2.0, float((high - low).max()) / 2.0 or 1.0
+    return (low + high) / 2.0, frame_size(low, high) / 2.0
 
 
 def _frame_of_points(
-    t: float, x: np.ndarray, denoised: np.ndarray, centre: np.ndarray, reach: float
+    t: float, x: np.ndarray, denoised: np.ndarray, centre: np.ndarray, reach: np.ndarray
 ) -> Image:
     """Draws states and E[x₀ | x], (n, 2) each; the data lie within `reach` of their centre."""
     from PIL import Image
@@ -112,10 +112,10 @@ def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -
     return frame
 
 
-def _shrunk(x: np.ndarray, centre, reach: float) -> tuple[np.ndarray, float]:
+def _shrunk(x: np.ndarray, centre, reach) -> tuple[np.ndarray, float]:
     """Returns states as they are drawn, and by what their distances from the centre were divided:
     their root mean square, where it is beyond the data's reach."""
-    scale = max(1.0, float(np.sqrt(np.nanmean((x - centre) ** 2))) / reach)
+    scale = max(1.0, float(np.sqrt(np.nanmean(((x - centre) / reach) ** 2))))
     return centre + (x - centre) / scale, scale
 
 

@@ -15,10 +15,15 @@ if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from matplotlib.figure import Figure
 
 
+MOST_UNEQUAL = 20.0
+"""The ratio of a frame's sides beyond which each has a scale of its own."""
+
+
 def scatter_2d(
     points: Mapping[str, Any], path: str | Path | None = None, frame: Any = None
 ) -> Figure:
-    """Draws clouds of points side by side on equal axes; points is name → (n, 2).
+    """Draws clouds of points side by side on the same axes; points is name → (n, 2). Both have one
+    scale, unless the points spread twenty times as far along one as along the other.
 
     frame: the lower left and upper right corner, (2, 2), so that several pictures have the same
     axes. By default it holds all points, unless a few distant ones would shrink the others to a
@@ -39,13 +44,16 @@ def scatter_2d(
     if frame is None:
         frame = _frame(np.concatenate(list(clouds.values())))
     low, high = np.asarray(frame, np.float64)
-    height = np.clip((high - low)[1] / (high - low)[0], 0.4, 2.5)
+    sides = (high - low)[1] / (high - low)[0]
+    equal = 1.0 / MOST_UNEQUAL <= sides <= MOST_UNEQUAL
+    height = np.clip(sides, 0.4, 2.5) if equal else 1.0
 
     figsize = (2.9 * len(clouds) + 0.4, 2.7 * height + 1.1)
     fig = Figure(figsize=figsize, dpi=160, layout="constrained")
     axes = fig.subplots(1, len(clouds), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (name, cloud) in zip(axes, clouds.items(), strict=True):
         _draw_cloud(ax, name, cloud, low, high)
+        ax.set_aspect("equal" if equal else "auto")
 
     axes[0].set_ylabel("x₂")
     save_picture(fig.savefig, path)
@@ -65,8 +73,16 @@ def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     low = near.min(axis=0)
     high = near.max(axis=0)
-    pad = 0.05 * (high - low).max() or 1.0
+    pad = 0.05 * frame_size(low, high)
     return low - pad, high + pad
+
+
+def frame_size(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Returns the lengths of a frame around data: equal ones, unless a side is so much shorter than
+    the other that nothing would be seen of it."""
+    length = high - low
+    longest = length.max() or 2.0
+    return np.where((length > 0.0) & (length < longest / MOST_UNEQUAL), length, longest)
 
 
 def _draw_cloud(ax: Axes, name: str, cloud: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -84,7 +100,7 @@ def _draw_cloud(ax: Axes, name: str, cloud: np.ndarray, low: np.ndarray, high: n
 
     size = np.clip(8000 / (len(cloud) + 1), 1.5, 12)
     ax.scatter(*cloud[inside].T, s=size, c=BLUE, alpha=0.5, lw=0)
-    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="x₁")
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="x₁")
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -54,12 +54,14 @@ def sample(
     if x0 is not None:
         x0 = to_model_units(score, x0).astype(jnp.result_type(x0))
     start = (None if x1 is None else jnp.asarray(x1), x0)
-    return per_example(
+
+    # Units are converted here, so that a custom sampler need not know of them.
+    out = per_example(
         _draw,
         settings,
         key,
         plain_settings(sde),
-        score,
+        in_model_units(score),
         start,
         cond,
         shape[0],
@@ -68,6 +70,7 @@ def sample(
         what="samples",
         goal="t_min",
     )
+    return in_data_units(score, out)
 
 
 class Draw(NamedTuple):
@@ -91,10 +94,7 @@ def _draw(
         x1 = mean + std * normal_like(start_keys, x0)
     elif x1 is None:
         x1 = sde.prior_sample(start_keys, (keys.shape[0], *settings.data_shape))
-
-    # Units are converted here, so that a custom sampler need not know of them.
-    out = sampler(sampler_keys, sde, in_model_units(score), x1, cond)
-    return in_data_units(score, out)
+    return sampler(sampler_keys, sde, score, x1, cond)
 
 
 def start_time(sampler: Any) -> float:

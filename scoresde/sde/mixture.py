@@ -55,9 +55,11 @@ class GaussianMixture:
     """w_k: (k,), positive, normalised to sum to 1; equal if left out."""
 
     def __post_init__(self):
-        means = jnp.asarray(self.means)
-        covs = jnp.asarray(self.covs)
-        weights = jnp.ones(means.shape[:1]) if self.weights is None else jnp.asarray(self.weights)
+        means = jnp.asarray(checks.unmasked(self.means, "means"))
+        covs = jnp.asarray(checks.unmasked(self.covs, "covs"))
+        weights = jnp.ones(means.shape[:1])
+        if self.weights is not None:
+            weights = jnp.asarray(checks.unmasked(self.weights, "weights"))
 
         _check_shapes(means.shape, covs.shape, weights.shape)
         if is_concrete(means, covs, weights):

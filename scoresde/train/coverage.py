@@ -81,9 +81,9 @@ def _warn_of_prior(sde: SDE, data: Measured, standardization: Standardization | 
         return
     reach = float(np.hypot(mean, std).max())
     checks.warn(
-        f"{shortest}The model's standardization does not fit these data: write "
-        f"standardize=sd.Standardization.fit(data), or an SDE whose noise covers {reach:.3g}, such "
-        f"as sd.VE(sigma_max={10 * reach:.2g})."
+        f"{shortest}The standardization does not fit these data: write standardize=True, for a "
+        f"model without one of its own, or an SDE whose noise covers {reach:.3g}, such as "
+        f"sd.VE(sigma_max={10 * reach:.2g})."
     )
 
 
@@ -116,8 +116,9 @@ class Finest(NamedTuple):
     """Its local standard deviation."""
     name: str
     """The feature, or the direction, that has it."""
-    overall: float
-    """The standard deviation of the feature as a whole."""
+    overall: float = math.inf
+    """The standard deviation of the feature as a whole; infinite for a direction, which standard
+    units do not widen."""
 
 
 def _warn_of_fine_scale(sde: SDE, data: Measured, standardization: Standardization | None) -> None:
@@ -149,20 +150,20 @@ def _finer_steps(sde: SDE, std: float) -> str:
             f"sd.VE(sigma_min={wanted:.1g})."
         )
     t_min = float(sde.time_from_log_snr(-2.0 * math.log(wanted)))
-    line = f"Give samplers t_min={t_min:.1g}"
+    line = f"Give samplers t_min={t_min:.1g}, and those of a grid grid=sd.grids.UniformLogSNR()"
     if t_min >= LOWEST_TRAINED:
         return f"{line}."
     times = f"sd.times.LowDiscrepancy(t_min={t_min:.1g})"
-    return f"{line}, and train to there: sd.Training(times={times})."
+    return f"{line}; train to there: sd.Training(times={times})."
 
 
 def finest_scale(x: np.ndarray, noise: float) -> Finest | None:
     """Returns the feature of x (n, *data) whose values vary on the finest scale, if that is below
     the noise; for vectors also the direction.
 
-    The scale is the standard deviation of those values within 3 noise of one, at the median over
-    the values: of a smooth density it is 3 / sqrt(3) noise, of narrow modes their width. Features
-    that take the same value again and again are exact, and have none.
+    The scale is the standard deviation of those values within 3 noise of one: of a smooth density
+    it is 3 / sqrt(3) noise, of narrow modes their width. Features that take the same values again
+    and again are exact, and have none.
     """
     rows = np.linspace(0, len(x) - 1, min(len(x), MOST_EXAMPLES)).astype(int)
     columns = x[rows].reshape(len(rows), -1)
@@ -187,6 +188,9 @@ def _finest_directions(x: np.ndarray, noise: float) -> list[Finest]:
     count, dim = x.shape
     if count < 2 * dim or dim > MOST_DIRECTIONS:
         return []
+    repeats = [1.0 - len(np.unique(column)) / count for column in x.T]
+    if np.median(repeats) > 0.5:  # numbers on a grid, which have no fine scale
+        return []
 
     _, stds, directions = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     found = []
@@ -194,32 +198,33 @@ def _finest_directions(x: np.ndarray, noise: float) -> list[Finest]:
         if 0.01 * noise < std < noise:
             axis = ", ".join(f"{weight:.2g}" for weight in direction[:8])
             more = ", …" if dim > 8 else ""
-            found.append(Finest(float(std), f"the direction ({axis}{more})", float(std)))
+            found.append(Finest(float(std), f"the direction ({axis}{more})"))
     return found
 
 
 def _local_std(values: np.ndarray, noise: float) -> float | None:
-    """Returns the local standard deviation of numbers if it is below the noise, else None."""
+    """Returns the local standard deviation of numbers if it is below the noise, else None.
+
+    It is the lower quartile over the numbers, so that a fine mode shows which holds more than a
+    quarter of them. Windows of few different numbers, or of numbers that repeat, say nothing.
+    """
     values = np.sort(values)
     values = values - values[len(values) // 2]  # so that sums of squares keep their digits
-    _, repeats = np.unique(values, return_counts=True)
-    if repeats.max() > 0.5 * len(values):
-        return None
-
     sums = np.concatenate([[0.0], np.cumsum(values)])
     squares = np.concatenate([[0.0], np.cumsum(values**2)])
+    different = np.concatenate([[0], np.cumsum(np.diff(values, prepend=-np.inf) > 0.0)])
+
     centres = values[np.linspace(0, len(values) - 1, min(len(values), MOST_CENTRES)).astype(int)]
     first = np.searchsorted(values, centres - 3.0 * noise, side="left")
     last = np.searchsorted(values, centres + 3.0 * noise, side="right")
     count = last - first
     mean = (sums[last] - sums[first]) / count
-    variance = (squares[last] - squares[first]) / count - mean**2
+    variance = np.maximum((squares[last] - squares[first]) / count - mean**2, 0.0)
 
-    enough = count >= FEWEST_NEIGHBOURS
-    if np.mean(enough) < 0.5:
-        return None
-    scale = math.sqrt(max(0.0, float(np.median(variance[enough]))))
-    return scale if 0.0 < scale < noise else None
+    distinct = different[last] - different[first]
+    says = (distinct >= FEWEST_NEIGHBOURS) & (distinct > 0.5 * count)
+    scale = float(np.quantile(np.where(says, np.sqrt(variance), np.inf), 0.25, method="lower"))
+    return scale if scale < noise else None
 
 
 def _name(index: int, shape: tuple[int, ...]) -> str:

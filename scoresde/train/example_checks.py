@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -39,11 +40,21 @@ def check_fits_model(
         if isinstance(source, ArraySource):
             check_labels(model, source.cond, (len(source),))
             if prepare is None:
-                check_real_valued(source.x, "data", training=True)
+                _check_real_valued(source, "data" if source is train else "validation")
         elif source is not None and prepare is None:
             _check_source_is_real(source)
         if isinstance(source, RandomAccess) and prepare is None:
-            check_real_valued(take(source, np.arange(min(64, len(source))))[0], "data", True)
+            first, _ = take(source, np.arange(min(64, len(source))))
+            _check_real_valued(ArraySource(first), "data" if source is train else "validation")
+
+
+def _check_real_valued(source: ArraySource, name: str) -> None:
+    """Refuses integers in disguise; what is only likely is said once, of the examples to train
+    on."""
+    with warnings.catch_warnings():
+        if name != "data":
+            warnings.simplefilter("ignore")
+        check_real_valued(source.x, name, training=True)
 
 
 def _check_source_is_real(source: Source) -> None:

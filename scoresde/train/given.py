@@ -46,6 +46,7 @@ def as_array(data: Any, name: str) -> np.ndarray:
         TypeError: if it is no array of numbers, with the line that makes one of it.
         ValueError: if rows differ in shape, or something would be lost.
     """
+    checks.nothing_is_lost(data, name)
     if isinstance(data, list | tuple):
         return checks.plain_array(_of_rows(data, name), name)
     if hasattr(data, "select_dtypes") and hasattr(data, "columns"):

@@ -168,6 +168,8 @@ def _standardized(
         TypeError: if `standardize` is neither True, False nor a Standardization.
         ValueError: if the model has one already, or the one given does not fit the data.
     """
+    if isinstance(standardize, np.bool_):
+        standardize = bool(standardize)
     if standardize is False:
         standardization = model.standardization
     elif model.standardization is not None:

@@ -112,6 +112,11 @@ class Training:
         """Refuses what is no optimiser, and settings that an optax transformation would ignore."""
         if isinstance(self.optimizer, Adam | AdamW):
             return
+        if hasattr(self.optimizer, "gradient_transformation"):
+            raise ValueError(
+                f"optimizer is a {type(self.optimizer).__name__}: write "
+                f"optimizer.gradient_transformation()."
+            )
         if not isinstance(self.optimizer, optax.GradientTransformation):
             raise ValueError(
                 f"optimizer is {self.optimizer!r}: wanted sd.optimizers.Adam(), "
@@ -168,9 +173,11 @@ class Training:
             return float(np.asarray(self.schedule()(update)))
         return None
 
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
         """Returns the optimiser, after clipping by the norm of all gradients together."""
         optimizer = self.optimizer
         if isinstance(optimizer, Adam | AdamW):
             optimizer = optimizer.transformation(self.schedule(), self.epsilon)
-        return optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
+        return optax.with_extra_args_support(
+            optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
+        )

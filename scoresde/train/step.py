@@ -65,7 +65,9 @@ def make_step(
 
         # optax multiplies its integer counts by floats, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+            updates, opt_state = optimizer.update(
+                grads, state["opt_state"], state["params"], value=loss
+            )
         params = optax.apply_updates(state["params"], updates)  # Eqs. 2 and 3
         ema = ema_update(state["ema"], params, ema_decay(training.ema, n))  # Eq. 4
 

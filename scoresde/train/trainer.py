@@ -232,7 +232,8 @@ class Trainer:
         model = self.model()
         for callback in callbacks:
             arguments = (self.step, model, row | added)
-            added |= _metrics_of(callback, callback(*arguments[: _num_arguments(callback)]))
+            returned = callback(*arguments[: _num_arguments(callback)])
+            added |= _metrics_of(callback, returned, taken=row)
         return added
 
     def _why_diverged(self) -> str:
@@ -370,18 +371,24 @@ def _num_arguments(callback: Callback) -> int:
 
     A third parameter with a default is the callback's own.
     """
+    try:
+        parameters = inspect.signature(callback).parameters.values()
+    except ValueError:  # some builtins have no signature
+        return 2
+
     needed = 0
-    for parameter in inspect.signature(callback).parameters.values():
+    for parameter in parameters:
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         needed += positional and parameter.default is parameter.empty
     return 3 if needed > 2 else 2
 
 
-def _metrics_of(callback: Callback, returned: Any) -> dict[str, Any]:
-    """Returns a callback's metrics.
+def _metrics_of(callback: Callback, returned: Any, taken: dict[str, Any]) -> dict[str, Any]:
+    """Returns a callback's metrics. taken: the row's own.
 
     Raises:
         TypeError: naming the callback and the key, if one cannot be written as JSON.
+        ValueError: if the row has a metric of that name.
     """
     name = getattr(callback, "__name__", repr(callback))
     if returned is None:
@@ -393,6 +400,11 @@ def _metrics_of(callback: Callback, returned: Any) -> dict[str, Any]:
         )
 
     for key, value in returned.items():
+        if key in taken:
+            raise ValueError(
+                f"callback {name} returned {key!r}, which the row holds already: write another "
+                f"name, such as {f'my_{key}'!r}."
+            )
         try:
             as_json(value)
         except TypeError as error:

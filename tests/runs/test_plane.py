@@ -37,3 +37,12 @@ def test_scatter_holds_all_points_and_counts_the_lost_ones(tmp_path):
 def test_scatter_wants_two_columns(points, found):
     with pytest.raises(ValueError, match=found):
         scatter_2d(points)
+
+
+def test_very_unequal_scales_are_both_seen():
+    """A cloud of 30 by .01 fills its frame; one of 3 by 1 keeps its proportions."""
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    ax = scatter_2d({"x": points * [30.0, 0.01]}).axes[0]
+    assert np.ptp(ax.get_ylim()) < 0.1 < 100.0 < np.ptp(ax.get_xlim())
+    ax = scatter_2d({"x": points * [3.0, 1.0]}).axes[0]
+    assert ax.get_aspect() == 1.0

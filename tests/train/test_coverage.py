@@ -36,6 +36,8 @@ UNCOVERED = {
     "all of it narrow": (sd.SubVP(), NORMAL * 1e-6, "finer than the noise"),
     "narrow under VE": (sd.VE(), NORMAL * [1.0, 2e-3], "feature 1 has a local"),
 }
+CLUSTER = np.concatenate([NORMAL[:1400], 0.5 + 1e-4 * NORMAL[:600]])
+PIXELS = RNG.binomial(255, RNG.beta(0.1, 0.4, (500, 8, 8, 1)))
 
 
 def said_of(sde, x, standardization=None, prepare=None):
@@ -64,16 +66,44 @@ def test_both_ends_are_measured_and_standard_units_cover_them(name):
         np.eye(50)[RNG.integers(0, 50, 500)],
         np.concatenate([NORMAL, NORMAL], axis=1),
         RNG.uniform(-1.0, 1.0, (500, 30)) ** 3,
+        np.round(NORMAL, 1),
+        np.round(2.0 * RNG.normal(size=(500, 24))).astype(np.float32) / 2.0,
+        np.stack(np.meshgrid(np.linspace(-1, 1, 40), np.linspace(-1, 1, 40)), -1).reshape(-1, 2),
+        PIXELS / 255.0,
+        (PIXELS / 127.5 - 1.0).astype(np.float32),
+        (PIXELS / 255.0).reshape(500, 64),
+        sd.data.arrays.digits()[0].reshape(-1, 64) / 16.0,
     ],
-    ids=["normal", "images", "few", "one-hot", "repeated", "peaked"],
+    ids=[
+        "normal",
+        "images",
+        "few",
+        "one-hot",
+        "repeated",
+        "peaked",
+        "rounded",
+        "half steps",
+        "grid",
+        "pixels",
+        "pixels around 0",
+        "pixels as vectors",
+        "digits",
+    ],
 )
-def test_nothing_is_said_of_usual_data(sde, x):
-    assert said_of(sde, x) == []
+def test_nothing_is_said_of_usual_data(x):
+    for sde in (sd.VP(), sd.VE()):
+        assert said_of(sde, x) == []
+        assert said_of(sde, x, sd.Standardization.fit(x)) == []
 
 
 def test_nothing_is_said_of_integers_that_are_prepared(sde):
     x = RNG.binomial(255, 0.01, (500, 4, 4, 1))
     assert said_of(sde, x, prepare=sd.UniformDequantization()) == []
+
+
+def test_a_fine_mode_of_some_of_the_data_shows():
+    (message,) = said_of(sd.VP(), CLUSTER)
+    assert "finer than the noise" in message
 
 
 @pytest.mark.parametrize("x", [LINE, MODES], ids=["a line", "narrow modes"])
@@ -82,7 +112,7 @@ def test_the_advice_of_a_lower_t_min_keeps_fine_structure(x):
     sde = sd.VP()
     standardization = sd.Standardization.fit(x)
     (message,) = said_of(sde, x, standardization)
-    t_min = float(re.search(r"Give samplers t_min=([\d.e-]+),", message)[1])
+    t_min = float(re.search(r"Give samplers t_min=([\d.e-]+), and", message)[1])
     advised = eval(re.search(r"sd\.Training\(.*\)", message)[0])
     assert advised.times.t_min == t_min
 
@@ -97,11 +127,15 @@ def test_the_advice_of_a_lower_t_min_keeps_fine_structure(x):
             jnp.stack([np.cov(half.T) for half in halves]),
             jnp.full(len(halves), 1.0 / len(halves)),
         )
-        sampler = sd.ProbabilityFlow(t_min=t_min, rtol=1e-6, atol=1e-9)
-        out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (1000, 2)).x
-    found = np.asarray(out @ jnp.asarray([1.0, -1.0]) if x is LINE else out[out[:, 0] > 0, 0])
-    # 95 % of the scale by Eq. 2, within 4 standard errors.
-    assert abs(found.std() / fine.std() - 0.95) < 0.05 + 4 / np.sqrt(2 * len(found))
+        for sampler in (
+            sd.ProbabilityFlow(t_min=t_min, rtol=1e-6, atol=1e-9),
+            sd.EulerMaruyama(num_steps=500, t_min=t_min, grid=sd.grids.UniformLogSNR()),
+        ):
+            out = sd.sample(jax.random.key(0), sampler, sde, mixture.score(sde), (1000, 2)).x
+            found = out @ jnp.asarray([1.0, -1.0]) if x is LINE else out[out[:, 0] > 0, 0]
+            # 95 % of the scale by Eq. 2, within 4 standard errors.
+            error = 0.05 + 4 / np.sqrt(2 * len(found))
+            assert abs(float(found.std()) / fine.std() - 0.95) < error
 
 
 def test_a_process_that_stops_too_noisy_is_told_its_sigma_min():
@@ -116,7 +150,8 @@ def test_a_standardization_that_does_not_fit_is_told_so():
     (message,) = said_of(sd.VP(), x, sd.Standardization(0.0, 2.0))
     advised = eval(re.search(r"sd\.VE\(sigma_max=[\d.e+]+\)", message)[0])
     assert "beyond" not in "".join(said_of(advised, x, sd.Standardization(0.0, 2.0)))
-    assert "standardize=sd.Standardization.fit(data)" in message
+    assert "standardize=True" in message
+    assert said_of(sd.VP(), x, sd.Standardization.fit(x)) == []
 
 
 def test_digits_beyond_float32_are_told_and_the_advice_helps():

@@ -95,6 +95,21 @@ def test_an_optax_transformation_trains_after_clipping(mixture, tmp_path, unchec
         sd.fit(KEY, mlp(), data(mixture), training=adam, run=run, progress=False)
 
 
+def test_a_transformation_that_reads_the_loss_gets_it(mixture, unchecked):
+    optimizer = optax.chain(optax.adam(1e-3), optax.contrib.reduce_on_plateau(patience=1))
+    training = dataclasses.replace(PLAIN, steps=4, log_every=4, optimizer=optimizer)
+    fit = sd.fit(KEY, mlp(), data(mixture), training=training, progress=False)
+    assert fit.history[-1]["skipped"] == 0
+
+
+def test_a_wrapper_is_refused_with_the_line_to_write(unchecked):
+    optimizer = optax.MultiSteps(optax.adam(1e-3), 2)
+    with pytest.raises(ValueError, match="write optimizer") as caught:
+        sd.Training(optimizer=optimizer)
+    line = re.search(r"write (.*)\.", str(caught.value))[1]
+    sd.Training(optimizer=eval(line, {"optimizer": optimizer}))
+
+
 def test_settings_that_a_transformation_would_ignore_are_refused(unchecked):
     with pytest.raises(ValueError, match=r"learning_rate = 0\.01, epsilon = 1e-06") as refused:
         sd.Training(steps=70, learning_rate=0.01, epsilon=1e-6, optimizer=optax.lion(1e-4))

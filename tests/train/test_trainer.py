@@ -208,6 +208,7 @@ def test_callbacks_receive_the_row_and_return_whatever_json_holds(mixture, tmp_p
             "callback bad returned 'model': .* is of type object: wanted a number",
         ),
         ([1.0], "callback bad returned a list: wanted a dictionary"),
+        ({"step": 99}, "callback bad returned 'step', which the row holds .* such as 'my_step'"),
     ],
 )
 def test_what_a_callback_may_not_return_is_named(mixture, returned, message):
@@ -215,7 +216,7 @@ def test_what_a_callback_may_not_return_is_named(mixture, returned, message):
         return returned
 
     training = dataclasses.replace(SMALL, steps=1, log_every=1, validate_every=1)
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         sd.fit(KEY, mlp(), data(mixture), training=training, callbacks=[bad], progress=False)
 
 
