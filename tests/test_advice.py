@@ -185,6 +185,7 @@ def test_advice_works_when_it_is_followed(name, unchecked):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "Explicitly requested dtype float64")  # JAX's
         _run(followed.format(*found.groups()))
 
 

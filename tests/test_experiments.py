@@ -134,6 +134,7 @@ def experiment(monkeypatch, name):
     return importlib.import_module(name)
 
 
+@pytest.mark.slow  # tests/train/test_record.py has its fast form
 def test_the_advised_flag_resumes_with_another_schedule(monkeypatch, tmp_path, capsys):
     """Once: the same settings without it are then those of the run."""
     module = experiment(monkeypatch, "mixture_2d")
@@ -361,7 +362,7 @@ def test_fashion_smoke(tmp_path, name):
         pytest.param("cifar10_subvp", marks=pytest.mark.slow),
         pytest.param("cifar10_ve", marks=pytest.mark.slow),
         pytest.param("celeba64_ve", marks=pytest.mark.slow),
-        "ffhq256_ve",
+        pytest.param("ffhq256_ve", marks=pytest.mark.slow),
     ],
 )
 def test_photographs_smoke(monkeypatch, tmp_path, name):

@@ -128,7 +128,7 @@ else:
 
 def _even(num_steps: int, like: Array) -> Array:
     """Returns num_steps + 1 numbers evenly spaced from 0 to 1, in the precision of `like`."""
-    return jnp.linspace(0.0, 1.0, num_steps + 1, dtype=like.dtype)
+    return jnp.asarray(np.linspace(0.0, 1.0, num_steps + 1), like.dtype)
 
 
 def _in_log_snr(

@@ -58,7 +58,7 @@ class InNoiseToSignal:
         ValueError: if the scale is not positive.
     """
 
-    scale: float = 1.0
+    scale: float = 0.5
     """In units of the data, of whose standard deviation it should be, to a factor of three."""
 
     def __post_init__(self):
