@@ -135,7 +135,7 @@ def fit(
     with record:
         interrupted = trainer.run(record, callbacks, progress)
     return Fit(
-        trainer.model(), trainer.step, record.history, (measured.low, measured.high), interrupted
+        trainer.model(), trainer.step, record.history, interrupted, (measured.low, measured.high)
     )
 
 
@@ -152,11 +152,11 @@ class Fit:
     history: list[dict[str, Any]]
     """The rows of metrics, those of a resumed run included."""
 
-    range: tuple[float, float] = (-1.0, 1.0)
-    """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
-
     interrupted: bool = False
     """Whether Ctrl-C or SIGTERM ended training early."""
+
+    range: tuple[float, float] = (-1.0, 1.0)
+    """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
 
 
 def _standardized(
