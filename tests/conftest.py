@@ -7,6 +7,9 @@ import subprocess
 import sys
 import tempfile
 
+# Two processes of tests on two cores: threads of BLAS that wait for each other take minutes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # One cache for this run's processes: many tests compile the same programs.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="scoresde-tests-")
