@@ -46,7 +46,10 @@ def test_exact_scores_give_the_mixtures_second_moment(name, tmp_path):
     assert abs(found - exact) < 5 * 0.0057
 
 
-@pytest.mark.parametrize("name", ["own_parameterization.py", "own_weighting.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["own_parameterization.py", pytest.param("own_weighting.py", marks=pytest.mark.slow)],
+)
 def test_a_short_training_learns_where_the_data_are(name, tmp_path):
     """E|x1| = 1, standard error 0.0045 over 2000 samples; 0.1 is allowed for short training."""
     found, data = outcome(name, tmp_path)

@@ -316,7 +316,8 @@ def test_digits_reach_their_figures(tmp_path, seed):
 # --- Fashion-MNIST ---
 
 
-@pytest.mark.parametrize("name", ["fashion_vp", pytest.param("fashion_ve", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the photographs' smoke test runs the same pipeline
+@pytest.mark.parametrize("name", ["fashion_vp", "fashion_ve"])
 def test_fashion_smoke(tmp_path, name):
     """Idx files of noise pass through everything, and nothing is written outside the run's folder.
 
@@ -391,9 +392,8 @@ def test_photographs_smoke(monkeypatch, tmp_path, name):
     assert isinstance(sd.load(run).net, NCSNpp)
 
 
-@pytest.mark.parametrize(
-    "name", ["cifar10_subvp", pytest.param("celeba64_ve", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_subvp", "celeba64_ve"])
 def test_photographs_train(monkeypatch, tmp_path, name):
     """Training alone, for experiments whose smoke test is slow.
 

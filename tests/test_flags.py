@@ -1,6 +1,6 @@
 """Everything works with 64 bits, strict promotion and a search for NaN, as it does without.
 
-A feature is a small use of the library. By default every second one runs once with all flags
+A feature is a small use of the library. By default every third one runs once with all flags
 together, in float32 or float64 in turn. The slow tests run all of them in both precisions, and
 under one flag at a time, where each must also give what it gives without flags, to rounding.
 """
@@ -504,7 +504,7 @@ PRECISIONS = ("float32", "float64")
 
 def _cases():
     for n, (name, precision) in enumerate(itertools.product(FEATURES, PRECISIONS)):
-        fast = n % 4 == (n // 8) % 2  # every second feature, in one precision or the other
+        fast = n % 6 == (n // 12) % 2  # every third feature, in one precision or the other
         marks = [] if fast else [pytest.mark.slow]
         yield pytest.param(name, precision, id=f"{name}-{precision}", marks=marks)
 
