@@ -178,7 +178,7 @@ def test_truncated_normal_noise_fills_the_bins_in_the_datas_units(levels):
 
     # The entropy is the mean of -log q, within 4 standard errors.
     log_prob = np.asarray(noise.log_prob(z, k)) / 2
-    assert np.isfinite(log_prob).all()
+    assert log_prob.min() > -np.inf  # which it is outside the bin
     error = 4 * log_prob.std() / np.sqrt(len(k))
     np.testing.assert_allclose(-log_prob.mean(), noise.entropy, atol=error)
 

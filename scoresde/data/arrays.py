@@ -33,7 +33,7 @@ def digits(num_test: int = 297, seed: int = 0) -> Arrays:
             "the digits come with scikit-learn: pip install 'scoresde[experiments]'."
         ) from error
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = (np.asarray(a) for a in load_digits(return_X_y=True))
     order = np.random.default_rng(seed).permutation(len(pixels))
     images = pixels.reshape(-1, 8, 8, 1)[order].astype(np.int32)
     labels = labels[order].astype(np.int32)

@@ -20,6 +20,7 @@ from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import to_dict
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization
+from scoresde.train.callbacks import Callback
 from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe
@@ -27,7 +28,7 @@ from scoresde.train.measured import Measured, measure
 from scoresde.train.record import Record, decisive_settings
 from scoresde.train.settings import Training
 from scoresde.train.step import Prepare
-from scoresde.train.trainer import Callback, Trainer
+from scoresde.train.trainer import Trainer
 from scoresde.train.what_trains import warn_of_constants
 from scoresde.types import Cond
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +21,8 @@ from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
-from scoresde.runs.folder import as_json
 from scoresde.score.model import ScoreModel
+from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_labels
 from scoresde.train.examples import standardized
 from scoresde.train.metrics import Window
@@ -34,10 +33,6 @@ from scoresde.train.signals import interruptible
 from scoresde.train.state import Skeleton, TrainState, init_state
 from scoresde.train.step import Metrics, Prepare, make_step, make_validation
 from scoresde.types import Cond
-
-Callback = Callable[..., dict[str, Any] | None]
-"""(step, EMA model) or (step, EMA model, row of metrics) → metrics to log, or None. `fit` calls it
-after every validation."""
 
 MOST_STEPS = 10
 """Steps in one dispatch, at most, where the user does not say."""
@@ -221,20 +216,7 @@ class Trainer:
         }
 
     def _call(self, callbacks: Sequence[Callback], row: dict[str, Any]) -> dict[str, Any]:
-        """Calls every callback with the EMA model, and returns the metrics that they add.
-
-        row: the metrics so far; a callback that takes it sees those of the callbacks before it too.
-
-        Raises:
-            TypeError: if a callback returns what is not a dictionary of metrics.
-        """
-        added = {}
-        model = self.model()
-        for callback in callbacks:
-            arguments = (self.step, model, row | added)
-            returned = callback(*arguments[: _num_arguments(callback)])
-            added |= _metrics_of(callback, returned, taken=row)
-        return added
+        return call(callbacks, self.step, self.model(), row)
 
     def _why_diverged(self) -> str:
         return (
@@ -364,49 +346,3 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         if row[name] is not None:
             shown[name] = f"{row[name]:.4g}"
     return shown
-
-
-def _num_arguments(callback: Callback) -> int:
-    """Returns 3 if a callback needs the row of metrics, and 2 otherwise.
-
-    A third parameter with a default is the callback's own.
-    """
-    try:
-        parameters = inspect.signature(callback).parameters.values()
-    except ValueError:  # some builtins have no signature
-        return 2
-
-    needed = 0
-    for parameter in parameters:
-        positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        needed += positional and parameter.default is parameter.empty
-    return 3 if needed > 2 else 2
-
-
-def _metrics_of(callback: Callback, returned: Any, taken: dict[str, Any]) -> dict[str, Any]:
-    """Returns a callback's metrics. taken: the row's own.
-
-    Raises:
-        TypeError: naming the callback and the key, if one cannot be written as JSON.
-        ValueError: if the row has a metric of that name.
-    """
-    name = getattr(callback, "__name__", repr(callback))
-    if returned is None:
-        return {}
-    if not isinstance(returned, dict):
-        raise TypeError(
-            f"callback {name} returned a {type(returned).__name__}: wanted a dictionary of "
-            "metrics, or None."
-        )
-
-    for key, value in returned.items():
-        if key in taken:
-            raise ValueError(
-                f"callback {name} returned {key!r}, which the row holds already: write another "
-                f"name, such as {f'my_{key}'!r}."
-            )
-        try:
-            as_json(value)
-        except TypeError as error:
-            raise TypeError(f"callback {name} returned {key!r}: {error}") from None
-    return returned

@@ -57,22 +57,15 @@ def _check_no_statistics(net: nnx.Module) -> None:
     if not found:
         return
 
-    layers = {}
-    for path, _ in found:
-        name, layer = _layer(net, path)
-        layers[name] = layer
-    wrapped = [name for name, layer in layers.items() if hasattr(layer, "layer_instance")]
-    others = [name for name in layers if name not in wrapped]
-
-    lines = [f"write {name} = {name}.layer_instance" for name in wrapped]
-    if others:
-        lines.append(
-            f"use group or layer normalisation instead, for example "
-            f"{others[0]} = nnx.LayerNorm(features, rngs=rngs)"
-        )
+    layers = dict(_layer(net, path) for path, _ in found)
     raise TypeError(
         f"the network keeps batch statistics, which couple the examples of a batch and are not "
-        f"parameters: {_listed(net, found)}, in {_layers_in_words(layers)}. {_sentence(lines)}"
+        f"parameters: {_listed(net, found)}, in {_layers_in_words(layers)}. "
+        + _without(
+            layers,
+            "use group or layer normalisation instead, for example "
+            "{name} = nnx.LayerNorm(features, rngs=rngs)",
+        )
     )
 
 
@@ -117,21 +110,14 @@ def check_unchanged(net: Any, before: dict[tuple, Any]) -> None:
         return
 
     # A layer that rewrites the parameters of the layer in it is named by itself.
-    layers = {}
-    for path, _ in changed:
-        name, layer = _outermost_wrapper(net, path) or _layer(net, path)
-        layers[name] = layer
-    wrapped = [name for name, layer in layers.items() if hasattr(layer, "layer_instance")]
-    others = [name for name in layers if name not in wrapped]
-
-    lines = [f"write {name} = {name}.layer_instance" for name in wrapped]
-    if others:
-        lines.append(
-            "compute the new value from the inputs and use it, without an assignment or self.sow"
-        )
+    layers = dict(_outermost_wrapper(net, path) or _layer(net, path) for path, _ in changed)
     raise TypeError(
         f"the network changes its variables when it is called, and fit keeps none of these "
-        f"changes: {_listed(net, changed)}, in {_layers_in_words(layers)}. {_sentence(lines)}"
+        f"changes: {_listed(net, changed)}, in {_layers_in_words(layers)}. "
+        + _without(
+            layers,
+            "compute the new value from the inputs and use it, without an assignment or self.sow",
+        )
     )
 
 
@@ -269,6 +255,14 @@ def _layers_in_words(layers: dict[str, Any]) -> str:
     return ", ".join(f"{name} ({type(layer).__name__})" for name, layer in layers.items())
 
 
-def _sentence(lines: Sequence[str]) -> str:
+def _without(layers: dict[str, Any], otherwise: str) -> str:
+    """Returns what to write for these layers: for a wrapper such as WeightNorm the layer in it, and
+    `otherwise`, with the {name} of the first, for any other."""
+    wrapped = [name for name, layer in layers.items() if hasattr(layer, "layer_instance")]
+    others = [name for name in layers if name not in wrapped]
+
+    lines = [f"write {name} = {name}.layer_instance" for name in wrapped]
+    if others:
+        lines.append(otherwise.format(name=others[0]))
     text = "; ".join(lines)
     return f"{text[0].upper()}{text[1:]}."

@@ -1,15 +1,18 @@
 """Whatever is given as data: it trains, or the refusal says what it is and the line to write.
 
-tf.data, datasets, Grain, PyTorch, pandas and xarray are no dependencies: small classes have their
-interfaces here, and the real ones are tried where they are installed.
+TensorFlow, datasets and PyTorch are large: small classes have their interfaces here, and the last
+is tried where it is installed. Grain, pandas and xarray are tried themselves.
 """
 
 import re
 import sys
 from array import array
 
+import grain
 import numpy as np
+import pandas
 import pytest
+import xarray
 from small_training import KEY, mlp
 
 import scoresde as sd
@@ -303,11 +306,10 @@ def test_rows_of_several_shapes_are_refused_with_their_shapes():
     fit(data=run(line, data, n=min(map(len, data))))
 
 
-# --- The real ones, where they are installed ---
+# --- The real ones ---
 
 
 def test_grain():
-    grain = pytest.importorskip("grain")
     data = grain.MapDataset.source(X)
     assert fit(data=data).history[-1]["loss"] == fit().history[-1]["loss"]
     with pytest.raises(ValueError, match=r"without \.repeat"):
@@ -316,7 +318,6 @@ def test_grain():
 
 
 def test_pandas():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=["a", "b"])
     assert fit(data=frame).history[-1]["loss"] == fit().history[-1]["loss"]
 
@@ -338,7 +339,6 @@ def test_pandas():
 
 
 def test_xarray():
-    xarray = pytest.importorskip("xarray")
     array = xarray.DataArray(X, dims=("example", "feature"))
     assert fit(data=array).history[-1]["loss"] == fit().history[-1]["loss"]
     data = xarray.Dataset({"x": array})
