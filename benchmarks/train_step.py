@@ -213,7 +213,7 @@ class Stepper:
         params, constants = jax.tree.map(jnp.copy, arrays)  # the state is donated
         self.state = replicate(init_state(params, constants, training.transformation()), mesh)
 
-        step = make_step(skeleton, training, LEVELS)
+        step = make_step(skeleton, training, sd.objectives.DenoisingScoreMatching(), LEVELS)
         rows = np.arange(count * batch).reshape(count, batch) % 1500
         if count == 1:
             self.step = jax.jit(step, donate_argnums=0)

@@ -6,6 +6,7 @@
     loss        dsm_loss: denoising score matching
     train       fit trains a model on arrays; load brings back what a run trained
     sampling    sample, with EulerMaruyama, DDIM, Heun, ProbabilityFlow and the others
+    guidance    conditioned, ClassifierFreeGuidance and the others: from score to score
     likelihood  log_likelihood: exact, from the probability-flow ODE
     evaluation  distances between samples and data
 
@@ -19,6 +20,10 @@ from typing import TYPE_CHECKING, Any
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.discrete.ddpm import DDPM
 from scoresde.discrete.ncsn import NCSN
+from scoresde.guidance.auto import Autoguidance
+from scoresde.guidance.classifier import ClassifierGuidance
+from scoresde.guidance.classifier_free import ClassifierFreeGuidance
+from scoresde.guidance.conditioned import conditioned
 from scoresde.likelihood import divergence as divergences
 from scoresde.likelihood.bits import bits_per_dim, discrete_bits_per_dim
 from scoresde.likelihood.bound import variational_bound
@@ -27,6 +32,7 @@ from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.likelihood.gaps import gaps
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
+from scoresde.loss import objectives as objectives
 from scoresde.loss import times as times
 from scoresde.loss import weighting as weightings
 from scoresde.loss.dsm import dsm_loss
@@ -52,6 +58,7 @@ from scoresde.sampling.restart import Interval, Restart
 from scoresde.sampling.sample import sample
 from scoresde.sampling.unipc import UniPC
 from scoresde.score import labels as labels
+from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
@@ -127,7 +134,11 @@ __all__ = [
     "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
+    "Autoguidance",
     "BatchMeanStep",
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
+    "ClassifierModel",
     "DPMSolverPP",
     "Data",
     "DiTConfig",
@@ -160,6 +171,7 @@ __all__ = [
     "UniformDequantization",
     "Velocity",
     "bits_per_dim",
+    "conditioned",
     "convert",
     "correctors",
     "data",
@@ -178,6 +190,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "nets",
+    "objectives",
     "optimizers",
     "plots",
     "predictors",

@@ -27,6 +27,9 @@ example."""
 Cond = PyTree[Array | np.ndarray] | None
 """A condition: any pytree whose leaves have a leading batch axis (labels, masks, observations)."""
 
+Classes = int | tuple[int, ...] | None
+"""The classes of the label that conditions a network, or of several labels; None without."""
+
 ScoreFn = Callable[..., Array]
 """Any callable `score(x, t)` or `score(x, t, cond)` that returns grad_x log p_t(x), shaped like x.
 

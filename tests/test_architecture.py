@@ -24,6 +24,7 @@ ALLOWED = {
     "parallel": {"ground", "sde"},
     "runs": {"ground", "parallel"},
     "sampling": {"ground", "sde", "parallel"},
+    "guidance": {"ground", "sde", "parallel"},
     "likelihood": {"ground", "sde", "parallel", "sampling", "data"},
 }
 

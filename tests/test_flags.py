@@ -300,13 +300,13 @@ def traced_training(model, dtype, prepare=None, **settings):
     skeleton, params, constants = Skeleton.split(model)
     state = init_state(params, constants, training.transformation())
 
-    step = make_step(skeleton, training, prepare)
+    step = make_step(skeleton, training, sd.objectives.DenoisingScoreMatching(), prepare)
     stepped, _ = jax.eval_shape(step, state, KEY, (x, cond))
     old, new = (jax.tree.map(lambda a: a.dtype, tree) for tree in (state, stepped))
     assert old == new
 
     t = training.times.sample(KEY, model.sde, 12)
-    validate = make_validation(skeleton, training, prepare)
+    validate = make_validation(skeleton, sd.objectives.DenoisingScoreMatching(), prepare)
     weight = np.ones(12, np.float32)
     jax.eval_shape(validate, params, constants, KEY, np.arange(12), x, t, cond, weight)
 

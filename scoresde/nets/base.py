@@ -9,8 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
+from jaxtyping import Bool
 
 from scoresde import layout
+from scoresde.nets.conditions import Conditions
+from scoresde.types import Cond
 
 
 class Network(nnx.Module):
@@ -55,6 +59,16 @@ class Network(nnx.Module):
             f"{name} holds examples of shape {given}, but the network was built for "
             f"{self.shape}. {self._advice(given, name)}"
         )
+
+    @property
+    def conditions(self) -> Conditions:
+        """The labels and vectors that condition the network; false where there are none."""
+        return Conditions.of(self.config)
+
+    def drop_cond(self, cond: Cond, dropped: Bool[Array, " batch"]) -> Cond:
+        """Returns the condition, without those of the `dropped` examples: what training with
+        dropped conditions and classifier-free guidance give the network."""
+        return self.conditions.drop(cond, dropped)
 
     def _advice(self, given: tuple[int, ...], name: str) -> str:
         """Returns the line that mends the examples where it can, and else the network."""

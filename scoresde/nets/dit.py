@@ -7,8 +7,8 @@
     attention  W softmax(q k^T / √d) v                                 (Eq. 4)
     output     image(W m(h, shift, scale) + b),   W = 0 at the start   (Eq. 5)
 
-Shifts, scales and gates are linear in e, silu of the embedding of the time and the label. They are
-zero at the start, where each block is therefore the identity.
+Shifts, scales and gates are linear in e, silu of the embedding of the time and the condition. They
+are zero at the start, where each block is therefore the identity.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.nets.base import Network, check_image
+from scoresde.nets.conditions import check_settings
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import Keys, fan_average, zeros
 from scoresde.nets.layers import (
@@ -35,7 +36,7 @@ from scoresde.nets.layers import (
     linear,
     run_block,
 )
-from scoresde.types import wider
+from scoresde.types import Classes, Cond, wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,10 @@ class DiTConfig:
     """Probability of dropping a hidden channel of a perceptron while training."""
     time_scale: float = 1000.0
     """Multiplies the time label before its sinusoidal embedding."""
-    num_classes: int | None = None
-    """Classes of a conditional network; its condition is one integer label per example."""
+    num_classes: Classes = None
+    """Classes of a network that is conditioned on a label per example, or on several."""
+    cond_dim: int | None = None
+    """Entries of the vector that conditions the network, in all of its leaves together."""
     dtype: Precision = "float32"
     """The type that layers compute in; parameters, norm statistics and the output stay float32."""
     remat: bool = False
@@ -68,8 +71,7 @@ class DiTConfig:
             checks.count(name, getattr(self, name))
         checks.setting("dropout", self.dropout, "[0, 1)")
         check_choice("dtype", self.dtype, Precision)
-        if self.num_classes is not None:
-            checks.count("num_classes", self.num_classes)
+        check_settings(self)
 
         # Positions are sines and cosines of rows and columns: four entries per frequency.
         if self.width % 4 or self.width < 8 or self.width % self.num_heads:
@@ -86,7 +88,7 @@ class DiTConfig:
 
 
 class DiT(Network):
-    """The transformer: x (batch, height, width, c), t (batch,), labels (batch,) or None → like x.
+    """The transformer: x (batch, height, width, c), t (batch,), a condition or None → like x.
 
     The output is zero at the start.
 
@@ -105,7 +107,14 @@ class DiT(Network):
         dtype = compute_dtype(config.dtype)
         keys = Keys(rngs)
 
-        self.time = TimeEmbedding(width, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.time = TimeEmbedding(
+            width,
+            width,
+            config.time_scale,
+            config.num_classes,
+            config.cond_dim,
+            rngs=rngs,
+        )
         self.input = linear(entries, width, kernel_init=fan_average(), dtype=dtype, rngs=keys)
         self.blocks = nnx.List([DiTBlock(config, rngs=keys) for _ in range(config.depth)])
 
@@ -117,7 +126,7 @@ class DiT(Network):
         self,
         x: Float[Array, " batch height width c"],
         t: Float[Array, " batch"],
-        cond: Array | None = None,
+        cond: Cond = None,
     ) -> Float[Array, " batch height width c"]:
         self.check_input(x)
         config = self.config

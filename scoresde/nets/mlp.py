@@ -4,8 +4,8 @@
     h   ← h + W2 drop(silu(W1 silu(norm(h)) + W silu(e))),   `depth` times      (Eq. 1)
     out = W silu(norm(h)) + b                                                   (Eq. 2)
 
-e is the embedding of the time and the label (nets/embeddings.py, Eq. 2). In Eq. 2, W is zero at the
-start, and so is W2 in Eq. 1.
+e is the embedding of the time and the condition (nets/embeddings.py, Eq. 2). In Eq. 2, W is zero at
+the start, and so is W2 in Eq. 1.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.nets.base import Network
+from scoresde.nets.conditions import check_settings
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import zeros
 from scoresde.nets.layers import LayerNorm, linear
+from scoresde.types import Classes, Cond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +39,16 @@ class MLPConfig:
     """Probability of dropping a unit while training."""
     time_scale: float = 100.0
     """Multiplies the time label before its sinusoidal embedding."""
-    num_classes: int | None = None
-    """Classes of a conditional network."""
+    num_classes: Classes = None
+    """Classes of a network that is conditioned on a label per example, or on several."""
+    cond_dim: int | None = None
+    """Entries of the vector that conditions the network, in all of its leaves together."""
 
     def __post_init__(self):
         checks.count("width", self.width, 4)
         checks.count("depth", self.depth)
         checks.setting("dropout", self.dropout, "[0, 1)")
-        if self.num_classes is not None:
-            checks.count("num_classes", self.num_classes)
+        check_settings(self)
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLP:
         """Returns the network for examples of this shape."""
@@ -55,7 +58,7 @@ class MLPConfig:
 
 
 class MLP(Network):
-    """The perceptron: x (batch, *data), t (batch,), labels (batch,) or None → (batch, *data).
+    """The perceptron: x (batch, *data), t (batch,), a condition or None → (batch, *data).
 
     The output is zero at the start.
     """
@@ -70,7 +73,14 @@ class MLP(Network):
         dim = math.prod(shape)
         even = width // 2 * 2  # a sine and a cosine per frequency
 
-        self.time = TimeEmbedding(even, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.time = TimeEmbedding(
+            even,
+            width,
+            config.time_scale,
+            config.num_classes,
+            config.cond_dim,
+            rngs=rngs,
+        )
         self.input = linear(dim, width, rngs=rngs)
         blocks = [MLPBlock(width, config.dropout, rngs=rngs) for _ in range(config.depth)]
         self.blocks = nnx.List(blocks)
@@ -78,7 +88,7 @@ class MLP(Network):
         self.output = linear(width, dim, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, " batch *data"], t: Float[Array, " batch"], cond: Array | None = None
+        self, x: Float[Array, " batch *data"], t: Float[Array, " batch"], cond: Cond = None
     ) -> Float[Array, " batch *data"]:
         self.check_input(x)
         embedding = self.time(t, cond)

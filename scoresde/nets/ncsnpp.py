@@ -1,6 +1,6 @@
 """NCSN++ and DDPM++ (Song et al. 2021, App. H), and DDPM (Ho et al. 2020, App. B).
 
-    embedding   e = silu(W2 silu(W1 f + b1) + b2 + label[cond])                           (Eq. 1)
+    embedding   e = silu(W2 silu(W1 f + b1) + b2 + c(cond))                               (Eq. 1)
                 f = sin and cos of 2π w log sigma, w ~ N(0, fourier_scale²), or of w t
     block       h ← c (skip(r(h)) + conv2(drop(silu(norm2(inner)))))                      (Eq. 2)
                 inner = conv1(r(silu(norm1(h)))) + W e
@@ -38,7 +38,13 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.nets.base import Network, check_image
-from scoresde.nets.embeddings import add_label, label_table, sinusoidal_embedding
+from scoresde.nets.conditions import (
+    add_condition,
+    check_settings,
+    label_tables,
+    vector_embedding,
+)
+from scoresde.nets.embeddings import sinusoidal_embedding
 from scoresde.nets.initializers import Keys, fan_average
 from scoresde.nets.layers import (
     Precision,
@@ -51,7 +57,7 @@ from scoresde.nets.layers import (
     run_block,
 )
 from scoresde.nets.resample import Direction, Resample, resample
-from scoresde.types import right_pad
+from scoresde.types import Classes, Cond, right_pad
 
 ImagePath = Literal["none", "skip", "residual"]
 """How the image, apart from the features, enters or leaves at each level."""
@@ -103,8 +109,10 @@ class NCSNppConfig:
     """Probability of dropping a unit while training."""
     centered: bool = True
     """Images lie in [-1, 1]; off: in [0, 1], and the network maps them (Song et al. under VE)."""
-    num_classes: int | None = None
-    """Classes of a conditional network; its condition is one integer label per example."""
+    num_classes: Classes = None
+    """Classes of a network that is conditioned on a label per example, or on several."""
+    cond_dim: int | None = None
+    """Entries of the vector that conditions the network, in all of its leaves together."""
     dtype: Precision = "float32"
     """The type that layers compute in; parameters, norm statistics and the output stay float32."""
     remat: bool = False
@@ -121,8 +129,7 @@ class NCSNppConfig:
         check_choice("input_path", self.input_path, ImagePath)
         check_choice("output_path", self.output_path, ImagePath)
         check_choice("dtype", self.dtype, Precision)
-        if self.num_classes is not None:
-            checks.count("num_classes", self.num_classes)
+        check_settings(self)
 
         if self.channels % 2:
             raise ValueError(f"channels = {self.channels}: wanted an even number.")
@@ -199,7 +206,7 @@ class NCSNppConfig:
 
 
 class NCSNpp(Network):
-    """The network: x (batch, height, width, c), t (batch,), labels (batch,) or None → like x.
+    """The network: x (batch, height, width, c), t (batch,), a condition or None → like x.
 
     The output is nearly zero at the start.
 
@@ -251,7 +258,7 @@ class NCSNpp(Network):
         self,
         x: Float[Array, " batch height width c"],
         t: Float[Array, " batch"],
-        cond: Array | None = None,
+        cond: Cond = None,
     ) -> Float[Array, " batch height width c"]:
         self.check_input(x)
         config = self.config
@@ -298,7 +305,7 @@ def check_halvings(shape: tuple[int, ...], halvings: int) -> None:
 
 
 class NoiseEmbedding(nnx.Module):
-    """The embedding of the noise level and the class, before its last silu (Eq. 1).
+    """The embedding of the noise level and the condition, before its last silu (Eq. 1).
 
     With the Fourier embedding, w is drawn once and frozen (Tancik et al. 2020, arXiv:2006.10739).
     """
@@ -318,11 +325,10 @@ class NoiseEmbedding(nnx.Module):
 
         self.dense1 = linear(entries, width, kernel_init=fan_average(), rngs=rngs)
         self.dense2 = linear(width, width, kernel_init=fan_average(), rngs=rngs)
-        self.label = label_table(config.num_classes, width, rngs=rngs)
+        self.label = label_tables(config.num_classes, width, rngs=rngs)
+        self.vector = vector_embedding(config.cond_dim, width, rngs=rngs)
 
-    def __call__(
-        self, t: Float[Array, " batch"], cond: Array | None
-    ) -> Float[Array, " batch width"]:
+    def __call__(self, t: Float[Array, " batch"], cond: Cond) -> Float[Array, " batch width"]:
         if self.frequencies is None:
             features = sinusoidal_embedding(t, self.channels, 1.0)
         else:
@@ -331,7 +337,7 @@ class NoiseEmbedding(nnx.Module):
             features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
         h = self.dense2(jax.nn.silu(self.dense1(features)))
-        return add_label(h, self.label, cond)
+        return add_condition(h, self.label, self.vector, cond)
 
 
 # --- Levels ---

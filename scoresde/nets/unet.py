@@ -4,9 +4,9 @@
     attention   h ← h + W softmax(q k^T / √d) v,   q, k, v = W_q n, W_k n, W_v n        (Eq. 2)
                 n = norm(h)
 
-e is silu of the embedding of the time and the label (nets/embeddings.py, Eq. 2). Blocks lead down
-through the levels, each at half the resolution of the one before, and up again. On the way up, each
-block also sees the features that the way down had at its place.
+e is silu of the embedding of the time and the condition (nets/embeddings.py, Eq. 2). Blocks lead
+down through the levels, each at half the resolution of the one before, and up again. On the way up,
+each block also sees the features that the way down had at its place.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.nets.base import Network
+from scoresde.nets.conditions import check_settings
 from scoresde.nets.embeddings import TimeEmbedding
 from scoresde.nets.initializers import zeros
 from scoresde.nets.layers import conv, dot_product_attention, group_norm, linear
+from scoresde.types import Classes, Cond
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +48,17 @@ class UNetConfig:
     """Probability of dropping a unit while training."""
     time_scale: float = 1000.0
     """Multiplies the time label before its sinusoidal embedding."""
-    num_classes: int | None = None
-    """Classes of a conditional network; its condition is one integer label per example."""
+    num_classes: Classes = None
+    """Classes of a network that is conditioned on a label per example, or on several."""
+    cond_dim: int | None = None
+    """Entries of the vector that conditions the network, in all of its leaves together."""
 
     def __post_init__(self):
         checks.count("channels", self.channels, 4)
         checks.count("num_blocks", self.num_blocks)
         checks.count("num_heads", self.num_heads)
         checks.setting("dropout", self.dropout, "[0, 1)")
-        if self.num_classes is not None:
-            checks.count("num_classes", self.num_classes)
+        check_settings(self)
 
         # The group norms want multiples of 4 channels, attention an equal share for each head.
         if self.channels % 4:
@@ -92,7 +95,7 @@ class UNetConfig:
 
 
 class UNet(Network):
-    """The U-Net: x (batch, *space, c), t (batch,), labels (batch,) or None → like x.
+    """The U-Net: x (batch, *space, c), t (batch,), a condition or None → like x.
 
     It takes one to three dimensions of any size, odd sizes included. The output is zero at first.
 
@@ -113,10 +116,17 @@ class UNet(Network):
         dims = len(shape) - 1
         base = config.channels
         width = 4 * base  # of the embedding
-        self.time = TimeEmbedding(base, width, config.time_scale, config.num_classes, rngs=rngs)
+        self.time = TimeEmbedding(
+            base,
+            width,
+            config.time_scale,
+            config.num_classes,
+            config.cond_dim,
+            rngs=rngs,
+        )
         self.input = conv(shape[-1], base, dims, rngs=rngs)
 
-        downs, skips = _way_down(config, dims, rngs)
+        downs, skips = way_down(config, dims, rngs)
         deepest = skips[-1]
         self.middle1 = Block(deepest, deepest, width, config, True, dims, rngs=rngs)
         self.middle2 = Block(deepest, deepest, width, config, False, dims, rngs=rngs)
@@ -136,7 +146,7 @@ class UNet(Network):
         self,
         x: Float[Array, " batch *space c"],
         t: Float[Array, " batch"],
-        cond: Array | None = None,
+        cond: Cond = None,
     ) -> Float[Array, " batch *space c"]:
         self.check_input(x)
         embedding = jax.nn.silu(self.time(t, cond))
@@ -162,7 +172,7 @@ class UNet(Network):
         return self.output(jax.nn.silu(self.norm(h)))
 
 
-def _way_down(config: UNetConfig, dims: int, rngs: nnx.Rngs) -> tuple[list[nnx.Module], list[int]]:
+def way_down(config: UNetConfig, dims: int, rngs: nnx.Rngs) -> tuple[list[nnx.Module], list[int]]:
     """Returns the layers of the way down, and the channels of its input and of each layer."""
     width = 4 * config.channels
     last = len(config.multipliers) - 1

@@ -24,6 +24,7 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
 from scoresde.parallel.arguments import as_argument, settings_of
+from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, check_sde
@@ -63,7 +64,7 @@ def per_example(
     """
     check_sde(sde)
     checks.condition(cond, batch)
-    check_score(sde, score, cond)
+    check_score(sde, score, cond, batch)
     if batch_size is not None:
         checks.count("batch_size", batch_size)
     if batch == 0:
@@ -75,6 +76,7 @@ def per_example(
         if float64:
             sde, score, rows, cond = in_float64((sde, score, rows, cond))
 
+        score, cond = move_out(score, cond, batch)
         shared = (sde, as_argument(score))
         examples = (None if key is None else example_keys(key, batch), rows, cond)
         size, devices = chunk_size(batch, batch_size, (settings, shared, examples))
@@ -142,12 +144,12 @@ def _joined(results: list[PyTree], batch: int) -> PyTree:
 # --- Checks ---
 
 
-def check_score(sde: SDE, score: Any, cond: Cond) -> None:
-    """Warns if the score was made for another SDE, or has classes and is given no label.
+def check_score(sde: SDE, score: Any, cond: Cond, batch: int) -> None:
+    """Warns if the score was made for another SDE.
 
     Raises:
-        ValueError: if a label is not one of the network's classes; the one after the last stands
-            for "no label".
+        ValueError: as the score's own `check_cond`, if it has one: for a condition that it does not
+            take, or a label that is not one of its classes.
     """
     own = getattr(score, "sde", None)
     if isinstance(own, SDE) and not _are_alike(own, sde):
@@ -156,18 +158,9 @@ def check_score(sde: SDE, score: Any, cond: Cond) -> None:
             "score's .sde."
         )
 
-    classes = getattr(score, "num_classes", None)
-    if classes is None:
-        return
-    if cond is None:
-        checks.warn(
-            f"the network has {classes} classes, but no cond was passed: it uses its row for no "
-            f"label, which `fit` does not train. Write cond=labels, 0 … {classes - 1}."
-        )
-    elif is_concrete(cond) and np.size(cond) and not 0 <= np.min(cond) <= np.max(cond) <= classes:
-        raise ValueError(
-            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
-        )
+    check_cond = getattr(score, "check_cond", None)
+    if check_cond is not None:
+        check_cond(cond, batch)
 
 
 def _are_alike(a: SDE, b: SDE) -> bool:

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from cattrs.v import format_exception
 
-from scoresde.types import Scalar
+from scoresde.types import Classes, Scalar
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ def _convert_numbers_and_text(converter: cattrs.Converter) -> None:
     converter.register_structure_hook(int, _only(int, "a whole number"))
     converter.register_structure_hook(bool, _only(bool, "true or false"))
     converter.register_structure_hook(str, _only(str, "text: put it in quotes"))
+    converter.register_structure_hook_func(lambda kind: kind == Classes, _classes)
+    converter.register_unstructure_hook_func(lambda kind: kind == Classes, lambda value: value)
 
 
 def _number(value: Any, _: Any = None) -> float:
@@ -108,6 +110,13 @@ def _number(value: Any, _: Any = None) -> float:
     if isinstance(value, bool) or value is None or math.isnan(float(value)):
         raise ValueError(f"{value!r} is not a number")
     return float(value)
+
+
+def _classes(value: Any, _: Any = None) -> Any:
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    if value is not None and not all(type(number) is int for number in numbers):
+        raise ValueError(f"{value!r} is not a whole number, nor a list of them")
+    return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
 def _only(kind: type, wanted: str) -> Callable[[Any, Any], Any]:

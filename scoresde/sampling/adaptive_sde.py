@@ -104,7 +104,7 @@ class AdaptiveSDE:
         Raises:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
-        keys, x1, bound, dtype = sampler_inputs(key, sde, score, x1, cond)
+        keys, x1, bound, dtype, unbound, cond = sampler_inputs(key, sde, score, x1, cond)
         points = self.path_points if self.save_path else 2
         stops = jnp.linspace(self.start, self.t_min, points, dtype=x1.dtype)
 
@@ -114,7 +114,7 @@ class AdaptiveSDE:
             else:
                 narrow = None if dtype == x1.dtype else dtype
                 states, attempts, success = _by_diffrax(
-                    self, keys, sde, score, cond, x1, stops, narrow
+                    self, keys, sde, unbound, cond, x1, stops, narrow
                 )
                 times = stops
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys
+from scoresde.parallel.held import move_out
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
 from scoresde.standardization import standardization_of, to_data_units
@@ -77,6 +78,10 @@ class Inputs(NamedTuple):
     score: Any
     dtype: Any
     """The precision of x1, which the result has too."""
+    unbound: ScoreFn
+    """The score as a function of (x, t, cond), for solvers that map over examples."""
+    cond: Cond
+    """Its condition: leaves (batch, ...), those that the score held itself among them."""
 
 
 def sampler_inputs(key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond) -> Inputs:
@@ -97,7 +102,9 @@ def sampler_inputs(key: Key, sde: SDE, score: ScoreFn, x1: Array, cond: Cond) ->
     wide = wider(x1.dtype, jnp.float32)
     narrow = None if wide == x1.dtype else x1.dtype
     keys = example_keys(key, x1.shape[0])
-    return Inputs(keys, x1.astype(wide), bind(sde, score, cond, dtype=narrow), x1.dtype)
+    score, cond = move_out(score, cond, x1.shape[0])
+    bound = bind(sde, score, cond, dtype=narrow)
+    return Inputs(keys, x1.astype(wide), bound, x1.dtype, score, cond)
 
 
 def check_times(t_min: float, start: float = 1.0) -> None:

@@ -112,7 +112,7 @@ class GridSampler:
             ValueError: if x1 has no batch axis, or a key or condition does not match it; if the
                 grid does not fit the SDE.
         """
-        keys, x1, score, dtype = sampler_inputs(key, sde, score, x1, cond)
+        keys, x1, score, dtype, _, _ = sampler_inputs(key, sde, score, x1, cond)
         batch = x1.shape[0]
 
         times = self.times(sde)

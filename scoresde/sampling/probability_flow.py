@@ -106,8 +106,8 @@ class ProbabilityFlow:
             solution = self.flow_solver.solve(
                 field,
                 sde,
-                score,
-                cond,
+                inputs.unbound,
+                inputs.cond,
                 inputs.x,
                 self.start,
                 self.t_min,

@@ -22,7 +22,7 @@ from scoresde.standardization import Standardization
 from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 
-@pytree_dataclass("parameterization", "standardization")
+@pytree_dataclass("parameterization", "standardization", "null_is_trained")
 class ScoreModel:
     """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's
     arrays.
@@ -37,6 +37,9 @@ class ScoreModel:
     net: Callable[..., Array]
     parameterization: Any = Noise()
     standardization: Standardization | None = None
+    null_is_trained: bool | None = None
+    """Whether the network was trained without its condition too (`sd.Training(drop_cond=0.1)`), as
+    guidance needs; None where that is not known."""
 
     is_bound = True  # its outputs have the shape and the precision of x (sde/bound_score.py)
 
@@ -88,9 +91,56 @@ class ScoreModel:
 
     @property
     def num_classes(self) -> int | None:
-        """The number of classes of a conditional network of the library; None where it has none, or
-        where the network does not say."""
-        return getattr(getattr(self.net, "config", None), "num_classes", None)
+        """The number of classes, where a single label conditions a network of the library."""
+        classes = getattr(getattr(self.net, "config", None), "num_classes", None)
+        return classes if isinstance(classes, int) else None
+
+    @property
+    def conditions(self) -> Any:
+        """The labels and vectors that condition a network of the library (nets/conditions.py);
+        None for a custom network."""
+        return getattr(self.net, "conditions", None)
+
+    def check_cond(self, cond: Cond, batch: int) -> None:
+        """Refuses a condition that the network does not take, and its absence where it was never
+        trained. Conditions of custom networks pass.
+
+        Raises:
+            ValueError: if it does not fit, or is None and the network has only seen conditions.
+        """
+        conditions = self.conditions
+        if not conditions:
+            return
+        if cond is not None:
+            conditions.check(cond, batch)
+        elif self.null_is_trained is None:
+            checks.warn(
+                f"the network is conditioned on {conditions}, but no cond was passed: it answers "
+                f"without a condition, which training teaches it by sd.Training(drop_cond=0.1) "
+                f"alone. Write cond=..., one row per example."
+            )
+        elif not self.null_is_trained:
+            raise ValueError(
+                f"the network is conditioned on {conditions}, but no cond was passed, and it was "
+                f"never trained without one. Write cond=..., one row per example, or train with "
+                f"sd.Training(drop_cond=0.1)."
+            )
+
+    def drop_cond(self, cond: Cond, dropped: Array) -> Cond:
+        """Returns the condition without that of the `dropped` examples, (batch,), as the network
+        says.
+
+        Raises:
+            TypeError: if a custom network does not say so.
+        """
+        drop = getattr(self.net, "drop_cond", None)
+        if drop is None:
+            raise TypeError(
+                f"{type(self.net).__name__} does not say what it sees in place of a condition: "
+                f"give it a method drop_cond(self, cond, dropped), with dropped (batch,) of "
+                f"booleans, such as return jnp.where(dropped, self.num_classes, cond)."
+            )
+        return drop(cond, dropped)
 
     def __repr__(self) -> str:
         lines = [

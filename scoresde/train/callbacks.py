@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scoresde.runs.folder import as_json
-from scoresde.score.model import ScoreModel
 
 Callback = Callable[..., dict[str, Any] | None]
 """(step, EMA model) or (step, EMA model, row of metrics) → metrics to log, or None. `fit` calls it
@@ -15,7 +14,7 @@ after every validation."""
 
 
 def call(
-    callbacks: Sequence[Callback], step: int, model: ScoreModel, row: dict[str, Any]
+    callbacks: Sequence[Callback], step: int, model: Any, row: dict[str, Any]
 ) -> dict[str, Any]:
     """Calls every callback with the EMA model, and returns the metrics that they add.
 

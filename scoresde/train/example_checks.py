@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -18,14 +19,12 @@ from scoresde.data.real_valued import check_real_valued
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.layout import builds, is_doubtful
 from scoresde.nets.base import Network
-from scoresde.score.model import ScoreModel
 from scoresde.train.given import as_array, written
+from scoresde.train.model_settings import Model, conditions_of
 from scoresde.types import Cond
 
 
-def check_fits_model(
-    model: ScoreModel, train: Source, held_out: Source | None, prepare: Any
-) -> None:
+def check_fits_model(model: Model, train: Source, held_out: Source | None, prepare: Any) -> None:
     """Refuses integers that are not prepared, or not as they should be, and labels out of range.
 
     Raises:
@@ -38,7 +37,7 @@ def check_fits_model(
 
     for source in (train, held_out):
         if isinstance(source, ArraySource):
-            check_labels(model, source.cond, (len(source),))
+            check_conditions(model, source.cond, (len(source),))
             if prepare is None:
                 _check_real_valued(source, "data" if source is train else "validation")
         elif source is not None and prepare is None:
@@ -219,40 +218,30 @@ def _check_uses_levels(x: np.ndarray, levels: int) -> None:
         )
 
 
-# --- Labels ---
+# --- Conditions ---
 
 
-def check_labels(model: ScoreModel, cond: Cond, shape: tuple[int, ...]) -> None:
-    """Refuses labels other than 0 … num_classes - 1, whose embedding would be NaN.
+def check_conditions(model: Model, cond: Cond, shape: tuple[int, ...]) -> None:
+    """Refuses conditions that the network does not take, and labels other than 0 … num_classes - 1,
+    whose embedding would be NaN.
 
-    shape: the shape that the labels must have. Only the library's conditional networks have a
-    known number of classes; conditions of other networks pass.
+    shape: the leading axes of every leaf. Conditions of custom networks pass.
 
     Raises:
-        ValueError: if the network has classes, and the labels are missing, or are not integers
-            within its range, one per example.
+        ValueError: if the conditions are missing, or others than the network takes.
     """
-    classes = model.num_classes
-    if classes is None:
+    conditions = conditions_of(model)
+    if not conditions:
         return
-
     if cond is None:
         raise ValueError(
-            f"the network has {classes} classes and the data no labels: pass cond=labels, or build "
-            f"the network without num_classes."
+            f"the network is conditioned on {conditions} and the data have no condition: pass "
+            f"cond=..., one row per example, or build the network without num_classes and "
+            f"cond_dim."
         )
-    if not isinstance(cond, np.ndarray):
-        raise ValueError(
-            f"cond is a {type(cond).__name__}: wanted one integer label an example, {shape}."
-        )
-    if cond.shape != shape or not np.issubdtype(cond.dtype, np.integer):
-        raise ValueError(
-            f"cond is {cond.dtype} {cond.shape}: wanted one integer label an example, {shape}."
-        )
-    if not np.all((cond >= 0) & (cond < classes)):
-        raise ValueError(
-            f"cond holds {np.min(cond)} … {np.max(cond)}: wanted labels 0 … {classes - 1}."
-        )
+    batch = math.prod(shape)
+    rows = jax.tree.map(lambda leaf: leaf.reshape(batch, *leaf.shape[len(shape) :]), cond)
+    conditions.check(rows, batch, none=False)
 
 
 def _first(source: Source) -> tuple[np.ndarray, Cond]:

@@ -12,7 +12,6 @@ from jax import Array
 from scoresde import checks
 from scoresde.data.random_access import RandomAccess, is_random_access
 from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprint, take
-from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization
 from scoresde.train.example_checks import (
     check_array,
@@ -22,6 +21,7 @@ from scoresde.train.example_checks import (
     check_source,
 )
 from scoresde.train.given import is_source, written
+from scoresde.train.model_settings import Model
 from scoresde.train.step import Prepare
 from scoresde.train.what_trains import check_trainable
 from scoresde.types import Cond
@@ -29,7 +29,7 @@ from scoresde.types import Cond
 
 def training_examples(
     key: Array,
-    model: ScoreModel,
+    model: Model,
     data: Any,
     cond: Cond,
     validation: Any,

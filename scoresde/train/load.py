@@ -19,7 +19,7 @@ from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization
-from scoresde.train.model_settings import ModelSettings
+from scoresde.train.model_settings import ClassifierSettings, Model, ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.types import Cond
 
@@ -29,9 +29,10 @@ def load(
     *,
     step: int | None = None,
     ema: bool = True,
-    model: ScoreModel | None = None,
-) -> ScoreModel:
-    """Returns the ScoreModel that a run trained: `sd.load("runs/digits_vp")`.
+    model: Model | None = None,
+) -> Any:
+    """Returns the ScoreModel, or the ClassifierModel, that a run trained:
+    `sd.load("runs/digits_vp")`.
 
     Arguments and errors are those of `open_run`, which returns what else is known of the run.
     Under `jax.distributed` every process makes this call.
@@ -50,7 +51,7 @@ def open_run(
     *,
     step: int | None = None,
     ema: bool = True,
-    model: ScoreModel | None = None,
+    model: Model | None = None,
 ) -> Trained:
     """Returns the model that a run trained, with what its folder says of the data.
 
@@ -77,8 +78,11 @@ def open_run(
         like = jax.eval_shape(lambda: {weights: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
 
-    model = skeleton.score_model(state[weights], state["constants"])
-    model = dataclasses.replace(model, standardization=_standardization(found.about))
+    model = skeleton.in_evaluation(state[weights], state["constants"])
+    known: dict[str, Any] = {"standardization": _standardization(found.about)}
+    if isinstance(model, ScoreModel):
+        known["null_is_trained"] = found.about.get("null_is_trained")
+    model = dataclasses.replace(model, **known)
     return Trained(
         path=path,
         step=found.step,
@@ -124,8 +128,8 @@ class Trained:
     step: int
     """The step of the checkpoint."""
 
-    model: ScoreModel
-    """The model with the weights of that step."""
+    model: Any
+    """The ScoreModel or ClassifierModel with the weights of that step."""
 
     shape: tuple[int, ...]
     """The shape of one example."""
@@ -169,7 +173,7 @@ class Trained:
 # --- What a checkpoint says of itself ---
 
 
-def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
+def describe(model: Model, shape: tuple[int, ...], prepare: Any = None) -> dict[str, Any]:
     """Returns what a checkpoint says of its model and data, as plain dicts, lists and numbers.
 
     Pieces of the library are described by their settings, custom ones by their names.
@@ -179,16 +183,19 @@ def describe(model: ScoreModel, shape: tuple[int, ...], prepare: Any = None) -> 
         "prepare": _describe_prepare(prepare),
         "standardization": _describe_standardization(model.standardization),
     }
-
-    settings = ModelSettings.of(model)
+    if isinstance(model, ScoreModel):
+        if model.null_is_trained is not None:
+            about["null_is_trained"] = model.null_is_trained
+        settings = ModelSettings.of(model)
+        meaning = {"parameterization": stable_repr(model.parameterization)}
+    else:
+        about["classifier"] = True
+        settings = ClassifierSettings.of(model)
+        meaning = {"label": stable_repr(model.label)}
     if settings is not None:
         return about | {"model": to_dict(settings)}
 
-    custom = {
-        "sde": stable_repr(model.sde),
-        "net": type(model.net).__qualname__,
-        "parameterization": stable_repr(model.parameterization),
-    }
+    custom = {"sde": stable_repr(model.sde), "net": type(model.net).__qualname__, **meaning}
     return about | {"model": None, "own": custom}
 
 
@@ -231,7 +238,7 @@ def _dequantization(about: dict[str, Any]) -> UniformDequantization | None:
     return from_dict({name: described[name] for name in names}, UniformDequantization)
 
 
-def _warn_of_another(model: ScoreModel, trained: Trained) -> None:
+def _warn_of_another(model: Model, trained: Trained) -> None:
     """Warns of a model whose pieces are not those of the run."""
     described = describe(model, trained.shape)
     for kind in ("model", "own"):
@@ -246,7 +253,7 @@ def _warn_of_another(model: ScoreModel, trained: Trained) -> None:
             )
 
 
-def _rebuild(path: Path, about: dict[str, Any]) -> ScoreModel:
+def _rebuild(path: Path, about: dict[str, Any]) -> Model:
     """Returns the model that a checkpoint describes, with arbitrary weights."""
     if about["model"] is None:
         raise ConfigError(
@@ -254,5 +261,6 @@ def _rebuild(path: Path, about: dict[str, Any]) -> ScoreModel:
             f"the same model again and write sd.load({str(path)!r}, model=model), or, on the "
             f"command line, --model FILE.py:build, where build() in that file returns the model."
         )
-    settings = from_dict(about["model"], ModelSettings)
+    kind = ClassifierSettings if about.get("classifier") else ModelSettings
+    settings = from_dict(about["model"], kind)
     return settings.build(jax.random.key(0), tuple(about["shape"]))

@@ -1,4 +1,4 @@
-"""`fit` trains a ScoreModel on arrays or on a source of examples.
+"""`fit` trains a score or a classifier on arrays or on a source of examples.
 
 It uses all devices of all processes, and a run that was interrupted resumes to the bit.
 """
@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from scoresde.data.source import Source, take
 from scoresde.keys import as_typed_key
+from scoresde.loss.objectives import CrossEntropy, DenoisingScoreMatching, Objective
 from scoresde.parallel.processes import barrier, check_alike
 from scoresde.runs.folder import RunFolder
-from scoresde.runs.settings import to_dict
+from scoresde.runs.settings import stable_repr, to_dict
+from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization
 from scoresde.train.callbacks import Callback
@@ -25,6 +29,7 @@ from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe
 from scoresde.train.measured import Measured, measure
+from scoresde.train.model_settings import Model
 from scoresde.train.record import Record, decisive_settings
 from scoresde.train.settings import Training
 from scoresde.train.step import Prepare
@@ -35,7 +40,7 @@ from scoresde.types import Cond
 
 def fit(
     key: Array,
-    model: ScoreModel,
+    model: Model,
     data: Any,
     *,
     cond: Cond = None,
@@ -49,18 +54,22 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     standardize: bool | Standardization = False,
+    objective: Objective | None = None,
 ) -> Fit:
-    """Trains by denoising score matching (the equations are in step.py) and returns the EMA model.
+    """Trains a score by denoising score matching, or a classifier by cross-entropy, and returns the
+    EMA model. The equations are in step.py.
 
     Args:
         key: a random key. Everything random depends on (key, step) alone.
-        model: an `sd.ScoreModel` around an NNX network. It is not changed.
+        model: an `sd.ScoreModel`, or an `sd.ClassifierModel` whose labels are `cond`, around an NNX
+            network. It is not changed.
         data: real numbers (n, *shape), about in [-1, 1] unless they are standardised, or integers
             together with `prepare`; a data set with `len` and `[i]` (data/random_access.py); or a
             `Source` of examples (data/source.py), whose batches a thread assembles ahead of time.
             A shape that seems to lack a channel axis is refused, unless it is stated by
             `sd.data.ArraySource`.
-        cond: conditions, a pytree with leaves (n, ...). A source returns its own.
+        cond: conditions, a pytree with leaves (n, ...). A source returns its own. With
+            `training.drop_cond` the model learns to do without them too, as guidance needs.
         validation: held-out examples (m, *shape), a source of them, or the fraction of the data to
             hold out, 0 for none.
         validation_cond: the conditions of held-out examples given as an array.
@@ -81,6 +90,8 @@ def fit(
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
             densities are in the data's own units.
+        objective: what is minimised, (keys, model, x0, t, cond) → one value per example, in place
+            of the model's own (loss/objectives.py). Resuming compares its name and settings.
 
     Warns where the noise of the SDE does not cover the data (train/coverage.py), and names the
     arrays that training leaves as they are (train/what_trains.py): it trains nnx.Param alone.
@@ -111,7 +122,9 @@ def fit(
     model = _standardized(model, standardize, measured)
     warn_of_coverage(model.sde, measured, model.standardization)
 
-    trainer = Trainer(key_steps, model, train, held_out, prepare, training)
+    model = _with_known_null(model, train, training)
+    objective = _objective(model, training, objective)
+    trainer = Trainer(key_steps, model, train, held_out, prepare, training, objective)
     folder = None if run is None else RunFolder(run)
 
     metadata = {
@@ -121,6 +134,7 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
         "range": [measured.low, measured.high],
+        **_describe_objective(objective),
     }
 
     # All processes start together, alike, and from the state of process 0.
@@ -144,8 +158,8 @@ def fit(
 class Fit:
     """What training returns."""
 
-    model: ScoreModel
-    """The EMA model."""
+    model: Any
+    """The EMA model, of the class that was given."""
 
     step: int
     """The last step that was taken."""
@@ -160,9 +174,7 @@ class Fit:
     """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
 
 
-def _standardized(
-    model: ScoreModel, standardize: bool | Standardization, measured: Measured
-) -> ScoreModel:
+def _standardized(model: Model, standardize: bool | Standardization, measured: Measured) -> Model:
     """Returns the model with the standardization that was asked for, or its own.
 
     Raises:
@@ -191,6 +203,53 @@ def _standardized(
     if standardization is not None:
         standardization.to_model(measured.x[:1])  # refuses another number of features
     return dataclasses.replace(model, standardization=standardization)
+
+
+def _with_known_null(model: Model, train: Source, training: Training) -> Model:
+    """Returns a score that knows whether training teaches it to do without its condition.
+
+    Raises:
+        ValueError: if conditions are to be dropped, and there are none, or they are what the model
+            returns.
+        TypeError: if a custom network does not say what it sees in place of a condition.
+    """
+    _, cond = take(train, np.arange(1))
+    if training.drop_cond > 0.0:
+        if cond is None or not isinstance(model, ScoreModel):
+            kind = type(model).__name__
+            reason = "the data have no condition" if cond is None else f"a {kind} has none"
+            raise ValueError(f"drop_cond = {training.drop_cond}, but {reason}: leave it at 0.")
+        model.drop_cond(cond, jnp.zeros(1, bool))  # refuses a custom network that cannot
+    if cond is None or not isinstance(model, ScoreModel):
+        return model
+    known = training.drop_cond > 0.0 or bool(model.null_is_trained)
+    return dataclasses.replace(model, null_is_trained=known)
+
+
+def _objective(model: Model, training: Training, objective: Objective | None) -> Objective:
+    """Returns the objective that was given, or the model's own.
+
+    Raises:
+        TypeError: if it is not a function.
+    """
+    if objective is not None:
+        if not callable(objective) or isinstance(objective, type):
+            raise TypeError(
+                f"objective is {objective!r}: wanted a function (keys, model, x0, t, cond) → one "
+                f"value per example, such as sd.objectives.CrossEntropy()."
+            )
+        return objective
+    if isinstance(model, ClassifierModel):
+        return CrossEntropy()
+    return DenoisingScoreMatching(training.weighting)
+
+
+def _describe_objective(objective: Objective) -> dict[str, Any]:
+    """Returns what a checkpoint says of a custom objective; nothing of the models' own, whose
+    settings are those of training."""
+    if type(objective) in (DenoisingScoreMatching, CrossEntropy):
+        return {}
+    return {"objective": stable_repr(objective)}
 
 
 def _settings_of_call(training: Training, run: Any, new_schedule: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model as settings: an SDE, a network and a parameterisation.
+"""A model as settings: an SDE, a network, and what its output means.
 
 Experiments choose among these settings, and checkpoints store them, so that `sd.load` can rebuild
 the model from the run's folder alone.
@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from typing import Any, cast
+from typing import Any
 
 from flax import nnx
 from jax import Array
 
+from scoresde.nets.classifier import (
+    Classifier,
+    ClassifierConfig,
+    MLPClassifier,
+    MLPClassifierConfig,
+)
+from scoresde.nets.conditions import Conditions
 from scoresde.nets.dit import DiT, DiTConfig
 from scoresde.nets.mlp import MLP, MLPConfig
 from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
 from scoresde.nets.unet import UNet, UNetConfig
+from scoresde.score.classifier import ClassifierModel
+from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity
 from scoresde.sde.sub_vp import SubVP
@@ -25,7 +34,11 @@ from scoresde.sde.vp import VP
 
 AnySDE = VP | SubVP | VE
 AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
+AnyClassifier = ClassifierConfig | MLPClassifierConfig
 AnyParameterization = EDM | Noise | Score | Data | Velocity
+
+Model = ScoreModel | ClassifierModel
+"""What `fit` trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +55,41 @@ class ModelSettings:
         return ScoreModel(self.sde, net, self.parameterization)
 
     @classmethod
-    def of(cls, model: ScoreModel) -> ModelSettings | None:
-        """Returns the settings of a model, or None if any of its pieces is a custom class."""
-        if is_custom_network(model.net):
-            return None
+    def of(cls, model: Model) -> ModelSettings | None:
+        """Returns the settings of a ScoreModel, or None if any of its pieces is a custom class."""
+        return _settings_of(cls, model, ("sde", "parameterization"))
 
-        parts = {
-            "sde": model.sde,
-            "net": cast(Any, model.net).config,
-            "parameterization": model.parameterization,
-        }
-        kinds = typing.get_type_hints(cls)
-        for name, part in parts.items():
-            if type(part) not in typing.get_args(kinds[name]):
-                return None
-        return cls(**parts)
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierSettings:
+    """The settings that rebuild a ClassifierModel made of the library's own pieces."""
+
+    sde: AnySDE
+    net: AnyClassifier
+    label: AnyLabel = Scaled()
+
+    def build(self, key: Array, shape: tuple[int, ...]) -> ClassifierModel:
+        """Returns a model with new random weights, for examples of this shape."""
+        net = self.net.build(tuple(shape), rngs=nnx.Rngs(key))
+        return ClassifierModel(self.sde, net, self.label)
+
+    @classmethod
+    def of(cls, model: Model) -> ClassifierSettings | None:
+        """Returns the settings of a ClassifierModel, or None if a piece is a custom class."""
+        return _settings_of(cls, model, ("sde", "label"))
+
+
+def _settings_of(cls: Any, model: Any, names: tuple[str, ...]) -> Any:
+    """Returns the settings of a model whose pieces are all of the kinds that they choose from."""
+    if is_custom_network(model.net):
+        return None
+
+    parts = {"net": model.net.config} | {name: getattr(model, name) for name in names}
+    kinds = typing.get_type_hints(cls)
+    for name, part in parts.items():
+        if type(part) not in typing.get_args(kinds[name]):
+            return None
+    return cls(**parts)
 
 
 def is_custom_network(net: Any) -> bool:
@@ -64,4 +97,12 @@ def is_custom_network(net: Any) -> bool:
 
     A subclass is custom too: rebuilt from its settings, it would become its parent class.
     """
-    return type(net) not in (MLP, UNet, NCSNpp, DiT)
+    return type(net) not in (MLP, UNet, NCSNpp, DiT, Classifier, MLPClassifier)
+
+
+def conditions_of(model: Model) -> Conditions | None:
+    """Returns what must come with each example in training; None for custom networks."""
+    if isinstance(model, ScoreModel):
+        return model.conditions
+    classes = model.num_classes
+    return None if classes is None else Conditions((classes,))

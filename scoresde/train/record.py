@@ -19,7 +19,7 @@ from scoresde.train.examples import nbytes
 from scoresde.train.settings import Training
 from scoresde.train.state import TrainState
 
-FOLLOWS_FROM_DATA = {"range"}
+FOLLOWS_FROM_DATA = {"range", "null_is_trained"}
 """Metadata that data and settings decide, which are compared themselves."""
 
 SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")

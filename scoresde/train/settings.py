@@ -66,6 +66,10 @@ class Training:
     times: AnyTimes = time_distributions.LowDiscrepancy()
     """Distribution from which training times are drawn."""
 
+    drop_cond: float = 0.0
+    """Probability of training an example without its condition, so that the network can be guided:
+    0.1 to 0.2 is usual (Ho & Salimans 2022)."""
+
     log_every: int = 25
     """Steps between rows of metrics."""
 
@@ -99,6 +103,7 @@ class Training:
         checks.setting("epsilon", self.epsilon, "(0, inf)")
         checks.setting("final_rate", self.final_rate, "[0, 1]")
         checks.setting("ema", self.ema, "[0, 1)")
+        checks.setting("drop_cond", self.drop_cond, "[0, 1)")
 
         if self.batch_size % self.accumulate:
             raise ValueError(

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from scoresde.score.model import ScoreModel
+from scoresde.train.model_settings import Model
 from scoresde.train.what_trains import check_trainable
 
 TrainState = dict[str, Any]
@@ -35,10 +35,10 @@ def init_state(
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A ScoreModel without its arrays, from which modules are rebuilt with any parameters."""
+    """A model without the arrays of its network, from which it is rebuilt with any parameters."""
 
-    model: ScoreModel
-    """The model that was split, for its SDE and parameterisation."""
+    model: Model
+    """The model that was split, for all but the parameters of its network."""
 
     train_graph: nnx.GraphDef
     """The network's structure in training mode."""
@@ -50,7 +50,7 @@ class Skeleton:
     """The state of the network's random streams (dropout)."""
 
     @classmethod
-    def split(cls, model: ScoreModel) -> tuple[Skeleton, dict, dict]:
+    def split(cls, model: Model) -> tuple[Skeleton, dict, dict]:
         """Returns the skeleton, the parameters and the constants (frozen variables) of a model.
 
         Parameters and constants are nested plain dicts of arrays: `nnx.merge` makes new variables
@@ -70,13 +70,13 @@ class Skeleton:
         skeleton = cls(model, train_graph, eval_graph, nnx.to_pure_dict(streams))
         return skeleton, nnx.to_pure_dict(params), nnx.to_pure_dict(constants)
 
-    def training_net(self, params: dict, constants: dict, key: Array) -> nnx.Module:
-        """Returns the network in training mode, with dropout drawn from the key."""
+    def in_training(self, params: dict, constants: dict, key: Array) -> Model:
+        """Returns the model in training mode, with dropout drawn from the key."""
         net = nnx.merge(self.train_graph, params, self.streams, constants)
         nnx.reseed(net, default=key)
-        return net
+        return dataclasses.replace(self.model, net=cast(Any, net))
 
-    def score_model(self, params: dict, constants: dict) -> ScoreModel:
+    def in_evaluation(self, params: dict, constants: dict) -> Model:
         """Returns the model in evaluation mode, with these parameters."""
         net = nnx.merge(self.eval_graph, params, self.streams, constants)
-        return dataclasses.replace(self.model, net=net)
+        return dataclasses.replace(self.model, net=cast(Any, net))

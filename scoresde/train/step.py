@@ -1,9 +1,9 @@
 """One training step and one validation pass, as pure functions of a plain state.
 
-Step n = 0, 1, … draws a batch x_0 of b examples with D data dimensions each, takes the mean
-denoising loss per data dimension as its objective, and updates the parameters theta:
+Step n = 0, 1, … draws a batch x_0 of b examples, takes the mean of the objective, and updates the
+parameters theta:
 
-    L(theta) = 1 / (b D)  sum_i l_i(theta)                  (1)  l_i: `dsm_loss` of example i
+    L(theta) = 1 / b  sum_i l_i(theta)                      (1)  l_i: the objective of example i
     g        = grad L(theta)
     g       <- g min(1, clip / |g|)                         (2)  |g|: norm over all parameters
     theta   <- theta + update_k(g, theta)                   (3)  Adam, or another: optimizers.py
@@ -14,12 +14,16 @@ A bad step changes nothing but counters:
 
     (theta, the optimiser's state with k, ema) <- the new if L and |g| are finite, else the old  (5)
 
+The objective of a score is the denoising loss per data dimension, that of a classifier the
+cross-entropy (loss/objectives.py). Each example loses its condition with probability `drop_cond`.
+
 Everything random in step n comes from fold_in(key, n), so a resumed run draws the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +31,14 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from scoresde import checks
 from scoresde.keys import example_keys
-from scoresde.loss.dsm import dsm_loss
-from scoresde.score.model import ScoreModel
+from scoresde.loss.objectives import Objective
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.settings import Training
 from scoresde.train.state import Skeleton, TrainState
 from scoresde.train.what_trains import check_unchanged, variable_values
-from scoresde.types import Cond, data_dim
+from scoresde.types import Cond
 
 Prepare = Callable[[Array, Array], Array]
 """(key, x) → x: random preparation of a batch, such as dequantisation, inside the compiled step."""
@@ -44,13 +48,13 @@ Metrics = dict[str, Array]
 
 
 def make_step(
-    skeleton: Skeleton, training: Training, prepare: Prepare | None
+    skeleton: Skeleton, training: Training, objective: Objective, prepare: Prepare | None
 ) -> Callable[[TrainState, Array, tuple[Array, Cond]], tuple[TrainState, Metrics]]:
     """Returns the function (state, key, (x, cond)) → (state, metrics) that takes one step.
 
     x: (batch, *data), as the source holds it; `key` is the same at every step.
     """
-    loss_and_gradient = _make_loss_and_gradient(skeleton, training, prepare)
+    loss_and_gradient = _make_loss_and_gradient(skeleton, training, objective, prepare)
     optimizer = training.transformation()
 
     def step(
@@ -86,9 +90,9 @@ def make_step(
 
 
 def make_validation(
-    skeleton: Skeleton, training: Training, prepare: Prepare | None
+    skeleton: Skeleton, objective: Objective, prepare: Prepare | None
 ) -> Callable[..., Array]:
-    """Returns the function (params, constants, key, rows, x, t, cond, weight) → Σ weight_i l_i / D.
+    """Returns the function (params, constants, key, rows, x, t, cond, weight) → Σ weight_i l_i.
 
     The network runs in evaluation mode, without dropout. rows: the examples' numbers in the
     held-out set; the noise of example i depends on (key, i) alone. A weight of 0 masks the rows
@@ -109,30 +113,22 @@ def make_validation(
         if prepare is not None:
             x = prepare(jax.random.fold_in(key_prepare, rows[0]), x)
 
-        model = skeleton.score_model(params, constants)
+        model = skeleton.in_evaluation(params, constants)
         keys_noise = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(rows)
-        before = variable_values(model.net)
-        losses = dsm_loss(keys_noise, model.sde, model, x, t, training.weighting, cond)
-        check_unchanged(model.net, before)
-        return jnp.sum(weight.astype(losses.dtype) * losses) / data_dim(x)
+        losses = _losses(objective, keys_noise, model, x, t, cond)
+        return jnp.sum(weight.astype(losses.dtype) * losses)
 
     return validate
 
 
 def _make_loss_and_gradient(
-    skeleton: Skeleton, training: Training, prepare: Prepare | None
+    skeleton: Skeleton, training: Training, objective: Objective, prepare: Prepare | None
 ) -> Callable[[PyTree, PyTree, Array, Array, Cond], tuple[Array, PyTree]]:
     """Returns (params, constants, key, x, cond) → (L, grad L) of Eq. 1."""
-    sde = skeleton.model.sde
-    parameterization = skeleton.model.parameterization
 
     def loss(params, constants, key_net, keys_noise, x, t, cond):
-        net = skeleton.training_net(params, constants, key_net)
-        before = variable_values(net)
-        model = ScoreModel(sde, net, parameterization)
-        losses = dsm_loss(keys_noise, sde, model, x, t, training.weighting, cond)
-        check_unchanged(net, before)
-        return jnp.mean(losses) / data_dim(x)  # Eq. 1
+        model = skeleton.in_training(params, constants, key_net)
+        return jnp.mean(_losses(objective, keys_noise, model, x, t, cond))  # Eq. 1
 
     gradient = jax.value_and_grad(loss)
 
@@ -140,7 +136,9 @@ def _make_loss_and_gradient(
         key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
         if prepare is not None:
             x = prepare(key_prepare, x)
-        t = training.times.sample(key_time, sde, x.shape[0])
+        t = training.times.sample(key_time, skeleton.model.sde, x.shape[0])
+        if training.drop_cond > 0.0 and cond is not None:
+            cond = _dropped(jax.random.fold_in(key, 4), skeleton.model, cond, training.drop_cond)
 
         if training.accumulate == 1:
             return gradient(params, constants, key_net, key_noise, x, t, cond)
@@ -152,6 +150,30 @@ def _make_loss_and_gradient(
         return _mean_over_parts(gradient, params, constants, keys_net, rows)
 
     return loss_and_gradient
+
+
+def _losses(
+    objective: Objective, keys: Array, model: Any, x: Array, t: Array, cond: Cond
+) -> Float[Array, " batch"]:
+    """Returns the objective of each example, and refuses what it must not do.
+
+    Raises:
+        TypeError: if the network changes its variables when it is called.
+        ValueError: if the objective does not return one value per example.
+    """
+    before = variable_values(model.net)
+    losses = objective(keys, model, x, t, cond)
+    check_unchanged(model.net, before)
+    checks.one_per_example(losses, x, "objective")
+    return losses
+
+
+def _dropped(key: Array, model: Any, cond: Cond, probability: float) -> Cond:
+    """Returns the conditions of a batch, each dropped with this probability."""
+    batch = jax.tree.leaves(cond)[0].shape[0]
+    keys = example_keys(key, batch)
+    dropped = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    return model.drop_cond(cond, dropped)
 
 
 def _mean_over_parts(

@@ -19,14 +19,14 @@ from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
+from scoresde.loss.objectives import Objective
 from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
-from scoresde.score.model import ScoreModel
 from scoresde.train.callbacks import Callback, call
-from scoresde.train.example_checks import check_labels
+from scoresde.train.example_checks import check_conditions
 from scoresde.train.examples import standardized
 from scoresde.train.metrics import Window
-from scoresde.train.model_settings import is_custom_network
+from scoresde.train.model_settings import Model, is_custom_network
 from scoresde.train.record import Record
 from scoresde.train.settings import Training
 from scoresde.train.signals import interruptible
@@ -51,13 +51,15 @@ class Trainer:
     def __init__(
         self,
         key: Array,
-        model: ScoreModel,
+        model: Model,
         train: Source,
         held_out: Source | None,
         prepare: Prepare | None,
         training: Training,
+        objective: Objective,
     ):
         self.training = training
+        self.objective = objective
         self.shape = tuple(train.shape)
         self.process = jax.process_index()
         self.processes = jax.process_count()
@@ -94,7 +96,7 @@ class Trainer:
         """Prepares the functions that run on the devices; XLA compiles them at their first call."""
         jit = partial(jax.jit, out_shardings=replicated(self._mesh))
 
-        step = make_step(self.skeleton, self.training, prepare)
+        step = make_step(self.skeleton, self.training, self.objective, prepare)
         self._one_step = jit(step, donate_argnums=0)
 
         def steps(state, key, batches):
@@ -102,7 +104,8 @@ class Trainer:
 
         self._several_steps = jit(steps, donate_argnums=0)
 
-        self._validate = jit(make_validation(self.skeleton, self.training, prepare_held_out))
+        validate = make_validation(self.skeleton, self.objective, prepare_held_out)
+        self._validate = jit(validate)
 
     # --- The loop ---
 
@@ -226,11 +229,11 @@ class Trainer:
             f"warmup, or look for extreme values in the data."
         )
 
-    def model(self) -> ScoreModel:
+    def model(self) -> Any:
         """Returns the EMA model as arrays of one device, which later steps do not change."""
         arrays = local((self.state["ema"], self.state["constants"]))
         params, constants = jax.tree.map(jnp.copy, arrays)
-        model = self.skeleton.score_model(params, constants)
+        model = self.skeleton.in_evaluation(params, constants)
         return dataclasses.replace(model, standardization=self.standardization)
 
     def validation_loss(self) -> float | None:
@@ -329,13 +332,13 @@ class Trainer:
             return count, shard_batch(examples, self._mesh, axis=rows.ndim - 1)
 
     def _take(self, source: Source, rows: np.ndarray) -> tuple[np.ndarray, Cond]:
-        """Returns the examples of these rows, and refuses labels that do not fit the network.
+        """Returns the examples of these rows, and refuses conditions that do not fit the network.
 
-        The labels of an array were checked as a whole; those of other sources are seen here first.
+        Those of an array were checked as a whole; those of other sources are seen here first.
         """
         x, cond = take(source, rows)
         if not isinstance(source, ArraySource):
-            check_labels(self.skeleton.model, cond, rows.shape)
+            check_conditions(self.skeleton.model, cond, rows.shape)
         return x, cond
 
 

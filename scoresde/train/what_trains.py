@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from scoresde import checks
+from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 
 SILENCE = 'warnings.filterwarnings("ignore", "fit keeps")'
@@ -34,12 +35,13 @@ def check_trainable(model: Any) -> None:
     """Refuses what `fit` cannot train.
 
     Raises:
-        TypeError: if it is not a ScoreModel around an NNX module, if the network keeps running
-            statistics, has no parameter, or one that has no gradient.
+        TypeError: if it is not a ScoreModel or ClassifierModel around an NNX module, if the network
+            keeps running statistics, has no parameter, or one that has no gradient.
     """
-    if not isinstance(model, ScoreModel):
+    if not isinstance(model, ScoreModel | ClassifierModel):
         raise TypeError(
-            f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization)."
+            f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization), "
+            f"or sd.ClassifierModel(sde, net)."
         )
     if not isinstance(model.net, nnx.Module):
         raise TypeError(
@@ -124,12 +126,11 @@ def check_unchanged(net: Any, before: dict[tuple, Any]) -> None:
 # --- What stays at its start ---
 
 
-def warn_of_constants(model: ScoreModel) -> None:
+def warn_of_constants(model: Any) -> None:
     """Warns of variables and JAX arrays that training leaves as they are."""
     _warn_of_network(model.net)
-    settings = {"sde": model.sde, "parameterization": model.parameterization}
-    for root, value in settings.items():
-        _warn_of_settings(root, value)
+    for root in ("sde", "parameterization", "label"):
+        _warn_of_settings(root, getattr(model, root, None))
 
 
 def _warn_of_network(net: Any) -> None:

@@ -99,7 +99,7 @@ def gradients(config):
     x, t = jax.random.normal(jax.random.key(0), (2, *SHAPE)), jnp.asarray([0.2, 3.0])
 
     def loss(params):
-        return jnp.sum(skeleton.training_net(params, constants, jax.random.key(3))(x, t) ** 2)
+        return jnp.sum(skeleton.in_training(params, constants, jax.random.key(3)).net(x, t) ** 2)
 
     return jax.jit(jax.grad(loss))(own), jax.make_jaxpr(jax.grad(loss))(own)
 

@@ -41,10 +41,10 @@ def test_examples_that_do_not_fit_are_refused(change, message, unchecked):
 @pytest.mark.parametrize(
     ("cond", "message"),
     [
-        (None, "the network has 2 classes and the data no labels"),
-        ({"y": np.zeros(12, int)}, "cond is a dict: wanted one integer label an example"),
-        (np.zeros(12), r"cond is float64 \(12,\)"),
-        (np.array(["a"] * 12), "cond is <U1"),
+        (None, "conditioned on a label of 2 classes and the data have no condition"),
+        ({"y": np.zeros(12)}, r"cond holds float64 \(12,\): wanted one integer label per example"),
+        (np.zeros(12), r"cond holds float64 \(12,\)"),
+        (np.array(["a"] * 12), "cond holds <U1"),
         ([0] * 11 + [2], "cond holds 0 … 2"),
     ],
 )

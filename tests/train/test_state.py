@@ -39,6 +39,6 @@ def test_a_model_put_together_again_is_the_same_score():
     model = mlp(dropout=0.5)
     skeleton, params, constants = Skeleton.split(model)
     x = jax.random.normal(KEY, (4, 2))
-    again = skeleton.score_model(params, constants)
+    again = skeleton.in_evaluation(params, constants)
     model.net.eval()
     np.testing.assert_array_equal(again(x, jnp.full(4, 0.3)), model(x, jnp.full(4, 0.3)))

@@ -54,7 +54,7 @@ def test_parts_draw_dropout_each_for_itself():
     first_losses = set()
     for parts in (1, 2, 4):
         training = sd.Training(batch_size=8, accumulate=parts)
-        step = jax.jit(make_step(skeleton, training, None))
+        step = jax.jit(make_step(skeleton, training, sd.objectives.DenoisingScoreMatching(), None))
         state = init_state(params, constants, training.transformation())
 
         losses = []
@@ -85,7 +85,7 @@ def test_a_bad_step_changes_nothing_but_counters():
     """Parameters, moments and EMA are the same to the bit after a batch that is not finite."""
     training = sd.Training(batch_size=8)
     skeleton, params, constants = Skeleton.split(mlp())
-    step = jax.jit(make_step(skeleton, training, None))
+    step = jax.jit(make_step(skeleton, training, sd.objectives.DenoisingScoreMatching(), None))
 
     good = (jax.random.normal(KEY, (8, 2)), None)
     state, _ = step(init_state(params, constants, training.transformation()), KEY, good)

@@ -146,7 +146,9 @@ def test_validation_is_unbiased_whatever_the_batch(n):
     estimates = {}
     for batch_size in (3, 64):
         training = sd.Training(batch_size=batch_size, times=sd.times.LowDiscrepancy(t_min=0.2))
-        trainer = Trainer(KEY, model, source, source, None, training)
+        trainer = Trainer(
+            KEY, model, source, source, None, training, sd.objectives.DenoisingScoreMatching()
+        )
         trainer.place()
 
         found = []

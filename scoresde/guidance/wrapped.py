@@ -1,0 +1,132 @@
+"""What the wrappers of scores share: what a score offers, how it is called, and weights over time.
+
+    w(t) = weight, or weight(log SNR(t))   where low < sigma(t) / alpha(t) <= high          (Eq. 1)
+    w(t) = 1                               elsewhere
+
+Kynkäänniemi et al. 2024 (arXiv:2404.07724), Eq. 5, for any linear SDE.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from scoresde import checks
+from scoresde.checks import is_concrete
+from scoresde.parallel.held import held, rows_for
+from scoresde.sde.base import SDE, times_of
+from scoresde.types import Cond, Time, right_pad
+
+Weight = Any
+"""A number, one per example (batch,), or a function of log SNR, (batch,) → (batch,)."""
+
+
+def offered(score: Any, name: str) -> Any:
+    """Returns what a score offers under this name, such as `denoise`.
+
+    Raises:
+        AttributeError: if it does not; so a wrapper's property does not offer it either.
+    """
+    found = getattr(score, name, None)
+    if found is None:
+        raise AttributeError(f"{type(score).__name__} does not offer {name}")
+    return found
+
+
+def evaluate(function: Any, score: Any, x: Array, t: Array, cond: Cond) -> Array:
+    """Returns function(x, t, cond), without the condition where the score holds its own.
+
+    function: the score itself, or its `denoise`.
+    """
+    if cond is None or not getattr(score, "takes_cond", True):
+        return function(x, t)
+    return function(x, t, cond)
+
+
+def check_alike(names: str, *parts: Any) -> None:
+    """Refuses scores and classifiers of different units.
+
+    Raises:
+        ValueError: if two of them standardise their data differently.
+    """
+    found = [part.standardization for part in parts if hasattr(part, "standardization")]
+    if any(standardization != found[0] for standardization in found[1:]):
+        raise ValueError(
+            f"{names} are of data in different units, {found[0]} and {found[-1]}: train both with "
+            f"the same, standardize=model.standardization."
+        )
+
+
+# --- Weights ---
+
+
+def held_weight(weight: Weight, name: str) -> Weight:
+    """Returns a weight as a wrapper holds it: an array, so that a sweep compiles once.
+
+    Raises:
+        ValueError: if it is not finite, or has other axes than that of the batch.
+    """
+    if callable(weight):
+        return weight
+    if is_concrete(weight):
+        values = np.asarray(weight, np.float64)
+        if values.ndim > 1 or not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"{name} is {weight!r}: wanted a finite number, one per example, or a function of "
+                f"log SNR."
+            )
+        weight = values
+    return held(weight, name)
+
+
+def held_interval(interval: Any, sde: SDE | None, weight: Weight) -> Any:
+    """Returns the ends of an interval as arrays; None without.
+
+    Raises:
+        ValueError: if they are out of order, or the SDE is not known, which Eq. 1 asks for.
+    """
+    if sde is None and (interval is not None or callable(weight)):
+        raise ValueError(
+            "an interval of sigma / alpha, and a weight that is a function of log SNR, need the "
+            "SDE, which this score does not hold: write process=sde."
+        )
+    if interval is None:
+        return None
+    low, high = interval
+    if is_concrete(low, high) and not 0.0 <= low < high:
+        raise ValueError(
+            f"interval = ({low}, {high}): wanted 0 <= low < high, values of sigma / alpha such as "
+            f"(0.2, 5.0)."
+        )
+    return tuple(end if isinstance(end, Array) else np.asarray(end, np.float64) for end in interval)
+
+
+def weight_at(
+    weight: Weight, interval: Any, sde: SDE | None, x: Array, t: Time, name: str = "weight"
+) -> Array:
+    """Returns w(t) of each example, as it multiplies x (Eq. 1)."""
+    t = times_of(t, x)
+    if callable(weight):
+        assert sde is not None
+        value = jnp.asarray(weight(sde.log_snr(t)))
+        if value.ndim != 0:
+            checks.one_per_example(value, x, name)
+    else:
+        value = rows_for(weight, len(x), name)
+    value = value.astype(x.dtype)
+
+    if interval is not None:
+        assert sde is not None
+        low, high = interval
+        ratio = sde.sigma(t) / sde.alpha(t)
+        inside = (ratio > jnp.asarray(low, x.dtype)) & (ratio <= jnp.asarray(high, x.dtype))
+        value = jnp.where(inside, value, jnp.ones((), x.dtype))
+    return right_pad(value, x)
+
+
+def mixed(weight: Array, one: Array, other: Array) -> Array:
+    """Returns weight · one + (1 - weight) · other, which is `one` to the bit at weight 1."""
+    return weight * one + (1.0 - weight) * other
