@@ -63,6 +63,7 @@ from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.mixture import GaussianMixture
+from scoresde.sde.mixture_classes import MixtureClassifier, MixtureClassScore
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
@@ -152,6 +153,8 @@ __all__ = [
     "Langevin",
     "Likelihood",
     "MLPConfig",
+    "MixtureClassScore",
+    "MixtureClassifier",
     "NCSNppConfig",
     "Noise",
     "PredictorCorrector",

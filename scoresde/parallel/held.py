@@ -101,7 +101,7 @@ def move_out(score: ScoreFn, cond: Cond, batch: int) -> tuple[ScoreFn, Cond]:
     """
     leaves, structure = jax.tree.flatten(score, is_leaf=_is_marked)
     rows = [leaf.rows for leaf in leaves if isinstance(leaf, PerExample)]
-    if not rows:
+    if not rows or rows[0] is None:  # none, or moved out already by an edge around this one
         return score, cond
     for array in rows:
         _check_rows(array, batch, "the score")

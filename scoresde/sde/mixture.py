@@ -137,8 +137,8 @@ class GaussianMixture:
         log_weights = jnp.log(self.weights)
         return jax.vmap(lambda k: jax.random.categorical(k, log_weights))(keys)
 
-    def _over_batch(self, function: Callable[..., Array], x: Array, t: Time) -> Array:
-        """Applies a function of (mixture, x, t), for one point x (d,) at one time, to a batch.
+    def _over_batch(self, function: Callable[..., Array], x: Array, t: Time, *rows: Array) -> Array:
+        """Applies a function of (mixture, x, t, *rows), for one point x (d,), to a batch.
 
         A batch of one, which solvers make under vmap, is passed without its axis: on a CPU, XLA's
         sums take twice as long with an axis of one.
@@ -150,8 +150,8 @@ class GaussianMixture:
         x = x.astype(dtype)
         t = jnp.broadcast_to(as_time(t), x.shape[:1]).astype(dtype)
         if len(x) == 1:
-            return function(mixture, x[0], t[0])[None]
-        return jax.vmap(partial(function, mixture))(x, t)
+            return function(mixture, x[0], t[0], *(row[0] for row in rows))[None]
+        return jax.vmap(partial(function, mixture))(x, t, *rows)
 
     def _components(
         self, sde: SDE, x: Array, t: Array, data: Array | bool = False
@@ -182,6 +182,14 @@ class GaussianMixture:
         """Returns r_k (Eq. 4), (k,), and s_k (Eq. 5), (k, d)."""
         log_joint, scores = self._components(sde, x, t)
         return jax.nn.softmax(log_joint), scores
+
+    def _denoised(self, sde: SDE, t: Array, scores: Array) -> Array:
+        """Returns E[x_0 | x_t] of each component from its score (Eq. 7), (k, d)."""
+        if self._is_full:
+            gain = jnp.einsum("kij,kj->ki", self.covs, scores, precision="highest")
+        else:
+            gain = self._diagonals * scores
+        return self.means - sde.alpha(t) * gain
 
     def _inverse_trace(self, sde: SDE, t: Array) -> Array:
         """Returns tr S_k^{-1}, (k,)."""
@@ -231,12 +239,7 @@ class MixtureScore:
 
         def denoised(mixture, x, t):
             responsibility, scores = mixture._posterior(self.sde, x, t)
-            if mixture._is_full:
-                gain = -jnp.einsum("kij,kj->ki", mixture.covs, scores, precision="highest")
-            else:
-                gain = -mixture._diagonals * scores
-
-            means = mixture.means + self.sde.alpha(t) * gain
+            means = mixture._denoised(self.sde, t, scores)
             return jnp.sum(responsibility[:, None] * means, axis=0)
 
         return self.mixture._over_batch(denoised, x, t)

@@ -162,7 +162,7 @@ def _losses(
         ValueError: if the objective does not return one value per example.
     """
     before = variable_values(model.net)
-    losses = objective(keys, model, x, t, cond)
+    losses = objective(example_keys(keys, x.shape[0]), model, x, t, cond)
     check_unchanged(model.net, before)
     checks.one_per_example(losses, x, "objective")
     return losses
