@@ -121,7 +121,7 @@ class ClassifierFeatures:
             (hidden,), max_iter=1000, n_iter_no_change=50, tol=1e-5, random_state=seed
         )
         rows = np.asarray(images).reshape(len(images), -1)
-        return cls(_fit_or_interrupt(classifier, rows, labels))
+        return cls(fit_or_interrupt(classifier, rows, labels))
 
     @property
     def name(self) -> str:
@@ -136,12 +136,16 @@ class ClassifierFeatures:
         bias = self.classifier.intercepts_[0]
         return np.maximum(flat_rows(x, "x", least=1, dim=len(weight)) @ weight + bias, 0.0)
 
+    def predict(self, x: Rows) -> np.ndarray:
+        """Returns the most likely class, (n,), of examples (n, ...)."""
+        return self.classifier.predict(np.asarray(x).reshape(len(x), -1))
+
     def confidence(self, x: Rows) -> np.ndarray:
         """Returns the probability of the most likely class, (n,), of examples (n, ...)."""
         return self.classifier.predict_proba(np.asarray(x).reshape(len(x), -1)).max(axis=1)
 
 
-def _fit_or_interrupt(classifier: Any, rows: np.ndarray, labels: np.ndarray) -> Any:
+def fit_or_interrupt(classifier: Any, rows: np.ndarray, labels: np.ndarray) -> Any:
     """Returns the trained classifier, and raises KeyboardInterrupt where training was interrupted.
 
     scikit-learn swallows Ctrl-C: it warns, and returns a classifier that is not trained.
