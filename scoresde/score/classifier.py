@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from scoresde import checks
+from scoresde.keys import example_keys, normal_like
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.sde.base import SDE, times_of
-from scoresde.standardization import Standardization
-from scoresde.types import Time, pytree_dataclass, right_pad
+from scoresde.standardization import Standardization, to_model_units
+from scoresde.types import Key, Time, pytree_dataclass, right_pad
 
 
 @pytree_dataclass("label", "standardization")
@@ -65,3 +68,36 @@ class ClassifierModel:
         if self.standardization is not None:
             lines.append(f"standardization={self.standardization!r}")
         return "ClassifierModel(\n" + "".join(f"  {line},\n" for line in lines) + ")"
+
+
+def classifier_accuracy(
+    key: Key,
+    sde: SDE,
+    classifier: Callable[..., Array],
+    x0: Float[Array | np.ndarray, " batch *data"],
+    labels: Int[Array | np.ndarray, " batch"],
+    times: Float[Array | np.ndarray, " points"],
+) -> np.ndarray:
+    """Returns the share of examples whose most likely class is their label, at each time.
+
+    x0: data, in their own units. classifier: (x, t) → (batch, classes). The noise of an example is
+    the same at every time.
+
+    Raises:
+        ValueError: if there is not one label per example.
+    """
+    checks.batch(x0, "x0")
+    if np.shape(labels) != x0.shape[:1]:
+        raise ValueError(
+            f"labels has shape {np.shape(labels)} for {len(x0)} examples: wanted ({len(x0)},)."
+        )
+    x0 = to_model_units(classifier, x0)
+    noise = normal_like(example_keys(key, len(x0)), x0)
+
+    @jax.jit
+    def accuracy(t: Array) -> Array:
+        mean, std = sde.marginal_prob(x0, t)
+        log_probs = classifier(mean + std * noise, jnp.full(len(x0), t))
+        return jnp.mean(jnp.argmax(log_probs, axis=-1) == jnp.asarray(labels))
+
+    return np.asarray([accuracy(t) for t in jnp.asarray(times, x0.dtype)])
