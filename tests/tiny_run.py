@@ -27,13 +27,13 @@ class Experiment:
     sampler: AnySampler = SAMPLER
 
 
-def untrained(path, settings, shape, prepare=None):
-    """Makes a run's folder with one checkpoint of fresh weights."""
+def untrained(path, settings, shape, prepare=None, **about):
+    """Makes a run's folder with one checkpoint of fresh weights; about: what else it says."""
     model = settings.build(jax.random.key(0), shape)
     _, params, constants = Skeleton.split(model)
     with sd.runs.Checkpoints(path / "checkpoints") as checkpoints:
         state = init_state(params, constants, sd.Training().transformation())
-        checkpoints.save(1, state, describe(model, shape, prepare) | {"examples": 5})
+        checkpoints.save(1, state, describe(model, shape, prepare) | {"examples": 5} | about)
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
-from scoresde.runs.description import change_in_words
+from scoresde.runs.description import change_in_words, trained_in_words
 from scoresde.runs.files import read_results, read_rows
 from scoresde.runs.manifest import MANIFEST, count_parameters, read_manifest
 from scoresde.runs.report import write_report
@@ -38,6 +38,7 @@ class InfoCommand:
         return {
             "run": str(path),
             "status": _status(results, config, stored),
+            "trained": trained_in_words(about) if about else None,
             "sde": model.get("sde"),
             "net": model.get("net"),
             "parameterization": model.get("parameterization"),

@@ -1,6 +1,7 @@
 """`scoresde likelihood`: log-likelihoods of a set of examples under a run's model.
 
-The mean's standard error is split into its sources, see likelihood/error_split.py.
+The mean's standard error is split into its sources, see likelihood/error_split.py; for what labels
+say, see likelihood/label_information.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +22,12 @@ import numpy as np
 
 from scoresde import checks
 from scoresde.cli.output import as_json
-from scoresde.cli.with_model import ModelCommand
+from scoresde.cli.with_model import ModelCommand, in_python, takes_more_than_a_label
 from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
+from scoresde.likelihood.label_information import LabelInformation
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.runs.files import write_atomically
 from scoresde.runs.folder import HELD_OUT
@@ -54,6 +58,8 @@ class LikelihoodCommand(ModelCommand):
     """Rademacher probes per example that estimate the divergence."""
     exact: bool = False
     """Compute the divergence without probes: slow if data are large."""
+    label_information: bool = False
+    """Also each label's information in bits, and the accuracy: K classes cost K times as much."""
     tolerance: float = 1e-4
     """Relative and absolute tolerance of each solver step."""
     t_min: float = 1e-5
@@ -71,6 +77,7 @@ class LikelihoodCommand(ModelCommand):
     def __call__(self) -> dict[str, Any]:
         """Evaluates the examples and returns what `scoresde likelihood` prints."""
         trained = self.open()
+        self._check_label_information(trained)
         path = Path(self.data).expanduser() if self.data else trained.path / HELD_OUT
         x, cond = self._examples(trained, path)
         dequantization = self._dequantization(trained)
@@ -87,32 +94,52 @@ class LikelihoodCommand(ModelCommand):
             **_weights_and_version(trained),
         }
         identity = about | {"content": _digest_of_tree((x, cond)), "label": self.label}
+        if self.label_information:
+            identity["label_information"] = True
         rows = _rows_path(trained, identity)
 
         start = time.perf_counter()
-        out = likelihood_of_set(
+        solve = partial(
+            likelihood_of_set,
             jax.random.key(self.seed),
             trained.model.sde,
             trained.model,
             x,
-            cond,
             dequantization=dequantization,
-            path=rows,
-            about=identity,
             divergence=divergence,
             tolerance=self.tolerance,
             t_min=self.t_min,
             repeats=self.repeats,
             batch_size=self.batch_size,
         )
+        of_labels: dict[str, Any] = {}
+        if self.label_information:
+            label = np.asarray(cond)
+            given = _given_each_label(solve, label, trained.model.num_classes, rows, identity)
+            out = _given_own_label(given, label)
+            of_labels = _label_summary(given, label)
+        else:
+            out = solve(cond, path=rows, about=identity)
+
         found = {
             **about,
             **self._summary(out, math.prod(trained.shape)),
-            "rows": str(rows),
+            **of_labels,
+            "rows": str(_rows_of_label(rows, "*") if self.label_information else rows),
             "seconds": time.perf_counter() - start,
         }
         write_atomically(rows.with_suffix(".json"), as_json(found).encode())  # for the run's page
         return found
+
+    def _check_label_information(self, trained: Trained) -> None:
+        """Refuses the information of labels where the network is not conditioned on one."""
+        model = trained.model
+        if not self.label_information or (model.num_classes and not takes_more_than_a_label(model)):
+            return
+        raise ValueError(
+            f"--label-information compares the labels of a class-conditional network, which "
+            f"{trained.path} did not train: leave it out."
+        )
 
     def _described(
         self, dequantization: Dequantization | None, divergence: AnyDivergence
@@ -226,6 +253,12 @@ class LikelihoodCommand(ModelCommand):
             found = (np.load(path, allow_pickle=False), None) if self.data else trained.held_out()
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is not an array that NumPy can read: {error}") from error
+        if takes_more_than_a_label(trained.model) and (found is None or found[1] is None):
+            call = "sd.log_likelihood(key, model.sde, model, x0, cond)"
+            raise ValueError(
+                f"{trained.path} is conditioned on {trained.model.conditions}, which {path} does "
+                f"not hold: {in_python(trained.path, call)}"
+            )
         if found is None:
             raise ValueError(
                 f"{trained.path} keeps no {HELD_OUT} that can be used: name a file of examples, "
@@ -248,6 +281,64 @@ class LikelihoodCommand(ModelCommand):
             )
 
 
+# --- The information of labels ---
+
+
+def _given_each_label(
+    solve: Callable[..., SetLikelihood],
+    label: np.ndarray,
+    classes: int,
+    rows: Path,
+    identity: dict[str, Any],
+) -> list[SetLikelihood]:
+    """Returns the likelihoods of the examples given label 0, 1, …, each from a file of its own.
+
+    The draws of example i depend on (seed, repeat, i) alone, so that one draw of the dequantisation
+    and of the probes serves all labels.
+    """
+    return [
+        solve(
+            np.full(len(label), y, np.int32),
+            path=_rows_of_label(rows, y),
+            about=identity | {"given": y},
+        )
+        for y in range(classes)
+    ]
+
+
+def _given_own_label(given: list[SetLikelihood], label: np.ndarray) -> SetLikelihood:
+    """Returns the likelihood of each example given its own label."""
+    examples = np.arange(len(label))
+
+    def own(tables: list[Any]) -> np.ndarray:
+        return np.stack(tables)[label, examples]
+
+    has_stderr = all(one.stderr is not None for one in given)
+    return dataclasses.replace(
+        given[0],
+        nats=own([one.nats for one in given]),
+        stderr=own([one.stderr for one in given]) if has_stderr else None,
+        nfe=own([one.nfe for one in given]),
+    )
+
+
+def _label_summary(given: list[SetLikelihood], label: np.ndarray) -> dict[str, Any]:
+    """Returns the mean information of a label in bits, with its error, and the accuracy.
+
+    log p given a label is the mean over repeats, and all labels are equally likely beforehand.
+    """
+    log_prob = np.stack([one.nats.mean(axis=1) for one in given], axis=1)
+    prior = np.full(len(given), 1.0 / len(given))
+    found = LabelInformation(log_prob, label, prior)
+    return {
+        "classes": len(given),
+        "label_bits": found.mean,
+        "label_bits_stderr": found.stderr,
+        "label_accuracy": found.accuracy,
+        "label_failed": len(found.failed),
+    }
+
+
 # --- What identifies the results of earlier calls ---
 
 
@@ -255,6 +346,11 @@ def _rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
     """Returns the file for the results, named by everything that they depend on."""
     name = digest(json.dumps(identity, sort_keys=True).encode())
     return trained.path / "likelihood" / f"{name}.jsonl"
+
+
+def _rows_of_label(rows: Path, label: int | str) -> Path:
+    """Returns the file for the results given a label; "*" is the pattern of all of them."""
+    return rows.with_name(f"{rows.stem}_label={label}{rows.suffix}")
 
 
 def _weights_and_version(trained: Trained) -> dict[str, str]:

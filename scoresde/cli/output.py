@@ -21,7 +21,7 @@ def as_text(about: dict[str, Any]) -> str:
         if name.endswith("_stderr"):
             continue
 
-        line = f"{name.replace('_', ' '):<17}{words(value)}"
+        line = f"{name.replace('_', ' '):<16} {words(value)}"
         stderr = about.get(f"{name}_stderr", math.nan)
         if not math.isnan(stderr):
             line += f" ± {stderr:.2g}"

@@ -14,14 +14,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresde.cli.pictures import ANIMATED, can_draw, draw_animation, draw_picture
-from scoresde.cli.with_model import ModelCommand
+from scoresde import checks
+from scoresde.cli.pictures import (
+    ANIMATED,
+    can_draw,
+    columns_by_class,
+    draw_animation,
+    draw_picture,
+)
+from scoresde.cli.with_model import ModelCommand, in_python, takes_more_than_a_label
+from scoresde.guidance.classifier_free import ClassifierFreeGuidance
 from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.sample import Sample, sample
 from scoresde.sampling.unipc import UniPC
 from scoresde.train.load import Trained
+from scoresde.types import ScoreFn
 
 DEFAULT_NUM = 64
 DEFAULT_SAMPLER = UniPC(order=3, num_steps=20)
@@ -35,7 +44,7 @@ class SampleCommand(ModelCommand):
 
     The sampler is the one in the run's config.yaml (or UniPC of order 3 in 20 steps), unless you
     choose another; `scoresde sample sampler:NAME --help` lists its options. A class-conditional
-    network draws its classes in turn, unless --label names one.
+    network draws its classes in turn, one to a column of the picture, unless --label names one.
     """
 
     num: int | None = None
@@ -43,7 +52,11 @@ class SampleCommand(ModelCommand):
     out: str | None = None
     """File to write, NAME.npz (x, nfe, success), beside a picture; by default in RUN/samples."""
     gif: bool = False
-    """Also animate how the first samples form: images or points of the plane only."""
+    """Also animate the first samples: images or points of the plane."""
+    guidance: float | None = None
+    """Weight of classifier-free guidance; 1 is the plain model."""
+    guidance_interval: tuple[float, float] | None = None
+    """LOW HIGH of sigma / alpha: outside, the weight is 1."""
     sampler: AnySampler = DEFAULT_SAMPLER
     """The sampler."""
 
@@ -58,10 +71,30 @@ class SampleCommand(ModelCommand):
                 f"sampler.start = {start}: a sampler that starts below t = 1 needs data to start "
                 f"from. Write in Python sd.sample(..., x0=data)."
             )
+        self._check_guidance()
+
+    def _check_guidance(self) -> None:
+        """Refuses weights and intervals that are no guidance."""
+        if self.guidance is not None:
+            checks.setting("guidance", self.guidance, "(-inf, inf)")
+        if self.guidance_interval is None:
+            return
+        low, high = self.guidance_interval
+        if self.guidance is None:
+            raise ValueError(
+                f"guidance_interval = {low:g} {high:g}, but there is no guidance: write --guidance "
+                f"W too, or leave out --guidance-interval."
+            )
+        if not 0.0 <= low < high:
+            raise ValueError(
+                f"guidance_interval = {low:g} {high:g}: wanted 0 <= LOW < HIGH, values of sigma / "
+                f"alpha, such as --guidance-interval 0.2 5."
+            )
 
     def __call__(self) -> dict[str, Any]:
         """Draws the samples, writes them, and returns what `scoresde sample` prints."""
         trained = self.open()
+        score = self._score(trained)
         about = self.about(trained)
         path = self._writable_path(trained, about)
         if self.gif and not can_draw(trained.shape):
@@ -71,8 +104,9 @@ class SampleCommand(ModelCommand):
             )
 
         start = time.perf_counter()
-        labels = self._labels(trained.model.num_classes)
-        out = self._draw(trained, labels)
+        classes = trained.model.num_classes
+        labels = self._labels(classes)
+        out = self._draw(trained, score, labels)
         x = np.asarray(out.x)
         success = np.asarray(out.success)
         nfe = np.broadcast_to(out.nfe, success.shape)
@@ -83,10 +117,12 @@ class SampleCommand(ModelCommand):
             arrays["label"] = labels
         _write_npz(path, arrays)
 
-        picture = draw_picture(x, path.with_suffix(".png"), trained)
+        columns = None if self.label is not None else columns_by_class(classes, self._num)
+        picture = draw_picture(x, path.with_suffix(".png"), trained, columns)
         files = {"samples": str(path), "picture": picture and str(picture)}
         if self.gif:
-            files["animation"] = str(self._animate(trained, labels, path.with_suffix(".gif")))
+            gif = self._animate(trained, score, labels, path.with_suffix(".gif"))
+            files["animation"] = str(gif)
 
         return {
             **about,
@@ -101,12 +137,44 @@ class SampleCommand(ModelCommand):
             **super().about(trained),
             "num": self._num,
             "label": self.label,
+            "guidance": self.guidance,
+            "guidance_interval": self.guidance_interval and [*self.guidance_interval],
             "sampler": to_dict(self.sampler, AnySampler),
         }
 
     @property
     def _num(self) -> int:
         return self.num or DEFAULT_NUM
+
+    def _score(self, trained: Trained) -> ScoreFn:
+        """Returns the run's model, guided if asked for.
+
+        Raises:
+            ValueError: if its condition cannot be named here, or it cannot be guided.
+        """
+        model = trained.model
+        if takes_more_than_a_label(model):
+            call = "sd.sample(key, sampler, model.sde, model, shape, cond)"
+            raise ValueError(
+                f"{trained.path} is conditioned on {model.conditions}, which a command cannot "
+                f"name: {in_python(trained.path, call)}"
+            )
+        if self.guidance is None:
+            return model
+
+        if not model.num_classes:
+            raise ValueError(
+                f"guidance = {self.guidance:g}: {trained.path} has no classes to be guided by. "
+                f"Leave out --guidance, or train on labels, with --training.drop-cond 0.1 of an "
+                f"experiment."
+            )
+        if not model.null_is_trained:
+            raise ValueError(
+                f"guidance = {self.guidance:g}: {trained.path} was never trained without its "
+                f"labels, which guidance needs. Leave out --guidance, or train again with "
+                f"--training.drop-cond 0.1 of the experiment, or sd.Training(drop_cond=0.1)."
+            )
+        return ClassifierFreeGuidance(model, self.guidance, self.guidance_interval)
 
     def _labels(self, classes: int | None) -> np.ndarray | None:
         """Returns the class of every sample, (num,); None for an unconditional network."""
@@ -116,7 +184,7 @@ class SampleCommand(ModelCommand):
             return np.arange(self._num) % classes
         return np.full(self._num, self.label)
 
-    def _draw(self, trained: Trained, labels: np.ndarray | None) -> Sample:
+    def _draw(self, trained: Trained, score: ScoreFn, labels: np.ndarray | None) -> Sample:
         """Draws the samples.
 
         Raises:
@@ -126,7 +194,7 @@ class SampleCommand(ModelCommand):
             jax.random.key(self.seed),
             self.sampler,
             trained.model.sde,
-            trained.model,
+            score,
             (self._num, *trained.shape),
             labels,
             self.batch_size,
@@ -139,7 +207,9 @@ class SampleCommand(ModelCommand):
             )
         return out
 
-    def _animate(self, trained: Trained, labels: np.ndarray | None, path: Path) -> Path:
+    def _animate(
+        self, trained: Trained, score: ScoreFn, labels: np.ndarray | None, path: Path
+    ) -> Path:
         """Draws the first samples again with their paths, and animates them.
 
         They are the same samples, since example i depends on the seed and on i alone.
@@ -149,12 +219,14 @@ class SampleCommand(ModelCommand):
             jax.random.key(self.seed),
             dataclasses.replace(self.sampler, save_path=True),
             trained.model.sde,
-            trained.model,
+            score,
             (few, *trained.shape),
             None if labels is None else labels[:few],
             self.batch_size,
         )
-        return draw_animation(out, path, trained)
+        classes = trained.model.num_classes
+        columns = None if self.label is not None else columns_by_class(classes, few)
+        return draw_animation(out, path, trained, columns)
 
     # --- The file's name ---
 
@@ -181,9 +253,11 @@ class SampleCommand(ModelCommand):
         settings = [entry for entry in _flat(to_dict(self.sampler)) if entry not in usual]
 
         draws = []
-        for name in ("label", "num", "seed", "step"):
+        for name in ("label", "guidance", "num", "seed", "step"):
             if about[name] is not None:
                 draws.append(f"{name}={about[name]}")
+        if self.guidance_interval is not None:
+            draws.append("interval={}-{}".format(*self.guidance_interval))
         if not self.ema:
             draws.append("raw")
 

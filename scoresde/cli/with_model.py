@@ -8,6 +8,7 @@ from typing import Any
 
 from scoresde import checks
 from scoresde.cli.custom_model import build_model
+from scoresde.nets.conditions import Conditions
 from scoresde.parallel.cpu import use_cpu_cores
 from scoresde.score.model import ScoreModel
 from scoresde.train.load import Trained, open_run, read_about
@@ -28,7 +29,7 @@ class ModelCommand:
     ema: bool = True
     """Use the moving average (EMA) of the weights."""
     model: str | None = None
-    """The function that builds a custom model, such as model.py:build."""
+    """Function that builds a custom model, such as model.py:build."""
     label: int | None = None
     """Class of every example, if the network is class-conditional."""
     batch_size: int = 64
@@ -45,29 +46,24 @@ class ModelCommand:
         """Returns the trained model.
 
         Raises:
-            ValueError: if the network has no such label, or --model does not build the run's model.
+            ValueError: if the run trained a classifier, the network has no such label, or --model
+                does not build the run's model.
             CheckpointError, ConfigError, FileNotFoundError: as `open_run`.
         """
         use_cpu_cores()  # before any other use of JAX
         trained = open_run(self.run, step=self.step, ema=self.ema, model=self._model())
-
-        classes = trained.model.num_classes
-        if self.label is None:
-            return trained
-        if not classes:
-            raise ValueError(
-                f"label = {self.label}: wanted none, the network is unconditional. "
-                f"Leave out --label."
-            )
-        if not 0 <= self.label < classes:
-            raise ValueError(f"label = {self.label}: wanted 0 … {classes - 1}.")
+        _refuse_classifier(self.run, trained.about)
+        if self.label is not None:
+            _check_label(self.label, trained.model)
         return trained
 
     def _model(self) -> ScoreModel | None:
         """Returns the model that `--model` builds, None without it."""
         if self.model is None:
             return None
-        return build_model(self.model, read_about(self.run, self.step), Path(self.run))
+        about = read_about(self.run, self.step)
+        _refuse_classifier(self.run, about)
+        return build_model(self.model, about, Path(self.run))
 
     def about(self, trained: Trained) -> dict[str, Any]:
         """Returns which model was used, and the seed, for the command's output."""
@@ -77,3 +73,42 @@ class ModelCommand:
             "ema": self.ema,
             "seed": self.seed,
         }
+
+
+def takes_more_than_a_label(model: ScoreModel) -> bool:
+    """Whether the network's condition is more than one label, which no option here can name."""
+    conditions = model.conditions
+    if not isinstance(conditions, Conditions) or not conditions:
+        return False
+    return model.num_classes is None or conditions.cond_dim > 0
+
+
+def in_python(run: Path, call: str) -> str:
+    """Returns the line of Python that does with a run's model what a command cannot."""
+    return f"write in Python model = sd.load({str(run)!r}); {call}"
+
+
+def _check_label(label: int, model: ScoreModel) -> None:
+    """Refuses a label that the network does not take."""
+    if takes_more_than_a_label(model):
+        raise ValueError(
+            f"label = {label}: wanted none, the network is conditioned on "
+            f"{model.conditions}. Leave out --label."
+        )
+    classes = model.num_classes
+    if not classes:
+        raise ValueError(
+            f"label = {label}: wanted none, the network is unconditional. Leave out --label."
+        )
+    if not 0 <= label < classes:
+        raise ValueError(f"label = {label}: wanted 0 … {classes - 1}.")
+
+
+def _refuse_classifier(run: str, about: dict[str, Any]) -> None:
+    """Refuses a run that did not train a score."""
+    if about.get("classifier"):
+        raise ValueError(
+            f"{run} trained a classifier, which draws no samples and has no likelihood. It guides "
+            f"the score of another run: write in Python "
+            f"sd.ClassifierGuidance(sd.load(RUN), sd.load({run!r}), label)."
+        )

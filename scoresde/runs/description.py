@@ -15,6 +15,7 @@ def model_rows(manifest: dict[str, Any]) -> Rows:
     about = manifest["about"]
     model = about.get("model") or about.get("own") or {}
     rows = {
+        "trained": trained_in_words(about),
         "SDE": model.get("sde"),
         "network": model.get("net"),
         "parameters": f"{count_parameters(manifest):,}",
@@ -26,6 +27,11 @@ def model_rows(manifest: dict[str, Any]) -> Rows:
         "range": about.get("range"),
     }
     return [(name, words(value)) for name, value in rows.items() if value is not None]
+
+
+def trained_in_words(about: dict[str, Any]) -> str:
+    """Returns what a run trained, as its checkpoint says."""
+    return "a classifier of noisy data, to guide a score" if about.get("classifier") else "a score"
 
 
 def training_rows(manifest: dict[str, Any]) -> Rows:

@@ -18,13 +18,23 @@ if TYPE_CHECKING:  # slow to import: only the functions that draw load them
     from PIL.Image import Image
 
 
-def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int = 50) -> list[Image]:
+def path_gif(
+    t,
+    x,
+    denoised,
+    path: str | Path,
+    low=-1.0,
+    high=1.0,
+    frames: int = 50,
+    columns: int | None = None,
+) -> list[Image]:
     """Animates a sampler's path, with states left and E[x₀ | x] right; saves the GIF.
 
     t: (points,), in either direction. x, denoised: (n, points, *data), where data are images
     (h, w, 1 or 3) in [low, high], or points of the plane (2,). States that reach further than the
     data are drawn closer to their centre. At most `frames` points are shown, evenly chosen, the
-    first and last among them. The GIF lasts 5 seconds, and 2 more on its last frame.
+    first and last among them. The GIF lasts 5 seconds, and 2 more on its last frame. columns: of
+    a grid of images, by default about square.
 
     Returns:
         The frames.
@@ -48,7 +58,7 @@ def path_gif(t, x, denoised, path: str | Path, low=-1.0, high=1.0, frames: int =
         centre, reach = _centre_and_reach(denoised)
         draw = functools.partial(_frame_of_points, centre=centre, reach=reach)
     else:
-        draw = functools.partial(_frame_of_images, low=low, high=high)
+        draw = functools.partial(_frame_of_images, low=low, high=high, columns=columns)
 
     shown = np.unique(np.linspace(0, len(t) - 1, min(frames, len(t))).astype(int))
     pictures = [draw(float(t[i]), x[:, i], denoised[:, i]) for i in shown]
@@ -88,7 +98,9 @@ def _frame_of_points(
     return Image.open(buffer).convert("RGB")
 
 
-def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -> Image:
+def _frame_of_images(
+    t: float, x: np.ndarray, denoised: np.ndarray, low, high, columns: int | None
+) -> Image:
     """Draws grids of the states and of E[x₀ | x], (n, h, w, 1 or 3) each, below their labels."""
     from PIL import Image, ImageDraw
 
@@ -97,8 +109,8 @@ def _frame_of_images(t: float, x: np.ndarray, denoised: np.ndarray, low, high) -
     if scale > 1.05:
         label += f", / {scale:.1f}"
 
-    states = image_grid(x, low=low, high=high)
-    means = image_grid(denoised, low=low, high=high)
+    states = image_grid(x, None, columns, low, high)
+    means = image_grid(denoised, None, columns, low, high)
     width, height = states.size
     second = width + 8
 

@@ -25,7 +25,8 @@ EARLIER = 6
 def write_report(run_dir: str | Path, title: str | None = None) -> Path:
     """Writes `run_dir/report.html` and returns its path.
 
-    The page is made of config.yaml, metrics.jsonl, results.json, samples/*.png, likelihood/*.json
+    The page is made of config.yaml, metrics.jsonl, results.json, samples/*.png, figures/*.png,
+    likelihood/*.json
     and what the newest checkpoint says about itself. Any of them may be missing or still growing,
     so it can be called while the run proceeds: the page appears whole or not at all. title: by
     default the folder's name.
@@ -75,6 +76,7 @@ def _sections(
         ("Likelihood", _headline(likelihoods)),
         ("Samples", _samples(run / "samples")),
         ("Training", _training(rows)),
+        ("Figures", _named_pictures(run / "figures")),
         *tables,
         ("Model and data", _rows(model_rows(manifest)) if manifest else ""),
         ("Training settings", _rows(training_rows(manifest)) if manifest else ""),
@@ -141,6 +143,13 @@ def _samples(folder: Path) -> str:
         some = f" ({count} of {len(earlier)})" if count < len(earlier) else ""
         html += f'<h3>Earlier{some}</h3>\n<div class="row">{_figures(shown, pictures, steps)}</div>'
     return html
+
+
+def _named_pictures(folder: Path) -> str:
+    """Returns all pictures of a folder, each under its name."""
+    pictures = _whole_pictures(folder)
+    html = "".join(picture(png, text(stem), text(stem)) for stem, png in pictures.items())
+    return f'<div class="large">{html}</div>' if html else ""
 
 
 def _whole_pictures(folder: Path) -> dict[str, bytes]:

@@ -44,6 +44,38 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """A run of 60 steps on integer points of three classes, which lost their labels at times."""
+    path = tmp_path_factory.mktemp("runs") / "labelled"
+    net = sd.MLPConfig(width=16, depth=1, num_classes=3).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net, sd.EDM(0.5))
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 200)
+    data = np.array([[3, 8], [8, 13], [13, 3]])[label] + rng.integers(-1, 2, (200, 2))
+    training = sd.Training(
+        steps=60,
+        batch_size=32,
+        warmup=5,
+        validate_every=60,
+        log_every=20,
+        learning_rate=1e-2,
+        drop_cond=0.2,
+    )
+    sd.fit(
+        jax.random.key(0),
+        model,
+        data,
+        cond=label,
+        prepare=LEVELS,
+        training=training,
+        run=path,
+        config=Experiment(),
+        progress=False,
+    )
+    return path
+
+
 @pytest.fixture
 def copy(trained, tmp_path):
     """A copy of the run, to be damaged."""

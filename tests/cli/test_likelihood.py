@@ -11,9 +11,10 @@ import pytest
 from tiny_run import LEVELS, fake_likelihood, untrained
 
 import scoresde as sd
-from scoresde.cli.likelihood import LikelihoodCommand
+from scoresde.cli.likelihood import LikelihoodCommand, _given_own_label, _label_summary
 from scoresde.keys import example_keys
 from scoresde.likelihood import dataset
+from scoresde.likelihood.dataset import SetLikelihood
 from scoresde.train.load import open_run
 from scoresde.train.model_settings import ModelSettings
 
@@ -277,3 +278,107 @@ def test_held_out_examples_that_are_missing_or_damaged(copy, call):
     assert (
         "keeps no held_out.npz that can be used: name a file of examples, --data FILE.npy." in err
     )
+
+
+# --- The information of labels ---
+
+OF_LABELS = ["--num", "6", "--seed", "5", "--tolerance", "1e-3"]
+
+
+def test_the_information_of_labels_is_that_of_the_library(labelled, json_of, call):
+    """One draw of the dequantisation serves all labels of an example, and each label has a file of
+    its own. Everything else is as without the flag."""
+    about = json_of("likelihood", labelled, *OF_LABELS, "--label-information")
+
+    run = open_run(labelled)
+    held_out = run.held_out()
+    assert held_out is not None
+    keys = example_keys(jax.random.fold_in(jax.random.key(5), 0), 6)
+    key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    x = LEVELS(key_dequantize, jnp.asarray(held_out[0][:6]))
+    label = held_out[1][:6]
+    direct = sd.label_information(
+        key_probes, run.model.sde, run.model, x, label, rtol=1e-3, atol=1e-3
+    )
+    assert about["classes"] == 3
+    assert about["label_bits"] == pytest.approx(direct.mean, abs=1e-4)
+    assert about["label_bits_stderr"] == pytest.approx(direct.stderr, abs=1e-4)
+    assert about["label_accuracy"] == pytest.approx(direct.accuracy)
+    assert about["label_failed"] == 0
+    assert about["label_bits"] < np.log2(3)
+
+    # The rows given each label.
+    for y in range(3):
+        lines = Path(about["rows"].replace("*", str(y))).read_text().splitlines()
+        assert json.loads(lines[0])["about"]["given"] == y
+        nats = json.loads(lines[1])["nats"]
+        np.testing.assert_allclose(nats, direct.log_prob[:, y], rtol=1e-4, atol=1e-4)
+
+    plain = json_of("likelihood", labelled, *OF_LABELS)
+    for name in ("nats", "nats_stderr", "bits_per_dim", "bits_per_dim_stderr", "evaluations"):
+        assert about[name] == pytest.approx(plain[name], rel=1e-5)
+    assert {*about} - {*plain} == {
+        *("classes", "label_bits", "label_bits_stderr", "label_accuracy", "label_failed")
+    }
+
+    # Both stay, and both are on the page.
+    folder = labelled / "likelihood"
+    assert len([*folder.glob("*.json")]) == 2
+    assert call("report", labelled)[0] == 0
+    page = (labelled / "report.html").read_text()
+    assert page.count("6 examples of held_out.npz, 0 failed") == 2
+
+
+def test_the_information_of_labels_is_resumed(labelled, monkeypatch, json_of, call):
+    flags = [*OF_LABELS[:2], *OF_LABELS[4:], "--seed", "6", "--repeats", "2", "--label-information"]
+    whole = json_of("likelihood", labelled, *flags)
+    Path(whole["rows"].replace("*", "1")).unlink()
+
+    calls = []
+    real = dataset.log_likelihood
+
+    def counting(*args, **kwargs):
+        calls.append(np.asarray(args[4]).tolist())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(dataset, "log_likelihood", counting)
+    again = json_of("likelihood", labelled, *flags)
+    assert calls == [[1] * 6] * 2
+    assert again | {"seconds": 0} == whole | {"seconds": 0}
+
+    code, out, _ = call("likelihood", labelled, *flags)
+    assert code == 0
+    assert f"{whole['label_bits']:.5g} ± {whole['label_bits_stderr']:.2g}" in out
+
+
+def test_labels_of_which_a_solve_failed_are_left_out():
+    """By hand: two labels and two repeats, of which one of the last example's failed."""
+    nats = np.array(
+        [
+            [[-1.0, -3.0], [-5.0, -5.0], [-2.0, -2.0], [-1.0, -1.0]],
+            [[-2.0, -2.0], [-2.0, -4.0], [-1.0, -1.0], [-1.0, np.nan]],
+        ]
+    )
+    label = np.array([0, 1, 0, 0])
+    given = [
+        SetLikelihood(nats[y], 0.1 * np.abs(nats[y]), np.full((4, 2), 10 + y), LEVELS)
+        for y in range(2)
+    ]
+    own = _given_own_label(given, label)
+    np.testing.assert_array_equal(own.nats, [[-1, -3], [-2, -4], [-2, -2], [-1, -1]])
+    np.testing.assert_allclose(own.stderr, 0.1 * np.abs(own.nats))
+    np.testing.assert_array_equal(own.nfe[:, 0], [10, 11, 10, 10])
+
+    # Means over repeats -2, -2; -5, -3; -2, -1: the first is a tie, which label 0 wins.
+    bits = np.log2(2 / (1 + np.exp([0.0, -2.0, 1.0])))
+    found = _label_summary(given, label)
+    assert (found["classes"], found["label_failed"]) == (2, 1)
+    assert found["label_bits"] == pytest.approx(bits.mean())
+    assert found["label_bits_stderr"] == pytest.approx(bits.std(ddof=1) / np.sqrt(3))
+    assert found["label_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_the_information_of_labels_needs_labels(trained, call):
+    code, _, err = call("likelihood", trained, "--label-information")
+    assert code == 1
+    assert "--label-information compares the labels of a class-conditional network" in err

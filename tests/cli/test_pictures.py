@@ -9,7 +9,7 @@ from flax import nnx
 from PIL import Image
 
 import scoresde as sd
-from scoresde.cli.pictures import draw_picture
+from scoresde.cli.pictures import columns_by_class, draw_picture
 from scoresde.train.load import open_run
 
 
@@ -50,3 +50,21 @@ def test_the_range_of_a_runs_data_is_kept_with_it(tmp_path, data, prepare):
 
     picture = draw_picture(np.zeros((1, 8, 8, 1)), tmp_path / "x.png", trained)
     assert np.asarray(Image.open(picture))[20, 20].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "num", "columns"),
+    [
+        (10, 64, 10),
+        (2, 64, 2),
+        (10, 4, 4),  # one row, without empty places
+        (20, 64, 20),
+        (21, 64, None),
+        (1, 64, None),
+        (2, 100, None),  # 50 rows
+        (10, 5000, 10),  # of which 400 are drawn
+        (None, 64, None),
+    ],
+)
+def test_columns_are_classes_where_the_grid_fits_a_page(classes, num, columns):
+    assert columns_by_class(classes, num) == columns

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_run import DRAW, SAMPLER, fake_samples, untrained
 
@@ -175,3 +176,96 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     code, _, err = call("likelihood", run, "--data", tmp_path / "x.npy")
     assert code == 1
     assert "name their class, --label K" in err
+
+
+# --- Guidance ---
+
+
+def test_guided_samples_are_those_of_the_library(labelled, json_of):
+    """Each weight and interval draws its own samples, into a file of its own."""
+    model = sd.load(labelled)
+    cases = [
+        ([], model),
+        (["--guidance", "3"], sd.ClassifierFreeGuidance(model, 3.0)),
+        (
+            ["--guidance", "3", "--guidance-interval", "0.3", "2"],
+            sd.ClassifierFreeGuidance(model, 3.0, (0.3, 2.0)),
+        ),
+    ]
+    drawn = {}
+    for flags, score in cases:
+        about = json_of("sample", labelled, *DRAW, "--label", "1", *flags)
+        with np.load(about["samples"]) as stored:
+            drawn[about["samples"]] = stored["x"]
+            assert stored["label"].tolist() == [1] * 6
+        expected = sd.sample(jax.random.key(3), SAMPLER, model.sde, score, (6, 2), np.full(6, 1))
+        np.testing.assert_allclose(drawn[about["samples"]], expected.x, rtol=1e-4, atol=1e-5)
+
+    assert (about["guidance"], about["guidance_interval"]) == (3.0, [0.3, 2.0])
+    name = "EulerMaruyama_num_steps=20_label=1_guidance=3.0_num=6_seed=3_step=60"
+    assert about["samples"] == str(labelled / "samples" / f"{name}_interval=0.3-2.0.npz")
+    assert len(drawn) == 3
+    plain, guided, within = drawn.values()
+    assert min(np.abs(a - b).max() for a, b in [(plain, guided), (guided, within)]) > 1e-3
+
+
+def test_a_weight_of_one_is_the_plain_model(labelled, json_of, call):
+    """Without a label the classes come in turn, guided each to its own."""
+    files = [
+        json_of("sample", labelled, *DRAW, *flags)["samples"] for flags in ([], ["--guidance", "1"])
+    ]
+    plain, guided = (np.load(file)["x"] for file in files)
+    np.testing.assert_allclose(guided, plain, rtol=1e-4, atol=1e-5)
+
+    code, out, _ = call("sample", labelled, *DRAW, "--guidance", "1")
+    assert code == 0
+    assert "guidance         1\nguidance interval none\n" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--guidance", "nan"], 2, "guidance = nan is out of range"),
+        (["--guidance-interval", "0.2", "5"], 2, "but there is no guidance"),
+        (["--guidance", "2", "--guidance-interval", "5", "0.2"], 2, "wanted 0 <= LOW < HIGH"),
+        (["--guidance", "2"], 1, "has no classes to be guided by"),
+    ],
+)
+def test_guidance_that_makes_no_sense_is_refused(trained, call, flags, code, message):
+    found, out, err = call("sample", trained, *DRAW, *flags, "--json")
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("null_is_trained", [False, None])
+def test_guidance_needs_training_without_labels(tmp_path, call, null_is_trained):
+    """Checkpoints from before there was `drop_cond` do not say so, and were not trained so."""
+    settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1, num_classes=3), sd.EDM())
+    run = untrained(tmp_path / "run", settings, (5,), null_is_trained=null_is_trained)
+    code, _, err = call("sample", run, *DRAW, "--label", "1", "--guidance", "2")
+    assert code == 1
+    assert "never trained without its labels" in err
+    assert "--training.drop-cond 0.1 of the experiment" in err
+
+
+# --- A picture by class ---
+
+
+def test_a_picture_has_a_column_for_each_class(tmp_path, json_of):
+    """Of the picture and of the animation; one class alone is drawn about square."""
+    net = sd.MLPConfig(width=8, depth=1, num_classes=3)
+    run = untrained(tmp_path / "images", ModelSettings(sd.VP(), net, sd.EDM()), (8, 8, 1))
+    fast = ["sampler:ddim", "--sampler.num-steps", "2", "--num", "7"]
+
+    about = json_of("sample", run, *fast, "--gif")
+    columns, rows = 3, 3
+    width, height = 2 + 50 * columns, 2 + 50 * rows
+    assert Image.open(about["picture"]).size == (width, height)
+    with Image.open(about["animation"]) as gif:
+        assert gif.size == (2 * width + 8, height + 18)
+
+    about = json_of("sample", run, *fast[:-1], "4", "--label", "1", "--gif")
+    assert Image.open(about["picture"]).size == (2 + 50 * 2, 2 + 50 * 2)
+    with Image.open(about["animation"]) as gif:
+        assert gif.size == (2 * 102 + 8, 102 + 18)
