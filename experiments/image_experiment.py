@@ -24,9 +24,12 @@ class ImageExperiment(pipeline.Experiment):
 
 
 def log_likelihood(
-    settings: ImageExperiment, key: jax.Array, model: sd.ScoreModel, x: jax.Array, **options: Any
+    settings: ImageExperiment, key: jax.Array, model: Any, x: jax.Array, **options: Any
 ) -> sd.Likelihood:
-    """Returns the likelihood of dequantised images, by the settings' tolerance and t_min."""
+    """Returns the likelihood of dequantised images, by the settings' tolerance and t_min.
+
+    model: a score that holds its SDE.
+    """
     return sd.log_likelihood(
         key,
         model.sde,

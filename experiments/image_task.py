@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import image_report
 import jax
@@ -60,7 +60,7 @@ class ImageTask:
         labels: np.ndarray,
         levels: int,
         **options: Any,
-    ) -> ImageTask:
+    ) -> Self:
         """Returns the task, its classifier and Gaussian fitted to `reference` and `labels`.
 
         `reference` are training images, as integers; they are dequantised once.
@@ -81,6 +81,15 @@ class ImageTask:
     def prepare(self) -> sd.UniformDequantization | RandomShift:
         """What training does to a batch: it dequantises, and shifts if `shift` is set."""
         return RandomShift(self.shift, self.dequantize) if self.shift else self.dequantize
+
+    @property
+    def held_out(self) -> Any:
+        """What training is validated on."""
+        return self.test
+
+    def score(self, model: sd.ScoreModel, n: int) -> Any:
+        """Returns the score that draws n samples."""
+        return model
 
     # --- Figures of samples and likelihoods ---
 
@@ -107,9 +116,7 @@ class ImageTask:
         """Saves the first 64 images as a grid."""
         image_grid(x[:64], path, low=self.dequantize.low, high=self.dequantize.high)
 
-    def watch(
-        self, settings: ImageExperiment, model: sd.ScoreModel, samples: sd.Sample
-    ) -> dict[str, float]:
+    def watch(self, settings: ImageExperiment, model: Any, samples: sd.Sample) -> dict[str, float]:
         """Returns bits/dim of some held-out images, and the Fréchet distance of the samples."""
         if not self.watched:
             return {}

@@ -94,6 +94,15 @@ class MixtureTask:
         """The shape of a point in the plane."""
         return (2,)
 
+    @property
+    def held_out(self) -> np.ndarray:
+        """What training is validated on."""
+        return self.test
+
+    def score(self, model: sd.ScoreModel, n: int) -> sd.ScoreModel:
+        """Returns the score that draws n samples."""
+        return model
+
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Saves a scatter plot of samples and of as many exact draws."""
         scatter_2d({"samples": x, "exact draws": self.test[: len(x)]}, path)

@@ -55,6 +55,15 @@ class PhotographTask:
         """The shape of one image."""
         return self.test.shape[1:]
 
+    @property
+    def held_out(self) -> np.ndarray:
+        """What training is validated on."""
+        return self.test
+
+    def score(self, model: sd.ScoreModel, n: int) -> sd.ScoreModel:
+        """Returns the score that draws n samples."""
+        return model
+
     def picture(self, x: np.ndarray, path: Path) -> None:
         """Saves the first 64 images as a grid."""
         image_grid(x[:64], path, low=self.dequantize.low, high=self.dequantize.high)

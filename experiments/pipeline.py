@@ -36,6 +36,8 @@ class Experiment:
     """Relative and absolute tolerance of the likelihood's solver."""
     evaluation_batch: int
     """Examples per batch in sampling and likelihoods; fewer need less memory."""
+    standardize: bool = False
+    """Train in standard units, measured on the data; samples and densities are in the data's."""
     seed: int = 0
     """Decides the initial weights, every batch, and every draw."""
     runs: str = "runs"
@@ -76,8 +78,8 @@ class Task(Protocol):
         ...
 
     @property
-    def test(self) -> np.ndarray:
-        """Held-out examples."""
+    def held_out(self) -> Any:
+        """Held-out examples, as `validation` of `sd.fit`."""
         ...
 
     @property
@@ -88,6 +90,10 @@ class Task(Protocol):
     @property
     def draws(self) -> int:
         """The number of samples drawn at every checkpoint."""
+        ...
+
+    def score(self, model: sd.ScoreModel, n: int) -> Any:
+        """Returns the score that draws n samples: the model, or what holds their conditions."""
         ...
 
     def picture(self, x: np.ndarray, path: Path) -> None:
@@ -183,7 +189,8 @@ def train(
         key = jax.random.key(settings.seed)
         shape = (task.draws, *task.shape)
         with clock("pictures while training"):
-            samples = sd.sample(key, settings.sampler, model.sde, model, shape)
+            score = task.score(model, task.draws)
+            samples = sd.sample(key, settings.sampler, model.sde, score, shape)
             task.picture(np.asarray(samples.x), page.picture_of(step))
             page.write(status="running", step=step)
             return task.watch(settings, model, samples)
@@ -197,13 +204,14 @@ def train(
             key_fit,
             model,
             task.train,
-            validation=task.test,
+            validation=task.held_out,
             prepare=task.prepare,
             training=settings.training,
             run=page.folder,
             config=settings.lasting(),
             new_schedule=settings.new_schedule,
             callbacks=[show],
+            standardize=settings.standardize,
         )
 
     clock.seconds["training"] -= clock.seconds.get("pictures while training", 0.0)
@@ -222,7 +230,7 @@ def draw(
         key,
         settings.sampler if sampler is None else sampler,
         model.sde,
-        model,
+        task.score(model, settings.num_samples),
         (settings.num_samples, *task.shape),
         batch_size=settings.evaluation_batch,
         progress=True,

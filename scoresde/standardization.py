@@ -13,6 +13,7 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -160,6 +161,37 @@ def log_volume(score: Any, x: Array) -> float:
     """Returns log p of x in the model's units minus that in the data's (Eq. 2)."""
     standardization = standardization_of(score)
     return 0.0 if standardization is None else standardization.log_volume(x.shape[1:])
+
+
+CondUnits = tuple[Standardization | None, ...]
+"""The units of a condition: one per leaf, None where it is a label."""
+
+
+def units_of_cond(cond: Any) -> CondUnits | None:
+    """Returns the means and standard deviations of the vectors in conditions with leaves (n, ...),
+    along the last axis; None where there are labels alone."""
+    units = []
+    for leaf in jax.tree.leaves(cond):
+        if not np.issubdtype(leaf.dtype, np.floating):
+            units.append(None)
+            continue
+        rows = np.asarray(leaf, np.float64)
+        rows = rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1)
+        mean, std = moments(rows)
+        units.append(Standardization(mean, np.where(std > 0.0, std, 1.0)))
+    return tuple(units) if any(units) else None
+
+
+def cond_to_model(units: CondUnits | None, cond: Cond) -> Cond:
+    """Returns a condition in the model's units: labels, and what follows the leaves that have
+    units, such as which rows are dropped, as they are."""
+    if units is None or cond is None:
+        return cond
+    leaves, structure = jax.tree.flatten(cond)
+    for i, own in enumerate(units):
+        if own is not None:
+            leaves[i] = own.to_model(jnp.asarray(leaves[i]))
+    return jax.tree.unflatten(structure, leaves)
 
 
 def in_model_units(score: ScoreFn) -> ScoreFn:

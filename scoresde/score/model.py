@@ -18,11 +18,11 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.score.parameterization import Noise
 from scoresde.sde.base import SDE, times_of
-from scoresde.standardization import Standardization
+from scoresde.standardization import CondUnits, Standardization, cond_to_model
 from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 
-@pytree_dataclass("parameterization", "standardization", "null_is_trained")
+@pytree_dataclass("parameterization", "standardization", "null_is_trained", "cond_units")
 class ScoreModel:
     """A network under an SDE: a ScoreFn that offers `denoise`, and a pytree of the network's
     arrays.
@@ -40,6 +40,8 @@ class ScoreModel:
     null_is_trained: bool | None = None
     """Whether the network was trained without its condition too (`sd.Training(drop_cond=0.1)`), as
     guidance needs; None where that is not known."""
+    cond_units: CondUnits | None = None
+    """The standardization of each vector of the condition, which arrives in its own units."""
 
     is_bound = True  # its outputs have the shape and the precision of x (sde/bound_score.py)
 
@@ -81,7 +83,7 @@ class ScoreModel:
         """Returns the arguments of the network."""
         checks.batch_at_times(x, t)
         inputs = self.parameterization.inputs(self.sde, x, times_of(t, x))
-        return inputs if cond is None else (*inputs, cond)
+        return inputs if cond is None else (*inputs, cond_to_model(self.cond_units, cond))
 
     def _data_and_noise(self, output: Array, x: Array, t: Time) -> tuple[Array, Array]:
         """Returns the x_0 and the noise that the network's output means."""

@@ -18,7 +18,7 @@ from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.score.model import ScoreModel
-from scoresde.standardization import Standardization
+from scoresde.standardization import CondUnits, Standardization
 from scoresde.train.model_settings import ClassifierSettings, Model, ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.types import Cond
@@ -82,6 +82,7 @@ def open_run(
     known: dict[str, Any] = {"standardization": _standardization(found.about)}
     if isinstance(model, ScoreModel):
         known["null_is_trained"] = found.about.get("null_is_trained")
+        known["cond_units"] = _cond_units(found.about)
     model = dataclasses.replace(model, **known)
     return Trained(
         path=path,
@@ -186,6 +187,8 @@ def describe(model: Model, shape: tuple[int, ...], prepare: Any = None) -> dict[
     if isinstance(model, ScoreModel):
         if model.null_is_trained is not None:
             about["null_is_trained"] = model.null_is_trained
+        if model.cond_units is not None:
+            about["cond_units"] = [_describe_standardization(own) for own in model.cond_units]
         settings = ModelSettings.of(model)
         meaning = {"parameterization": stable_repr(model.parameterization)}
     else:
@@ -209,6 +212,14 @@ def _standardization(about: dict[str, Any]) -> Standardization | None:
     """Returns the standardization that a checkpoint describes, if it does."""
     described = about.get("standardization")
     return None if described is None else Standardization(described["mean"], described["std"])
+
+
+def _cond_units(about: dict[str, Any]) -> CondUnits | None:
+    """Returns the units of the condition that a checkpoint describes, if it does."""
+    described = about.get("cond_units")
+    if described is None:
+        return None
+    return tuple(own and Standardization(own["mean"], own["std"]) for own in described)
 
 
 def _describe_prepare(prepare: Any) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import stable_repr, to_dict
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
-from scoresde.standardization import Standardization
+from scoresde.standardization import Standardization, units_of_cond
 from scoresde.train.callbacks import Callback
 from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
@@ -89,7 +89,8 @@ def fit(
         standardize: whether to train in standard units: True measures the mean and the standard
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
-            densities are in the data's own units.
+            densities are in the data's own units. The vectors of a condition are measured as well,
+            and arrive in their own units.
         objective: what is minimised, (keys, model, x0, t, cond) → one value per example, in place
             of the model's own (loss/objectives.py). Resuming compares its name and settings.
 
@@ -202,7 +203,10 @@ def _standardized(model: Model, standardize: bool | Standardization, measured: M
 
     if standardization is not None:
         standardization.to_model(measured.x[:1])  # refuses another number of features
-    return dataclasses.replace(model, standardization=standardization)
+    model = dataclasses.replace(model, standardization=standardization)
+    if standardize is False or not isinstance(model, ScoreModel):
+        return model
+    return dataclasses.replace(model, cond_units=units_of_cond(measured.cond))
 
 
 def _with_known_null(model: Model, train: Source, training: Training) -> Model:

@@ -14,6 +14,7 @@ from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.standardization import moments
 from scoresde.train.step import Prepare
+from scoresde.types import Cond
 
 MOST_ROWS = 10_000
 """The examples of an array that are read, at most, evenly spread."""
@@ -41,6 +42,8 @@ class Measured:
     """The value that is black in a picture."""
     high: float
     """The value that is white."""
+    cond: Cond = None
+    """The conditions of some examples, leaves (n, ...)."""
 
 
 def measure(key: Array, source: Source, prepare: Prepare | None) -> Measured:
@@ -49,7 +52,7 @@ def measure(key: Array, source: Source, prepare: Prepare | None) -> Measured:
     Examples that are not finite are left out, as steps on them are skipped; where all are, training
     itself says so (`TrainingDiverged`), and 0 is measured.
     """
-    x = _some(source)
+    x, cond = _some(source)
     held_out, _ = without_augmentation(prepare)
     has_bins = bool(np.issubdtype(x.dtype, np.integer))
     if held_out is not None:
@@ -61,15 +64,17 @@ def measure(key: Array, source: Source, prepare: Prepare | None) -> Measured:
 
     mean, std = moments(x.reshape(len(x), -1))
     low, high = _range_of(held_out, x)
-    return Measured(x, mean.reshape(x.shape[1:]), std.reshape(x.shape[1:]), has_bins, low, high)
+    return Measured(
+        x, mean.reshape(x.shape[1:]), std.reshape(x.shape[1:]), has_bins, low, high, cond
+    )
 
 
-def _some(source: Source) -> np.ndarray:
-    """Returns some examples of a source, evenly spread."""
+def _some(source: Source) -> tuple[np.ndarray, Cond]:
+    """Returns some examples of a source, evenly spread, and their conditions."""
     most = MOST_ROWS if isinstance(source, ArraySource) else MOST_ROWS_OF_SOURCE
     most = max(1, min(most, len(source), MOST_ENTRIES // int(np.prod(source.shape))))
     rows = np.unique(np.linspace(0, len(source) - 1, most).astype(int))
-    return take(source, rows)[0]
+    return take(source, rows)
 
 
 def _range_of(prepare: Any, x: np.ndarray) -> tuple[float, float]:
