@@ -5,6 +5,7 @@
     score       ScoreModel: a network, and what its output means, as a function score(x, t, cond)
     loss        dsm_loss: denoising score matching
     train       fit trains a model on arrays; load brings back what a run trained
+    weights     pretrained: trained models of digits that come with the package
     sampling    sample, with EulerMaruyama, DDIM, Heun, ProbabilityFlow and the others
     guidance    conditioned, ClassifierFreeGuidance and the others: from score to score
     likelihood  log_likelihood: exact, from the probability-flow ODE
@@ -31,6 +32,7 @@ from scoresde.likelihood.codes import decode, encode, interpolate
 from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.likelihood.gaps import gaps
+from scoresde.likelihood.label_information import label_information
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.loss import objectives as objectives
 from scoresde.loss import times as times
@@ -58,7 +60,7 @@ from scoresde.sampling.restart import Interval, Restart
 from scoresde.sampling.sample import sample
 from scoresde.sampling.unipc import UniPC
 from scoresde.score import labels as labels
-from scoresde.score.classifier import ClassifierModel
+from scoresde.score.classifier import ClassifierModel, classifier_accuracy
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from scoresde.train.loop import fit
     from scoresde.train.settings import Training
     from scoresde.train.trainer import TrainingDiverged
+    from scoresde.weights.pretrained import pretrained
 
 _LATE = {
     "DiTConfig": "scoresde.nets.dit",
@@ -92,6 +95,7 @@ _LATE = {
     "fit": "scoresde.train.loop",
     "Training": "scoresde.train.settings",
     "TrainingDiverged": "scoresde.train.trainer",
+    "pretrained": "scoresde.weights.pretrained",
 }
 """Names that are imported at their first use, because flax.nnx takes longer to import than all the
 rest."""
@@ -174,6 +178,7 @@ __all__ = [
     "UniformDequantization",
     "Velocity",
     "bits_per_dim",
+    "classifier_accuracy",
     "conditioned",
     "convert",
     "correctors",
@@ -189,6 +194,7 @@ __all__ = [
     "gaps",
     "grids",
     "interpolate",
+    "label_information",
     "labels",
     "load",
     "log_likelihood",
@@ -197,6 +203,7 @@ __all__ = [
     "optimizers",
     "plots",
     "predictors",
+    "pretrained",
     "runs",
     "sample",
     "times",

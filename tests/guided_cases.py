@@ -18,7 +18,7 @@ def of_vectors(sde):
     def score(x, t, y):
         alpha = right_pad(sde.alpha(t), x)
         variance = right_pad(sde.alpha(t) ** 2 * STD**2 + sde.variance(t), x)
-        return -(x - alpha * y["mean"]) / variance
+        return -(x - alpha * y["mean"].astype(x.dtype)) / variance
 
     return score
 

@@ -132,6 +132,15 @@ def test_likelihood():
     assert figures["log_likelihood, mean evaluations"] <= figures["log_likelihood, rounds"]
 
 
+def test_guidance():
+    result = run("guidance")
+    goals = {name for name, ratio in result["ratios"].items() if ratio["goal"] == 1.1}
+    assert {
+        "classifier-free / unguided, twice as many",
+        "classifier / evaluations and gradients",
+    } <= goals
+
+
 @pytest.mark.slow
 def test_likelihood_variables():
     """Every variable is exact; with four points of each problem under VP."""

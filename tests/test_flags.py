@@ -18,6 +18,7 @@ import own_sampler
 import pytest
 from families import PARAMETERIZATIONS, PREDICTORS, PROCESSES
 from flax import nnx
+from guided_cases import GUIDED, guided
 
 import scoresde as sd
 from scoresde.data.prepare import RandomFlip, RandomShift, Scale
@@ -495,6 +496,46 @@ def test_a_set_on_file(tmp_path):
         )
     assert np.isfinite(out.bits_per_dim(2).nats).all()
     assert out.stderr is None
+
+
+# --- Conditions and guidance ---
+
+
+@feature(*GUIDED)
+def guided_samples(name, dtype):
+    """Every wrapper: a score, its denoiser, a sampler's loop and a likelihood."""
+    sde = sd.VP()
+    labels = np.asarray([2, 0, 1])
+    score, cond = guided(name, sde, labels)
+    sampler = sd.ProbabilityFlow(rtol=0.1, atol=0.1)
+    out = sampler(KEY, sde, score, points(dtype), cond)
+    assert out.x.dtype == dtype
+    likelihood = sd.log_likelihood(KEY, sde, score, points(dtype), cond, **COARSE)
+    return out.x, likelihood.log_prob
+
+
+@feature("labels", "vectors")
+def dropped_conditions(name, dtype):
+    config = {"num_classes": 2} if name == "labels" else {"num_classes": 2, "cond_dim": 3}
+    net = sd.MLPConfig(width=8, depth=1, **config).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net)
+    label = np.asarray([0, 1, 1])
+    cond = label if name == "labels" else (label, np.ones((3, 3), np.float32))
+    guided_score = sd.ClassifierFreeGuidance(model, 2.0, interval=(0.1, 5.0))
+    return guided_score(points(dtype), 0.5, cond), guided_score.denoise(points(dtype), 0.5, cond)
+
+
+@feature("cross_entropy")
+def classifier(name, dtype):
+    net = sd.nets.MLPClassifierConfig(num_classes=2, width=8, depth=1)
+    model = sd.ClassifierModel(sd.VP(), net.build((2,), rngs=nnx.Rngs(0)))
+    skeleton, params, constants = Skeleton.split(model)
+    training = sd.Training(batch_size=12)
+    state = init_state(params, constants, training.transformation())
+    step = make_step(skeleton, training, sd.objectives.CrossEntropy(), None)
+    x = np.zeros((12, 2), dtype)
+    jax.eval_shape(step, state, KEY, (x, np.arange(12) % 2))
+    return model(points(dtype), 0.5)
 
 
 # --- The tests ---

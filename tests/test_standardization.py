@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import SAMPLERS, each_under_one
+from flax import nnx
 from gaussian import gaussian_score, mixture_in
 from scipy.stats import norm
 
 import scoresde as sd
 
+KEY = jax.random.key(0)
 MEAN = np.array([100.0, -3.0])
 STD = np.array([40.0, 1e-3])
 UNITS = sd.Standardization(MEAN, STD)
@@ -231,3 +233,32 @@ def test_a_function_around_a_model_is_told_of_its_units(unchecked):
     line = re.search(r"write (score.*)\.", str(caught[0].message))[1]
     exec(line, {"score": score, "model": model})
     _assert_in_data_units(draw(), plain)
+
+
+def test_vectors_of_a_condition_are_standardised_and_kept(tmp_path):
+    """y in units of 1e4: the trained E[x | y] is right, and so is that of the loaded run."""
+    rng = np.random.default_rng(0)
+    theta = 200.0 + 3.0 * rng.normal(size=(2048, 1))
+    y = 5e4 + 1e4 * (theta - 200.0) / 3.0 + 1e2 * rng.normal(size=(2048, 1))
+    cond = {"y": y.astype(np.float32), "kind": rng.integers(0, 2, 2048)}
+    net = sd.MLPConfig(width=32, depth=1, cond_dim=1, num_classes=2)
+    model = sd.ScoreModel(sd.VP(), net.build((1,), rngs=nnx.Rngs(0)), sd.EDM(1.0))
+    fit = sd.fit(
+        KEY,
+        model,
+        theta.astype(np.float32),
+        cond=cond,
+        training=sd.Training(
+            steps=400, batch_size=128, learning_rate=3e-3, final_rate=0.05, validate_every=400
+        ),
+        run=tmp_path / "run",
+        progress=False,
+        standardize=True,
+    )
+    some = {"y": np.array([[4e4], [6e4]], np.float32), "kind": np.array([0, 1])}
+    for trained in (fit.model, sd.load(tmp_path / "run")):
+        kind, vector = trained.cond_units  # leaves are in the order of their names
+        assert kind is None
+        np.testing.assert_allclose(vector.mean, y.mean(), rtol=0.02)
+        out = sd.sample(KEY, sd.DDIM(num_steps=10), sd.VP(), trained, (2, 1), some)
+        np.testing.assert_allclose(out.x[:, 0], [197.0, 203.0], atol=1.5)  # half of a std

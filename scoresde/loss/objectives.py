@@ -50,6 +50,7 @@ class CrossEntropy:
     """The negative log-probability of each example's label at its noise level, in nats (Eq. 2)."""
 
     def __call__(self, keys: Array, model: Any, x0: Array, t: Array, cond: Cond) -> Array:
+        t = jnp.asarray(t, x0.dtype)
         noise = normal_like(keys, x0)
         mean, std = model.sde.marginal_prob(x0, t)
         log_probs = model(mean + right_pad(std, x0) * noise, t)
