@@ -64,7 +64,7 @@ class DigitsClassifier(Guided):
 
 
 def run(settings: DigitsClassifier) -> int:
-    """Trains or resumes the classifier, guides a score by it, and reports; returns the exit code."""
+    """Trains or resumes the classifier, guides a score by it, and reports the result."""
     folder = Path(settings.runs).expanduser() / settings.name
     if is_finished(folder, settings.lasting()):
         print(f"{folder} is finished: {folder / 'report.html'} shows it.")

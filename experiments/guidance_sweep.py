@@ -52,31 +52,38 @@ def judge(
     task: ImageTask,
     x: np.ndarray,
     labels: np.ndarray,
-    reference_labels: np.ndarray,
+    covered: float,
     weight: float | None = None,
     evaluations: float = 0.0,
 ) -> Judged:
-    """Returns what the classifier finds of images x, asked to be of the classes `labels`.
-
-    reference_labels: the classes of `task.real`, whose images samples may cover.
-    """
+    """Returns what the classifier finds of images x, asked to be of the classes `labels`."""
     right = task.classifier.predict(x) == labels
-    features = task.classifier.features(x)
-    reference = task.classifier.features(task.real)
-    covered = [
-        coverage(features[labels == label], reference[reference_labels == label])
-        for label in np.unique(reference_labels)
-    ]
     return Judged(
         weight=weight,
         accuracy=float(np.mean(right)),
         stderr=float(np.std(right) / np.sqrt(len(right))),
         recognised=task.recognised(x),
-        spread=class_spread(features, labels),
-        coverage=float(np.mean(covered)),
+        spread=class_spread(task.classifier.features(x), labels),
+        coverage=covered,
         distance=task.frechet_distance(x),
         evaluations=evaluations,
     )
+
+
+def covered_by(
+    task: ImageTask, x: np.ndarray, labels: np.ndarray, reference_labels: np.ndarray
+) -> float:
+    """Returns the share of the training images that samples x cover, class by class.
+
+    reference_labels: the classes of `task.real`.
+    """
+    features = task.classifier.features(x)
+    reference = task.classifier.features(task.real)
+    shares = [
+        coverage(features[labels == label], reference[reference_labels == label])
+        for label in np.unique(reference_labels)
+    ]
+    return float(np.mean(shares))
 
 
 def judge_real(
@@ -84,11 +91,10 @@ def judge_real(
 ) -> Judged:
     """Returns what is found of real held-out images, and the coverage of `num` exact draws, which
     depends on their number."""
-    found = judge(task, x, labels, reference_labels)
     classes, counts = np.unique(reference_labels, return_counts=True)
     each = num // len(classes)
     covered = np.mean([expected_coverage(each, int(count)) for count in counts])
-    return dataclasses.replace(found, coverage=float(covered))
+    return judge(task, x, labels, float(covered))
 
 
 def sweep(
@@ -120,9 +126,10 @@ def sweep(
             batch_size=settings.evaluation_batch,
             progress=True,
         )
-        good = np.asarray(out.success)
-        nfe = float(np.mean(out.nfe))
-        found.append(judge(task, succeeded(out), labels[good], reference_labels, weight, nfe))
+        x = succeeded(out)
+        own = labels[np.asarray(out.success)]
+        covered = covered_by(task, x, own, reference_labels)
+        found.append(judge(task, x, own, covered, weight, float(np.mean(out.nfe))))
         image_grid(
             np.asarray(out.x)[: ROWS * classes],
             folder / f"samples at weight {weight:g}.png",

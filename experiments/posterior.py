@@ -28,7 +28,7 @@ from simulators import LinearGaussian, Simulator, TwoMoons
 import scoresde as sd
 from scoresde.cli.flags import run_script
 from scoresde.data.source import ArraySource
-from scoresde.evaluation import Estimate, rank_test, ranks, two_sample_accuracy
+from scoresde.evaluation import rank_test, ranks, two_sample_accuracy
 from scoresde.evaluation.calibration import RankTest
 from scoresde.runs.plots import plot_ranks, scatter_2d
 from scoresde.sampling.choices import AnySampler
@@ -50,12 +50,13 @@ class Posterior(pipeline.Experiment):
     """The network; its condition takes the size of an observation."""
     parameterization: AnyParameterization = sd.EDM(sigma_data=1.0)
     training: sd.Training = sd.Training(
-        steps=20_000,
+        steps=12_000,
         batch_size=512,
         learning_rate=1e-3,
         final_rate=0.01,
+        optimizer=sd.optimizers.AdamW(weight_decay=0.1),
         log_every=500,
-        validate_every=5000,
+        validate_every=3000,
         times=sd.times.LogSNR(t_min=1e-5),
     )
     sampler: AnySampler = sd.UniPC(order=3, num_steps=40, t_min=1e-5)
@@ -150,18 +151,18 @@ class PosteriorTask:
         clock: Clock,
     ) -> pipeline.Outcome:
         """Compares draws and densities with the exact posteriors, and ranks the truth."""
-        key_compare, key_ranks = jax.random.split(key)
+        key_compare, key_ranks, key_floor = jax.random.split(key, 3)
         rows = [
             self._compare(settings, jax.random.fold_in(key_compare, i), model, i, clock)
             for i in range(len(self.observed))
         ]
-        accuracy, floor, gap, seconds = (
-            np.asarray(column, float) for column in zip(*rows, strict=True)
-        )
+        accuracy, gap, seconds = np.asarray(rows, float).T
+        with clock("two-sample tests"):
+            floor = self._floor(settings, key_floor)
         figures = {
             "c2st": float(accuracy.mean()),
             "c2st_spread": float(accuracy.std(ddof=1)) if len(rows) > 1 else 0.0,
-            "c2st_floor": float(floor.mean()),
+            "c2st_floor": floor,
             "log_prob_gap_per_dim": float(gap.mean()),
             "log_prob_gap_per_dim_spread": float(gap.std(ddof=1)) if len(rows) > 1 else 0.0,
             "seconds_per_10000_draws": float(seconds.mean() * 10_000 / settings.num_samples),
@@ -184,10 +185,10 @@ class PosteriorTask:
 
     def _compare(
         self, settings: Posterior, key: jax.Array, model: sd.ScoreModel, i: int, clock: Clock
-    ) -> tuple[float, float, float, float]:
-        """Returns, of one observation: the C2ST of the model's draws and of exact ones, exact minus
+    ) -> tuple[float, float, float]:
+        """Returns, of one observation: the C2ST of the model's draws and exact ones, exact minus
         model log p(theta | y) per parameter, and the seconds of the draws."""
-        key_draw, key_exact, key_floor, key_probe = jax.random.split(key, 4)
+        key_draw, key_exact, key_probe = jax.random.split(key, 3)
         y = self.observed[i]
         posterior = sd.conditioned(model, y[None])
         n = settings.num_samples
@@ -206,10 +207,8 @@ class PosteriorTask:
         seconds = clock.seconds["posterior draws"] - before
 
         exact = self.simulator.posterior_sample(key_exact, y, n)
-        again = self.simulator.posterior_sample(key_floor, y, n)
         with clock("two-sample tests"):
             accuracy = two_sample_accuracy(draws, np.asarray(exact))
-            floor: Estimate = two_sample_accuracy(np.asarray(again), np.asarray(exact))
 
         with clock("densities"):
             some = exact[: settings.densities]
@@ -226,10 +225,19 @@ class PosteriorTask:
         gap = self.simulator.posterior_log_prob(some, jnp.asarray(y)) - likelihood.log_prob
         per_dim = float(jnp.mean(gap)) / math.prod(self.shape)
         print(
-            f"observation {i}: C2ST {accuracy.value:.3f} (exact {floor.value:.3f}), "
-            f"log p {per_dim:.3f} nats a parameter below exact"
+            f"observation {i}: C2ST {accuracy.value:.3f}, log p {per_dim:.3f} nats a parameter "
+            f"below exact"
         )
-        return accuracy.value, floor.value, per_dim, seconds
+        return accuracy.value, per_dim, seconds
+
+    def _floor(self, settings: Posterior, key: jax.Array) -> float:
+        """Returns the C2ST of two sets of exact draws, given the first observation."""
+        y = self.observed[0]
+        one, other = (
+            np.asarray(self.simulator.posterior_sample(k, y, settings.num_samples))
+            for k in jax.random.split(key)
+        )
+        return two_sample_accuracy(one, other).value
 
     def _ranks(self, settings: Posterior, key: jax.Array, model: sd.ScoreModel) -> RankTest:
         """Ranks the true parameters of new simulations among the model's draws."""
@@ -273,13 +281,13 @@ def _headline(settings: Posterior, f: dict[str, float]) -> list[list[str]]:
     ]
 
 
-def _table(rows: list[tuple[float, float, float, float]]) -> dict[str, Any]:
+def _table(rows: list[tuple[float, float, float]]) -> dict[str, Any]:
     return {
         "title": "Observation by observation",
-        "columns": ["", "C2ST", "C2ST of exact draws", "log p, exact - model", "seconds"],
+        "columns": ["", "C2ST", "log p, exact - model", "seconds"],
         "rows": [
-            [str(i), f"{c2st:.3f}", f"{floor:.3f}", f"{gap:.3f}", f"{seconds:.1f}"]
-            for i, (c2st, floor, gap, seconds) in enumerate(rows)
+            [str(i), f"{c2st:.3f}", f"{gap:.3f}", f"{seconds:.1f}"]
+            for i, (c2st, gap, seconds) in enumerate(rows)
         ],
     }
 
