@@ -1,7 +1,7 @@
 """Posteriors of simulators: p(theta | y) as a conditional diffusion, against the exact posterior.
 
-    python experiments/posterior.py                          # linear Gaussian, 10 parameters
-    python experiments/posterior.py simulator:TwoMoons       # --help lists every setting
+    python experiments/posterior.py                # the linear Gaussian; --help lists every setting
+    python experiments/posterior_two_moons.py      # two moons
 
 The same command, given again, resumes an interrupted run. The network sees 30 000 simulations, and
 each observation as a vector condition; parameters and observations are in their own units.
@@ -39,8 +39,7 @@ from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 class Posterior(pipeline.Experiment):
     """Settings of the experiment."""
 
-    name: str = ""
-    """The run's folder; by default posterior_<simulator>."""
+    name: str = "posterior_linear_gaussian"
     simulator: LinearGaussian | TwoMoons = LinearGaussian()
     """The simulator, whose posterior is known."""
     simulations: int = 30_000
@@ -50,13 +49,13 @@ class Posterior(pipeline.Experiment):
     """The network; its condition takes the size of an observation."""
     parameterization: AnyParameterization = sd.EDM(sigma_data=1.0)
     training: sd.Training = sd.Training(
-        steps=12_000,
+        steps=4000,
         batch_size=512,
         learning_rate=1e-3,
         final_rate=0.01,
         optimizer=sd.optimizers.AdamW(weight_decay=0.1),
         log_every=500,
-        validate_every=3000,
+        validate_every=1000,
         times=sd.times.LogSNR(t_min=1e-5),
     )
     sampler: AnySampler = sd.UniPC(order=3, num_steps=40, t_min=1e-5)
@@ -79,10 +78,8 @@ class Posterior(pipeline.Experiment):
 def run(settings: Posterior) -> int:
     """Trains or resumes, draws posteriors, compares and reports; returns the exit code."""
     simulator = settings.simulator
-    kind = "two_moons" if isinstance(simulator, TwoMoons) else "linear_gaussian"
     net: Any = dataclasses.replace(settings.net, cond_dim=simulator.dim)
-    name = settings.name or f"posterior_{kind}"
-    settings = dataclasses.replace(settings, name=name, net=net)
+    settings = dataclasses.replace(settings, net=net)
     return pipeline.run(settings, lambda: PosteriorTask.build(simulator, settings))
 
 

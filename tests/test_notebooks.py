@@ -52,6 +52,18 @@ SHORT = {
         "draw_counts": [1, 2],
         "num_pairs": 2,
     },
+    "04_conditions": {
+        "num_points": 2000,
+        "num_line": 4000,
+        "num_cells": 41,
+        "num_digits": 100,
+        "weights": [1.0, 4.0],
+        "num_informed": 4,
+        "num_simulations": 2000,
+        "training_steps": 100,
+        "batch_size": 64,
+        "num_draws": 200,
+    },
 }
 
 

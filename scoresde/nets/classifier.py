@@ -1,11 +1,11 @@
 """Classifiers of noisy examples: logits of the classes, given x_t and t.
 
-    images     h = the way down of a U-Net (unet.py, Eq. 1),  logits = W mean(silu(norm(h))) + b
+    images     h = the way down of a U-Net (unet.py, Eq. 1),  logits = W silu(norm(h)) + b
     vectors    h = the blocks of a perceptron (mlp.py, Eq. 1),  logits = W silu(norm(h)) + b
 
-Half a U-Net, pooled, is the classifier of Dhariwal & Nichol 2021 (arXiv:2105.05233, Sec. 4), here
-with a mean over space in place of attention pooling. W is zero at the start, where all classes are
-equally likely.
+Half a U-Net is the classifier of Dhariwal & Nichol 2021 (arXiv:2105.05233, Sec. 4). In place of
+their attention pooling, W sees the features of every position: on small images a mean over space
+loses where they are. W is zero at the start, where all classes are equally likely.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -99,7 +98,11 @@ class Classifier(Network):
         downs, skips = way_down(trunk, dims, rngs)
         self.downs = nnx.List(downs)
         self.norm = group_norm(skips[-1], rngs=rngs)
-        self.output = linear(skips[-1], config.num_classes, kernel_init=zeros, rngs=rngs)
+
+        halvings = len(config.multipliers) - 1
+        positions = math.prod(_halved(side, halvings) for side in shape[:-1])
+        features = positions * skips[-1]
+        self.output = linear(features, config.num_classes, kernel_init=zeros, rngs=rngs)
 
     @property
     def conditions(self) -> Conditions:
@@ -116,8 +119,12 @@ class Classifier(Network):
         for layer in self.downs:
             h = layer(h, embedding) if isinstance(layer, Block) else layer(h)
 
-        features = jnp.mean(jax.nn.silu(self.norm(h)), axis=tuple(range(1, h.ndim - 1)))
-        return self.output(features)
+        return self.output(jax.nn.silu(self.norm(h)).reshape(len(h), -1))
+
+
+def _halved(side: int, times: int) -> int:
+    """Returns the length of a side after so many convolutions of stride 2, which round up."""
+    return -(-side // 2**times)
 
 
 @dataclasses.dataclass(frozen=True)
