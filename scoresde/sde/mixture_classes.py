@@ -62,6 +62,11 @@ class MixtureClassScore:
         own = jax.nn.one_hot(label, components, dtype=responsibility.dtype)
         return jnp.where(label == components, responsibility, own), scores
 
+    @property
+    def num_classes(self) -> int:
+        """k, the number of components."""
+        return len(self.mixture.means)
+
     def drop_cond(
         self, label: Int[Array | np.ndarray, " batch"], dropped: Array
     ) -> Int[Array, " batch"]:
