@@ -7,9 +7,12 @@ is that of `sd.pretrained("digits-vp")`, or of a run of digits_vp.py, --score ru
 page shows the classifier's accuracy against t, samples by class, and accuracy and diversity against
 the scale.
 
-Hardware: 2 CPU cores, about 5 minutes.
+Hardware: 2 CPU cores, about 2 minutes.
 
-Expect (seed 0): EXPECT
+Expect (seed 0): the classifier finds 99 % of the held-out digits at t = 0.05, 76 % at 0.25 and 27 %
+at 0.5; of 1000 guided samples, 82 % are of the class asked for at scale 1, 99.4 % at 2, judged by
+another classifier that finds 98 % of the real ones; their spread within a class falls from 6.8 to
+5.1.
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ weight, and accuracy and diversity against the weight.
 
 Hardware: 2 CPU cores, about 8 minutes.
 
-Expect (seed 0): EXPECT
+Expect (seed 0): 1.876 ± 0.014 bits/dim on 297 held-out digits given their labels (1.93 without, by
+digits_vp.py); of 1000 samples, 95 % of the class asked for at weight 1, 99.7 % at 1.5 and 99.9 % at
+2, judged by another classifier that finds 98.7 % of the real held-out digits; their spread within a
+class falls from 6.0 to 4.9. A label is worth 3.28 ± 0.01 of 3.32 bits.
 """
 
 from __future__ import annotations

@@ -9,9 +9,7 @@ weight, and accuracy and diversity against the weight.
 Data: apt install dataset-fashion-mnist, or --folder with the four idx files;
 pip install 'scoresde[data,experiments]'.
 
-Hardware: 2 CPU cores, about 25 minutes.
-
-Expect (seed 0): EXPECT
+Hardware: 2 CPU cores, about 25 minutes. Its figures are not measured yet.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ The same command, given again, resumes an interrupted run. posterior.py says wha
 
 Hardware: 2 CPU cores, 6 minutes, of which training takes 3.
 
-Expect (seed 0, 10 observations): EXPECT
+Expect (seed 0, 10 observations): a C2ST of 0.524 ± 0.037 against exact draws (0.50 cannot be told
+apart; the one observation at the edge of the prior's box has 0.61); log p(theta | y) 0.053 nats a
+parameter below exact on average; ranks of 1000 true parameters inside their simultaneous band.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def network(num_classes):
         (SCORE, {"label": np.array([0.0, 1.0])}, r"dtype float64 and shape \(2,\)"),
         (SCORE, {"label": np.eye(4, dtype=int)[:2]}, "jnp.argmax"),
         (SCORE, {"label": np.zeros(3, int)}, r"shape \(3,\) for 2 examples"),
-        (SCORE, {"num_classes": None}, "MixtureClassScore does not say how many classes"),
+        (lambda x, t, y: -x, {"num_classes": None}, "function does not say how many classes"),
         (SCORE, {"num_classes": 0}, "num_classes = 0"),
         (SCORE, {"prior": np.ones(3)}, "wanted 4 positive numbers"),
         (SCORE, {"prior": [1.0, 1.0, 0.0, 1.0]}, "wanted 4 positive numbers"),
