@@ -86,7 +86,8 @@ class Conditions:
 
         dropped = None
         if isinstance(cond, Dropped):
-            cond, dropped = cond.cond, cond.dropped
+            dropped = cond.dropped
+            cond = cond.cond
         leaves = [
             leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in jax.tree.leaves(cond)
         ]
@@ -128,7 +129,7 @@ class Conditions:
     def check(self, cond: Cond, batch: int, none: bool = True) -> None:
         """Refuses a condition that the network does not take, where its values are known.
 
-        none: whether the label after the last one, which stands for "no label", is one.
+        none: whether the label after the last one, "no label", is accepted.
 
         Raises:
             ValueError: if it has another structure, or a label is not one of the classes.
