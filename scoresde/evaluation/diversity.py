@@ -29,15 +29,15 @@ def coverage(x: Rows, real: Rows, neighbours: int = 5) -> float:
     Raises:
         ValueError: if the sets are of different spaces, or there are too few real rows.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     x, real = same_space(x, real)
     if not 1 <= neighbours < len(real):
         raise ValueError(
             f"neighbours = {neighbours} of {len(real)} real rows: wanted 1 … {len(real) - 1}."
         )
-    distance, _ = cKDTree(real).query(real, k=neighbours + 1)  # the first is the row itself
-    nearest, _ = cKDTree(x).query(real, k=1)
+    distance, _ = KDTree(real).query(real, k=neighbours + 1)  # the first is the row itself
+    nearest, _ = KDTree(x).query(real, k=1)
     return float(np.mean(nearest <= distance[:, -1]))
 
 

@@ -78,12 +78,22 @@ class Autoguidance:
         worse = evaluate(bad, self.bad, x, t, cond)
         return mixed(weight, better, worse)
 
+    @property
+    def takes_cond(self) -> bool:
+        """Whether a condition that arrives is passed to one of the models."""
+        return any(getattr(score, "takes_cond", True) for score in (self.good, self.bad))
+
     def check_cond(self, cond: Cond, batch: int) -> None:
-        """Refuses a condition that one of the models does not take.
+        """Refuses a condition that one of the models does not take, or that both hold already.
 
         Raises:
             ValueError: if it does not fit.
         """
+        if cond is not None and not self.takes_cond:
+            raise ValueError(
+                "cond was passed, but both models hold their conditions already: leave it out, or "
+                "pass the models without."
+            )
         for score in (self.good, self.bad):
             check = getattr(score, "check_cond", None)
             if check is not None:

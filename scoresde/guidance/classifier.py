@@ -60,8 +60,7 @@ class ClassifierGuidance:
     """The SDE, where neither score nor classifier holds it and the scale depends on time."""
 
     def __post_init__(self):
-        if isinstance(getattr(self.classifier, "num_classes", None), int):
-            check_alike("score and classifier", self.score, self.classifier)
+        check_alike("score and classifier", self.score, self.classifier)
         label = held(self.label, "label")
         _check_label(label, getattr(self.classifier, "num_classes", None))
         held_interval(None, self.sde, self.scale)
@@ -107,7 +106,10 @@ class ClassifierGuidance:
             _check_log_probs(log_probs, label, len(x))
             return jnp.sum(jnp.take_along_axis(log_probs, label[:, None], axis=-1))
 
-        return jax.grad(log_prob)(x).astype(x.dtype)
+        gradient = jax.grad(log_prob)(x).astype(x.dtype)
+        classes = jax.eval_shape(self.classifier, x, t).shape[1]
+        valid = (label >= 0) & (label < classes)  # a label that is traced was not checked
+        return jnp.where(right_pad(valid, x), gradient, jnp.nan)
 
     @property
     def sde(self) -> Any:
@@ -143,16 +145,20 @@ class ClassifierGuidance:
 def _check_label(label: Any, classes: int | None) -> None:
     """Refuses what is not one whole number, or one per example, and other labels than 0 … K - 1."""
     values = rows_for(label, num_rows(label), "label")
-    if not hasattr(values, "ndim") or values.ndim != 1 or values.dtype.kind not in "iu":
+    is_label = hasattr(values, "ndim") and values.ndim == 1 and values.dtype.kind in "iu"
+    if not is_label or not values.size:
+        shape = f"{values.dtype} {values.shape}" if hasattr(values, "shape") else type(values)
         raise ValueError(
-            f"label is {label!r}: wanted one whole number, or one per example, (batch,) integers."
+            f"label is {shape}: wanted one whole number, or one per example, (batch,) integers. "
+            f"For one-hot rows write jnp.argmax(label, axis=-1)."
         )
-    if classes is None or not is_concrete(values):
+    if not is_concrete(values):
         return
     values = np.asarray(values)
-    if not 0 <= values.min() <= values.max() < classes:
+    highest = values.max() if classes is None else classes - 1
+    if not 0 <= values.min() <= values.max() <= highest:
         raise ValueError(
-            f"label holds {values.min()} … {values.max()}: wanted labels 0 … {classes - 1}."
+            f"label holds {values.min()} … {values.max()}: wanted labels 0 … {highest}."
         )
 
 

@@ -164,7 +164,7 @@ def _check_model(model: Any, null: Any) -> None:
             "sd.Training(drop_cond=0.1), or guide it by another model, "
             "sd.Autoguidance(model, sd.conditioned(unconditional, None), weight)."
         )
-    if not hasattr(model, "drop_cond"):
+    if getattr(getattr(model, "net", model), "drop_cond", None) is None:
         raise ValueError(
             f"{type(model).__name__} does not say which condition means none: write null=..., for "
             f"labels 0 … K - 1 usually null=K."

@@ -17,7 +17,7 @@ from jax import Array
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.parallel.held import held, rows_for
-from scoresde.sde.base import SDE, times_of
+from scoresde.sde.base import SDE, are_alike, times_of
 from scoresde.types import Cond, Time, right_pad
 
 Weight = Any
@@ -47,16 +47,25 @@ def evaluate(function: Any, score: Any, x: Array, t: Array, cond: Cond) -> Array
 
 
 def check_alike(names: str, *parts: Any) -> None:
-    """Refuses scores and classifiers of different units.
+    """Refuses scores and classifiers of different units, and warns of different SDEs.
+
+    Parts that do not say either, such as plain functions, pass.
 
     Raises:
         ValueError: if two of them standardise their data differently.
     """
-    found = [part.standardization for part in parts if hasattr(part, "standardization")]
-    if any(standardization != found[0] for standardization in found[1:]):
+    units = [part.standardization for part in parts if hasattr(part, "standardization")]
+    if any(standardization != units[0] for standardization in units[1:]):
         raise ValueError(
-            f"{names} are of data in different units, {found[0]} and {found[-1]}: train both with "
+            f"{names} are of data in different units, {units[0]} and {units[-1]}: train both with "
             f"the same, standardize=model.standardization."
+        )
+
+    processes = [sde for part in parts if (sde := getattr(part, "sde", None)) is not None]
+    if any(not are_alike(processes[0], sde) for sde in processes[1:]):
+        checks.warn(
+            f"{names} belong to different SDEs, {processes[0]} and {processes[-1]}: what one calls "
+            f"x_t is not what the other does."
         )
 
 
@@ -71,15 +80,17 @@ def held_weight(weight: Weight, name: str) -> Weight:
     """
     if callable(weight):
         return weight
-    if is_concrete(weight):
-        values = np.asarray(weight, np.float64)
-        if values.ndim > 1 or not np.all(np.isfinite(values)):
-            raise ValueError(
-                f"{name} is {weight!r}: wanted a finite number, one per example, or a function of "
-                f"log SNR."
-            )
-        weight = values
-    return held(weight, name)
+    if isinstance(weight, Array) and not is_concrete(weight):
+        return held(weight, name)
+
+    values = np.asarray(weight)
+    is_real = values.dtype.kind in "iuf" and values.ndim <= 1 and values.size > 0
+    if not is_real or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"{name} is {weight!r}: wanted a finite number, one per example, or a function of log "
+            f"SNR."
+        )
+    return held(values.astype(np.float64), name)
 
 
 def held_interval(interval: Any, sde: SDE | None, weight: Weight) -> Any:
@@ -95,6 +106,11 @@ def held_interval(interval: Any, sde: SDE | None, weight: Weight) -> Any:
         )
     if interval is None:
         return None
+    if np.shape(interval) != (2,) and not (isinstance(interval, tuple) and len(interval) == 2):
+        raise ValueError(
+            f"interval = {interval!r}: wanted (low, high), values of sigma / alpha such as "
+            f"(0.2, 5.0)."
+        )
     low, high = interval
     if is_concrete(low, high) and not 0.0 <= low < high:
         raise ValueError(
@@ -129,4 +145,4 @@ def weight_at(
 
 def mixed(weight: Array, one: Array, other: Array) -> Array:
     """Returns weight · one + (1 - weight) · other, which is `one` to the bit at weight 1."""
-    return weight * one + (1.0 - weight) * other
+    return jnp.where(weight == 1.0, one, weight * one + (1.0 - weight) * other)

@@ -22,6 +22,7 @@ from scoresde.keys import as_typed_key, example_keys
 from scoresde.likelihood.divergence import AnyDivergence
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
+from scoresde.parallel.held import move_out
 from scoresde.sde.base import SDE
 from scoresde.types import Cond, Key, ScoreFn
 
@@ -108,6 +109,7 @@ def likelihood_of_set(
         ValueError: if the file holds something else, or the examples do not fit the dequantisation.
     """
     checks.count("repeats", repeats)
+    score, cond = move_out(score, cond, len(x))
     about = about | {"key": np.asarray(jax.random.key_data(as_typed_key(key))).tolist()}
     found = {name: np.full((len(x), repeats), np.nan) for name in ("nats", "stderr", "nfe")}
     done = _read(path, about, found)

@@ -104,7 +104,7 @@ def move_out(score: ScoreFn, cond: Cond, batch: int) -> tuple[ScoreFn, Cond]:
     if not rows or rows[0] is None:  # none, or moved out already by an edge around this one
         return score, cond
     for array in rows:
-        _check_rows(array, batch, "the score")
+        _check_rows(array, batch, "a condition or weight that the score holds")
 
     empty = [PerExample(None) if isinstance(leaf, PerExample) else leaf for leaf in leaves]
     return WithRows(jax.tree.unflatten(structure, empty)), (rows, cond)
@@ -121,6 +121,17 @@ class WithRows:
         score, arguments = self._filled(x, t, cond)
         return score(*arguments)
 
+    def check_cond(self, cond: Any, batch: int) -> None:
+        """Refuses what the score itself refuses, with its rows.
+
+        Raises:
+            ValueError: as the score.
+        """
+        score, arguments = self._filled(None, None, cond)
+        check = getattr(score, "check_cond", None)
+        if check is not None:
+            check(arguments[2] if len(arguments) > 2 else None, batch)
+
     def __getattr__(self, name: str) -> Any:
         """Offers what the score offers: `denoise`, `sde` and the others."""
         if name == "score":  # not set yet, while JAX rebuilds the pytree
@@ -132,7 +143,7 @@ class WithRows:
         score, arguments = self._filled(x, t, cond)
         return score.denoise(*arguments)
 
-    def _filled(self, x: Array, t: Array, cond: Any) -> tuple[Any, tuple[Any, ...]]:
+    def _filled(self, x: Any, t: Any, cond: Any) -> tuple[Any, tuple[Any, ...]]:
         """Returns the score with its rows, and its arguments."""
         rows, inner = cond
         rows = iter(rows)
@@ -151,6 +162,6 @@ def _is_marked(leaf: Any) -> bool:
 def _check_rows(rows: Any, batch: int, name: str) -> None:
     if len(rows) != batch:
         raise ValueError(
-            f"{name} holds a condition with {len(rows)} rows, and there are {batch} examples: "
-            f"wanted one row per example, or one for all of them, {name}[:1]."
+            f"{name} has {len(rows)} rows, and there are {batch} examples: wanted one row per "
+            f"example, or one for all of them."
         )

@@ -27,7 +27,7 @@ from scoresde.parallel.arguments import as_argument, settings_of
 from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.precision import check_float64, in_float64
-from scoresde.sde.base import SDE, check_sde
+from scoresde.sde.base import SDE, are_alike, check_sde
 from scoresde.types import Cond, Key, ScoreFn
 
 Core = Callable[..., Any]
@@ -152,7 +152,7 @@ def check_score(sde: SDE, score: Any, cond: Cond, batch: int) -> None:
             take, or a label that is not one of its classes.
     """
     own = getattr(score, "sde", None)
-    if isinstance(own, SDE) and not _are_alike(own, sde):
+    if isinstance(own, SDE) and not are_alike(own, sde):
         checks.warn(
             f"the score belongs to {own}, but is used under {sde}: pass the same SDE, the "
             "score's .sde."
@@ -161,18 +161,6 @@ def check_score(sde: SDE, score: Any, cond: Cond, batch: int) -> None:
     check_cond = getattr(score, "check_cond", None)
     if check_cond is not None:
         check_cond(cond, batch)
-
-
-def _are_alike(a: SDE, b: SDE) -> bool:
-    """Whether two SDEs are of one type and have equal settings, as far as these are known."""
-    a_leaves = jax.tree.leaves(a)
-    b_leaves = jax.tree.leaves(b)
-    if type(a) is not type(b) or len(a_leaves) != len(b_leaves):
-        return False
-    if not is_concrete(*a_leaves, *b_leaves):
-        return True
-    pairs = zip(a_leaves, b_leaves, strict=True)
-    return all(np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in pairs)
 
 
 def warn_of_failures(success: Array | None, what: str, goal: str) -> None:

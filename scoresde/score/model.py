@@ -111,10 +111,12 @@ class ScoreModel:
             ValueError: if it does not fit, or is None and the network has only seen conditions.
         """
         conditions = self.conditions
-        if not conditions:
+        if conditions is None:
             return
         if cond is not None:
-            conditions.check(cond, batch)
+            conditions.check(cond, batch, none=self.null_is_trained is not False)
+        elif not conditions:
+            return
         elif self.null_is_trained is None:
             checks.warn(
                 f"the network is conditioned on {conditions}, but no cond was passed: it answers "

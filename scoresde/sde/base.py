@@ -359,3 +359,15 @@ def plain_settings(sde: Any) -> Any:
         return float(leaf) if is_concrete(leaf) and np.ndim(leaf) == 0 else leaf
 
     return jax.tree.map(plain, sde)
+
+
+def are_alike(a: SDE, b: SDE) -> bool:
+    """Whether two SDEs are of one type and have equal settings, as far as these are known."""
+    a_leaves = jax.tree.leaves(a)
+    b_leaves = jax.tree.leaves(b)
+    if type(a) is not type(b) or len(a_leaves) != len(b_leaves):
+        return False
+    if not is_concrete(*a_leaves, *b_leaves):
+        return True
+    pairs = zip(a_leaves, b_leaves, strict=True)
+    return all(np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=1e-5) for x, y in pairs)

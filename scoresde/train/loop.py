@@ -89,8 +89,8 @@ def fit(
         standardize: whether to train in standard units: True measures the mean and the standard
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
-            densities are in the data's own units. The vectors of a condition are measured as well,
-            and arrive in their own units.
+            densities are in the data's own units. The vectors that condition a network of the
+            library are measured as well, and arrive in their own units.
         objective: what is minimised, (keys, model, x0, t, cond) → one value per example, in place
             of the model's own (loss/objectives.py). Resuming compares its name and settings.
 
@@ -135,7 +135,7 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
         "range": [measured.low, measured.high],
-        **_describe_objective(objective),
+        **_describe_objective(objective, _objective(model, training, None)),
     }
 
     # All processes start together, alike, and from the state of process 0.
@@ -204,8 +204,8 @@ def _standardized(model: Model, standardize: bool | Standardization, measured: M
     if standardization is not None:
         standardization.to_model(measured.x[:1])  # refuses another number of features
     model = dataclasses.replace(model, standardization=standardization)
-    if standardize is False or not isinstance(model, ScoreModel):
-        return model
+    if standardize is False or not getattr(model, "conditions", None):
+        return model  # custom networks take conditions as they are
     return dataclasses.replace(model, cond_units=units_of_cond(measured.cond))
 
 
@@ -248,12 +248,10 @@ def _objective(model: Model, training: Training, objective: Objective | None) ->
     return DenoisingScoreMatching(training.weighting)
 
 
-def _describe_objective(objective: Objective) -> dict[str, Any]:
-    """Returns what a checkpoint says of a custom objective; nothing of the models' own, whose
+def _describe_objective(objective: Objective, own: Objective) -> dict[str, Any]:
+    """Returns what a checkpoint says of a custom objective; nothing of the model's own, whose
     settings are those of training."""
-    if type(objective) in (DenoisingScoreMatching, CrossEntropy):
-        return {}
-    return {"objective": stable_repr(objective)}
+    return {} if objective == own else {"objective": stable_repr(objective)}
 
 
 def _settings_of_call(training: Training, run: Any, new_schedule: bool) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from scoresde.train.state import TrainState
 FOLLOWS_FROM_DATA = {"range", "null_is_trained"}
 """Metadata that data and settings decide, which are compared themselves."""
 
+OPTIONAL = {"objective"}
+"""Metadata that a run has only where it differs from the default, and that are compared then."""
+
 SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")
 """The settings that a resumed run may change, if it is told to."""
 
@@ -166,11 +169,12 @@ def _check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
         ValueError: if they differ.
     """
     names = [name for name in new if name not in FOLLOWS_FROM_DATA]
+    names += [name for name in OPTIONAL if name in old and name not in new]
     if "imported" in old:  # an imported checkpoint knows neither data nor key
         names = [name for name in names if name in old]
 
     def found(old: dict[str, Any]) -> list[str]:
-        lists = [differences(old.get(name), new[name], name) for name in names]
+        lists = [differences(old.get(name), new.get(name), name) for name in names]
         return [difference for some in lists for difference in some]
 
     if not found(old):

@@ -111,7 +111,7 @@ def test_a_held_condition_and_another_are_refused():
     x = jnp.asarray(MEANS[:3], jnp.float32)
     with pytest.raises(ValueError, match="holds its condition already"):
         sd.sample(KEY, sd.DDIM(num_steps=5), sd.VP(), score, (3, 2), np.array([0, 1, 2]))
-    with pytest.raises(ValueError, match="with 3 rows, and there are 2 examples"):
+    with pytest.raises(ValueError, match="has 3 rows, and there are 2 examples"):
         score(x[:2], 0.5)
     with pytest.raises(ValueError, match="leaves of 2, 3 rows"):
         sd.conditioned(score, {"a": np.zeros(2), "b": np.zeros(3)})

@@ -196,7 +196,7 @@ def test_calls_that_do_not_fit_are_refused():
     guided = sd.ClassifierFreeGuidance(sd.MixtureClassScore(sd.VP(), MIXTURE), np.full(3, 2.0))
     with pytest.raises(ValueError, match=r"pass cond=.*or sd.conditioned\(guided, label\)"):
         sd.sample(KEY, sd.DDIM(num_steps=5), sd.VP(), guided, (4, 2))
-    with pytest.raises(ValueError, match=r"with 3 rows, and there are 4 examples"):
+    with pytest.raises(ValueError, match=r"has 3 rows, and there are 4 examples"):
         sd.sample(KEY, sd.DDIM(num_steps=5), sd.VP(), guided, (4, 2), LABELS)
 
 

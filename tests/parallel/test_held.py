@@ -16,7 +16,7 @@ def test_one_row_is_shared_and_several_are_marked():
     assert num_rows(marked) == 4
     np.testing.assert_array_equal(rows_for(marked, 4, "cond")["label"], np.arange(4))
     assert rows_for(marked, 4, "cond")["y"].shape == (4, 2)
-    with pytest.raises(ValueError, match=r"cond holds a condition with 4 rows.*cond\[:1\]"):
+    with pytest.raises(ValueError, match=r"cond has 4 rows, and there are 3 examples"):
         rows_for(marked, 3, "cond")
     with pytest.raises(ValueError, match="leaves of 2, 3 rows"):
         held((np.zeros(2), np.zeros(3)), "cond")
