@@ -101,15 +101,15 @@ class ClassifierGuidance:
         """Returns grad_x log p(label | x_t = x) of each example."""
         label = rows_for(self.label, len(x), "label")
 
-        def log_prob(x: Array) -> Array:
+        def log_prob(x: Array) -> tuple[Array, Array]:
             log_probs = self.classifier(x, t)
             _check_log_probs(log_probs, label, len(x))
-            return jnp.sum(jnp.take_along_axis(log_probs, label[:, None], axis=-1))
+            known = (label >= 0) & (label < log_probs.shape[1])
+            return jnp.sum(jnp.take_along_axis(log_probs, label[:, None], axis=-1)), known
 
-        gradient = jax.grad(log_prob)(x).astype(x.dtype)
-        classes = jax.eval_shape(self.classifier, x, t).shape[1]
-        valid = (label >= 0) & (label < classes)  # a label that is traced was not checked
-        return jnp.where(right_pad(valid, x), gradient, jnp.nan)
+        # A label that is traced was not checked: beyond the classes its sample fails.
+        gradient, known = jax.grad(log_prob, has_aux=True)(x)
+        return jnp.where(right_pad(known, x), gradient.astype(x.dtype), jnp.nan)
 
     @property
     def sde(self) -> Any:

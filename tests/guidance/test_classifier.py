@@ -115,3 +115,22 @@ def test_a_held_condition_and_another_are_refused():
         score(x[:2], 0.5)
     with pytest.raises(ValueError, match="leaves of 2, 3 rows"):
         sd.conditioned(score, {"a": np.zeros(2), "b": np.zeros(3)})
+
+
+def test_a_label_that_a_function_does_not_know_fails_its_sample():
+    """Inside a compiled sampler the label is traced: the sample is NaN, and says that it failed."""
+    sde = sd.VP()
+    components = sd.MixtureClassifier(sde, THREE)
+    guided = sd.ClassifierGuidance(
+        THREE.score(sde), lambda x, t: components(x, t), np.array([0, 7, 2])
+    )
+    with pytest.warns(UserWarning, match="rows 1"):
+        out = sd.sample(KEY, sd.DDIM(num_steps=5), sde, guided, (3, 2))
+    np.testing.assert_array_equal(out.success, [True, False, True])
+    with pytest.raises(ValueError, match="label holds -1"):
+        sd.ClassifierGuidance(THREE.score(sde), lambda x, t: x, -1)
+
+
+def test_parts_of_another_sde_are_named():
+    with pytest.warns(UserWarning, match="score and classifier belong to different SDEs"):
+        sd.ClassifierGuidance(THREE.score(sd.VP()), sd.MixtureClassifier(sd.VE(), THREE), 0)

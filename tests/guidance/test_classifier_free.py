@@ -239,3 +239,22 @@ def test_models_of_other_units_are_refused():
 
     with pytest.raises(ValueError, match="good and bad are of data in different units"):
         sd.Autoguidance(score(sd.Standardization(0.0, 2.0)), score(None))
+
+
+def test_the_derivative_in_the_weight_is_the_difference_of_the_scores():
+    """Also at weight 1, where guidance has no effect."""
+    classes = sd.MixtureClassScore(sd.VP(), MIXTURE)
+    exact = classes(X, T, LABELS) - classes(X, T, np.full_like(LABELS, NO_LABEL))
+
+    def guided(weight):
+        return sd.ClassifierFreeGuidance(classes, weight)(X, T, LABELS)
+
+    _, slope = jax.jvp(guided, (jnp.asarray(1.0),), (jnp.asarray(1.0),))
+    np.testing.assert_allclose(slope, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_a_condition_that_no_part_takes_is_refused():
+    classes = sd.MixtureClassScore(sd.VP(), MIXTURE)
+    auto = sd.Autoguidance(sd.conditioned(classes, LABELS), sd.conditioned(classes, NO_LABEL))
+    with pytest.raises(ValueError, match="both models hold their conditions already"):
+        sd.sample(KEY, sd.DDIM(num_steps=5), sd.VP(), auto, (4, 2), LABELS)

@@ -12,6 +12,7 @@ from guided_cases import GUIDED, MEANS, MIXTURE, STD, guided
 from scipy import stats
 
 import scoresde as sd
+from scoresde.likelihood.dataset import likelihood_of_set
 
 KEY = jax.random.key(0)
 LABELS = np.array([2, 0, 3, 1, 0, 2, 3])
@@ -125,3 +126,31 @@ def test_denoisers_are_tweedies(name):
     variance = sde.variance(0.5)
     tweedie = (x + variance * score(*arguments)) / alpha
     np.testing.assert_allclose(offered(*arguments), tweedie, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [4, 7])
+def test_a_whole_set_has_its_own_conditions(batch_size, tmp_path):
+    """Rows that a score holds are cut into chunks with the examples."""
+    sde = sd.VP()
+    labels = np.concatenate([LABELS, LABELS[:1]])  # 8: two chunks of as many rows as a batch
+    x = np.asarray(MEANS[labels] + 0.1, np.float32)
+    found = [
+        likelihood_of_set(
+            KEY,
+            sde,
+            score,
+            x,
+            cond,
+            dequantization=None,
+            path=tmp_path / f"{name}.jsonl",
+            about={},
+            divergence=sd.ExactDivergence(),
+            tolerance=1e-3,
+            t_min=1e-4,
+            batch_size=batch_size,
+            progress=False,
+        ).nats
+        for name in ("labels", "held labels")
+        for score, cond in [guided(name, sde, labels)]
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)

@@ -67,6 +67,8 @@ def test_a_custom_objective_is_what_is_minimised(tmp_path):
             run=run,
             progress=False,
         )
+    with pytest.raises(ValueError, match="made with other settings: objective"):
+        sd.fit(KEY, mlp(), x, training=training, run=run, progress=False)  # the model's own
 
 
 def test_what_is_no_objective_is_refused(unchecked):
