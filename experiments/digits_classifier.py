@@ -27,49 +27,46 @@ import jax.numpy as jnp
 import numpy as np
 import pipeline
 from bookkeeping import Clock, Page, cost, is_finished
-from conditional_task import Guided
 from image_task import ImageTask
 
 import scoresde as sd
 from scoresde.cli.flags import run_script
 from scoresde.data import arrays
 from scoresde.sampling.choices import AnySampler
-from scoresde.train.model_settings import (
-    AnyClassifier,
-    AnyNet,
-    AnyParameterization,
-    ClassifierSettings,
-)
+from scoresde.train.model_settings import AnyClassifier, ClassifierSettings
 
 TIMES = np.linspace(0.0, 1.0, 21)[1:]
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitsClassifier(Guided):
-    """Settings of the experiment; `net` and `parameterization` are those of the score."""
+class DigitsClassifier:
+    """Settings of the experiment."""
 
     name: str = "digits_classifier"
     sde: sd.VP = sd.VP()
     classifier: AnyClassifier = sd.nets.ClassifierConfig(num_classes=10, channels=16)
-    net: AnyNet = sd.UNetConfig()
-    parameterization: AnyParameterization = sd.EDM()
     training: sd.Training = sd.Training(
         steps=1500, learning_rate=1e-3, final_rate=0.05, validate_every=500
     )
     sampler: AnySampler = sd.UniPC(order=3, num_steps=20)
     num_samples: int = 1000
-    likelihood_tolerance: float = 1e-4
+    """Samples at each scale."""
     evaluation_batch: int = 250
+    """Samples per batch; fewer need less memory."""
     weights: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)
     """Scales of the guidance to compare."""
     score: str = ""
     """The run of the score to guide; empty: the pretrained "digits-vp"."""
+    seed: int = 0
+    """Decides the initial weights, every batch, and every draw."""
+    runs: str = "runs"
+    """The folder that holds the folders of runs."""
 
 
 def run(settings: DigitsClassifier) -> int:
     """Trains or resumes the classifier, guides a score by it, and reports the result."""
     folder = Path(settings.runs).expanduser() / settings.name
-    if is_finished(folder, settings.lasting()):
+    if is_finished(folder, settings):
         print(f"{folder} is finished: {folder / 'report.html'} shows it.")
         return 0
     sd.use_cpu_cores()
@@ -101,7 +98,7 @@ def run(settings: DigitsClassifier) -> int:
             prepare=task.dequantize,
             training=settings.training,
             run=folder,
-            config=settings.lasting(),
+            config=settings,
         )
     if fit.interrupted:
         page.write(status="interrupted", step=fit.step)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-from image_experiment import ImageExperiment, succeeded
+from image_experiment import succeeded
 from image_task import ImageTask
 
 import scoresde as sd
@@ -24,6 +24,20 @@ from scoresde.sampling.choices import AnySampler
 
 ROWS = 8
 """Samples of each class in a picture."""
+
+
+class Draws(Protocol):
+    """The settings of an experiment that decide how samples are drawn."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples at each weight."""
+        ...
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples in a batch."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +112,7 @@ def judge_real(
 
 
 def sweep(
-    settings: ImageExperiment,
+    settings: Draws,
     task: ImageTask,
     key: jax.Array,
     sampler: AnySampler,
