@@ -17,6 +17,7 @@ from image_task import ImageTask
 
 import scoresde as sd
 from scoresde.data.source import ArraySource
+from scoresde.runs.plots import image_grid
 
 INFORMED = 200
 """Held-out images whose label's information is computed, which takes a likelihood per class."""
@@ -49,6 +50,12 @@ class ConditionalTask(ImageTask):
     def score(self, model: sd.ScoreModel, n: int) -> Any:
         """Returns the score that draws n samples, of the classes in turn."""
         return sd.conditioned(model, np.arange(n) % self.classes)
+
+    def picture(self, x: np.ndarray, path: Path) -> None:
+        """Saves the first images as a grid, a column a class."""
+        shown = x[: guidance_sweep.ROWS * self.classes]
+        low, high = self.dequantize.low, self.dequantize.high
+        image_grid(shown, path, columns=self.classes, low=low, high=high)
 
     def watch(self, settings: Any, model: Any, samples: sd.Sample) -> dict[str, float]:
         """Returns bits/dim of some held-out images given their labels, and the distance."""
