@@ -268,6 +268,11 @@ def condition(cond: Cond, batch: int) -> None:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
         nothing_is_lost(leaf, f"cond{jax.tree_util.keystr(path)}")
+        if jnp.ndim(leaf) == 0 and isinstance(cond, (list, tuple)) and len(cond) == batch:
+            raise ValueError(
+                f"cond is a {type(cond).__name__}, whose {batch} numbers would be {batch} "
+                f"conditions: write jnp.asarray(cond)."
+            )
         if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != batch:
             raise ValueError(
                 f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)} for {batch} "

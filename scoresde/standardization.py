@@ -172,7 +172,7 @@ def units_of_cond(cond: Any) -> CondUnits | None:
     along the last axis; None where there are labels alone."""
     units = []
     for leaf in jax.tree.leaves(cond):
-        if not np.issubdtype(leaf.dtype, np.floating):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
             units.append(None)
             continue
         rows = np.asarray(leaf, np.float64)
@@ -180,6 +180,31 @@ def units_of_cond(cond: Any) -> CondUnits | None:
         mean, std = moments(rows)
         units.append(Standardization(mean, np.where(std > 0.0, std, 1.0)))
     return tuple(units) if any(units) else None
+
+
+def check_cond_units(units: CondUnits | None, cond: Cond) -> None:
+    """Refuses a condition whose leaves are not those that were measured, in their order.
+
+    Raises:
+        ValueError: if a leaf is missing, or has another number of features.
+    """
+    if units is None or cond is None:
+        return
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(cond)]
+
+    def fits(own: Standardization | None, leaf: Array) -> bool:
+        if own is None:
+            return not jnp.issubdtype(leaf.dtype, jnp.floating)
+        features = leaf.shape[-1] if leaf.ndim > 1 else 1
+        return len(own.mean) in (1, features)
+
+    if len(leaves) != len(units) or not all(map(fits, units, leaves)):
+        arrived = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in leaves)
+        known = ["a label" if own is None else f"{len(own.mean)} numbers" for own in units]
+        raise ValueError(
+            f"cond holds {arrived}: wanted the leaves that the network was trained on, in their "
+            f"order: {', '.join(known)} an example."
+        )
 
 
 def cond_to_model(units: CondUnits | None, cond: Cond) -> Cond:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from families import SAMPLERS, each_under_one
 from flax import nnx
 from gaussian import gaussian_score, mixture_in
 from scipy.stats import norm
+from small_training import SMALL
 
 import scoresde as sd
+from scoresde.standardization import units_of_cond
 
 KEY = jax.random.key(0)
 MEAN = np.array([100.0, -3.0])
@@ -262,3 +265,74 @@ def test_vectors_of_a_condition_are_standardised_and_kept(tmp_path):
         np.testing.assert_allclose(vector.mean, y.mean(), rtol=0.02)
         out = sd.sample(KEY, sd.DDIM(num_steps=10), sd.VP(), trained, (2, 1), some)
         np.testing.assert_allclose(out.x[:, 0], [197.0, 203.0], atol=1.5)  # half of a std
+
+
+def test_conditions_have_the_leaves_that_were_measured():
+    """{"a": 2 numbers, "b": 1 number} in another order has the same count, and other units."""
+    rng = np.random.default_rng(0)
+    cond = {"a": rng.normal(size=(64, 2)), "b": rng.normal(size=(64, 1))}
+    cond = jax.tree.map(lambda leaf: leaf.astype(np.float32), cond)
+    net = sd.MLPConfig(width=8, depth=1, cond_dim=3).build((2,), rngs=nnx.Rngs(0))
+    x = rng.normal(size=(64, 2)).astype(np.float32)
+    model = sd.ScoreModel(sd.VP(), net)
+    trained = sd.fit(
+        KEY, model, x, cond=cond, training=SMALL, progress=False, standardize=True
+    ).model
+
+    sampler = sd.DDIM(num_steps=2)
+    some = jax.tree.map(lambda leaf: leaf[:2], cond)
+    assert sd.sample(KEY, sampler, sd.VP(), trained, (2, 2), some).success.all()
+    for wrong in (
+        {"a": some["b"], "b": some["a"]},
+        np.concatenate([some["a"], some["b"]], axis=1),
+    ):
+        with pytest.raises(ValueError, match="in their order: 2 numbers, 1 numbers an example"):
+            sd.sample(KEY, sampler, sd.VP(), trained, (2, 2), wrong)
+
+
+def test_bfloat16_conditions_are_standardised():
+    cond = jnp.asarray(np.random.default_rng(0).normal(5.0, 2.0, (512, 1)), jnp.bfloat16)
+    (units,) = units_of_cond(cond)
+    np.testing.assert_allclose([*units.mean, *units.std], [5.0, 2.0], rtol=0.1)
+
+
+class _Own(nnx.Module):
+    def __init__(self):
+        self.layer = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, t, cond):
+        return self.layer(x) + jnp.mean(cond, axis=1, keepdims=True)
+
+
+def test_conditions_of_custom_networks_keep_their_units():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 2)).astype(np.float32)
+    cond = rng.normal(100.0, 5.0, size=(64, 3)).astype(np.float32)
+    model = sd.ScoreModel(sd.VP(), _Own())
+    trained = sd.fit(
+        KEY, model, x, cond=cond, training=SMALL, progress=False, standardize=True
+    ).model
+    assert trained.cond_units is None
+    some = jnp.asarray(x[:4])
+    noise = trained.net(some, None, cond[:4])
+    score = trained(some, 0.5, cond[:4])
+    np.testing.assert_allclose(score, -noise / sd.VP().sigma(0.5), rtol=1e-5)
+
+
+def test_conditions_beyond_the_digits_of_float32_are_named():
+    """1e7 ± 1 has no digits in float32; the advice is followed without a warning."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 2)).astype(np.float32)
+    cond = 1e7 + rng.normal(size=(64, 1))
+    net = sd.MLPConfig(width=8, depth=1, cond_dim=1).build((2,), rngs=nnx.Rngs(0))
+
+    def train(cond):
+        model = sd.ScoreModel(sd.VP(), net)
+        sd.fit(KEY, model, x, cond=cond, training=SMALL, progress=False, standardize=True)
+
+    with pytest.warns(UserWarning, match="number 0 of a condition, .* subtract") as caught:
+        train(cond)
+    offset = float(re.search(r"subtract (\S+) from", str(caught[0].message))[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(cond - offset)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from scoresde.guidance.wrapped import (
     Weight,
     check_alike,
+    check_rows,
     evaluate,
     held_interval,
     held_weight,
@@ -84,7 +85,8 @@ class Autoguidance:
         return any(getattr(score, "takes_cond", True) for score in (self.good, self.bad))
 
     def check_cond(self, cond: Cond, batch: int) -> None:
-        """Refuses a condition that one of the models does not take, or that both hold already.
+        """Refuses a condition that one of the models does not take, or that both hold already, and
+        weights of another batch.
 
         Raises:
             ValueError: if it does not fit.
@@ -94,6 +96,7 @@ class Autoguidance:
                 "cond was passed, but both models hold their conditions already: leave it out, or "
                 "pass the models without."
             )
+        check_rows(self.weight, batch, "weight")
         for score in (self.good, self.bad):
             check = getattr(score, "check_cond", None)
             if check is not None:

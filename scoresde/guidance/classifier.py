@@ -24,6 +24,7 @@ from scoresde.checks import is_concrete
 from scoresde.guidance.wrapped import (
     Weight,
     check_alike,
+    check_rows,
     evaluate,
     held_interval,
     held_weight,
@@ -125,12 +126,13 @@ class ClassifierGuidance:
         return getattr(self.score, "standardization", None)
 
     def check_cond(self, cond: Cond, batch: int) -> None:
-        """Refuses a condition that the score does not take, and labels of another batch.
+        """Refuses a condition that the score does not take, and labels and scales of another batch.
 
         Raises:
             ValueError: if one does not fit.
         """
         rows_for(self.label, batch, "label")
+        check_rows(self.scale, batch, "scale")
         check = getattr(self.score, "check_cond", None)
         if check is not None:
             check(cond, batch)

@@ -19,11 +19,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.checks import is_concrete
 from scoresde.guidance.wrapped import (
     Weight,
+    check_rows,
     held_interval,
     held_weight,
     mixed,
@@ -112,10 +115,11 @@ class ClassifierFreeGuidance:
         return jax.tree.map(interleaved, cond, rows_for(self.null, batch, "null"))
 
     def check_cond(self, cond: Cond, batch: int) -> None:
-        """Refuses calls without a condition, and conditions that the model does not take.
+        """Refuses calls without a condition, conditions that the model does not take, and rows of
+        another batch.
 
         Raises:
-            ValueError: if there is none, or it does not fit.
+            ValueError: if there is none, or one does not fit.
         """
         if cond is None:
             raise ValueError(
@@ -125,6 +129,12 @@ class ClassifierFreeGuidance:
         check = getattr(self.model, "check_cond", None)
         if check is not None:
             check(cond, batch)
+        check_rows(self.weight, batch, "weight")
+        if self.null is not None:
+            null = rows_for(self.null, batch, "null")
+            _check_null(null, cond)
+            if check is not None:
+                check(null, batch)
 
     @property
     def sde(self) -> Any:
@@ -140,6 +150,34 @@ class ClassifierFreeGuidance:
 def _twice(rows: Any) -> Any:
     """Returns rows 0, 0, 1, 1, … of every array."""
     return jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), 2, axis=0), rows)
+
+
+def _check_null(null: Any, cond: Any) -> None:
+    """Refuses a null that is not a value of the condition."""
+
+    def fits(none: Any, given: Any) -> bool:
+        own, other = jnp.result_type(none), jnp.result_type(given)
+        if none.shape[1:] != jnp.shape(given)[1:]:
+            return False
+        if jnp.issubdtype(other, jnp.inexact):
+            return True
+        if not jnp.issubdtype(own, jnp.integer):
+            return own == other
+        limits = jnp.iinfo(other)
+        return not is_concrete(none) or bool(np.all((none >= limits.min) & (none <= limits.max)))
+
+    same = jax.tree.structure(null) == jax.tree.structure(cond)
+    if not same or not all(jax.tree.leaves(jax.tree.map(fits, null, cond))):
+        raise ValueError(
+            f"null holds {_described(null)} and the condition {_described(cond)}: wanted the same "
+            f"structure, and leaves that its leaves can hold."
+        )
+
+
+def _described(cond: Any) -> str:
+    paths = jax.tree_util.tree_leaves_with_path(cond)
+    keys = [(jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+    return ", ".join(f"{key} {jnp.result_type(a)} {jnp.shape(a)}".strip() for key, a in keys)
 
 
 def _check_model(model: Any, null: Any) -> None:

@@ -49,7 +49,8 @@ def evaluate(function: Any, score: Any, x: Array, t: Array, cond: Cond) -> Array
 def check_alike(names: str, *parts: Any) -> None:
     """Refuses scores and classifiers of different units, and warns of different SDEs.
 
-    Parts that do not say either, such as plain functions, pass.
+    Parts that do not say either, such as plain functions, pass, with a warning where another part
+    is of standardised data.
 
     Raises:
         ValueError: if two of them standardise their data differently.
@@ -59,6 +60,15 @@ def check_alike(names: str, *parts: Any) -> None:
         raise ValueError(
             f"{names} are of data in different units, {units[0]} and {units[-1]}: train both with "
             f"the same, standardize=model.standardization."
+        )
+
+    silent = [part for part in parts if not hasattr(part, "standardization")]
+    if silent and any(standardization is not None for standardization in units):
+        name = getattr(silent[0], "__name__", type(silent[0]).__name__)
+        checks.warn(
+            f"of {names}, one is of standardised data, and {name} does not say in which units it "
+            f"is: both see x in standard units. If it is meant so, write {name}.standardization = "
+            f"model.standardization."
         )
 
     processes = [sde for part in parts if (sde := getattr(part, "sde", None)) is not None]
@@ -91,6 +101,16 @@ def held_weight(weight: Weight, name: str) -> Weight:
             f"SNR."
         )
     return held(values.astype(np.float64), name)
+
+
+def check_rows(weight: Weight, batch: int, name: str) -> None:
+    """Refuses weights of another batch.
+
+    Raises:
+        ValueError: if there are.
+    """
+    if not callable(weight):
+        rows_for(weight, batch, name)
 
 
 def held_interval(interval: Any, sde: SDE | None, weight: Weight) -> Any:

@@ -111,19 +111,25 @@ class Conditions:
             return
 
         arrived = ", ".join(f"{leaf.dtype} {leaf.shape}" for leaf in leaves)
-        if self.num_classes and not self.cond_dim:
+        one_vector = [leaf.shape for leaf in others] == [(self.cond_dim,)]
+        if len(labels) > len(self.num_classes) == 1 and not others:
+            wanted = f"one integer label per example, ({batch},)"
+            advice = "A list is one leaf a number: write jnp.asarray(cond)."
+        elif self.num_classes and not self.cond_dim:
             wanted = f"one integer label per example, ({batch},)"
             if len(self.num_classes) > 1:
                 wanted = f"{len(self.num_classes)} labels, integers ({batch},) each"
             advice = "For one-hot rows write jnp.argmax(cond, axis=-1)."
         else:
             wanted = f"{self}, ({batch}, {self.cond_dim})"
-            advice = (
-                f"A vector is float: write cond.astype(jnp.float32); for other data build the "
-                f"network with cond_dim={numbers}."
-                if numbers
-                else "A vector is float, (batch, d): write cond.astype(jnp.float32)."
-            )
+            advice = "A vector is float, (batch, d): write cond.astype(jnp.float32)."
+            if one_vector and self.cond_dim > 1:
+                advice = "For one vector on all examples write cond[None]."
+            elif numbers:
+                advice = (
+                    f"A vector is float: write cond.astype(jnp.float32); for other data build the "
+                    f"network with cond_dim={numbers}."
+                )
         raise ValueError(f"cond holds {arrived or 'nothing'}: wanted {wanted}. {advice}")
 
     def check(self, cond: Cond, batch: int, none: bool = True) -> None:
@@ -132,9 +138,12 @@ class Conditions:
         none: whether the label after the last one, "no label", is accepted.
 
         Raises:
-            ValueError: if it has another structure, or a label is not one of the classes.
+            ValueError: if it has another structure, a label is not one of the classes, or a vector
+                holds NaN or infinity.
         """
-        labels, _, _ = self.split(cond, batch)
+        labels, vectors, dropped = self.split(cond, batch)
+        if vectors is not None and dropped is None and checks.is_concrete(vectors):
+            checks.numbers(np.asarray(vectors, np.float64), "cond")
         for label, classes in zip(labels, self.num_classes, strict=True):
             highest = classes if none else classes - 1
             if not checks.is_concrete(label) or not label.size:

@@ -84,13 +84,21 @@ def classifier_accuracy(
     the same at every time.
 
     Raises:
-        ValueError: if there is not one label per example.
+        ValueError: if there is not one whole number per example, or times are not in [0, 1] or have
+            no axis.
     """
     checks.batch(x0, "x0")
-    if np.shape(labels) != x0.shape[:1]:
+    labels = np.asarray(labels)
+    if labels.shape != x0.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels has shape {np.shape(labels)} for {len(x0)} examples: wanted ({len(x0)},)."
+            f"labels is {labels.dtype} {labels.shape} for {len(x0)} examples: wanted integers "
+            f"({len(x0)},). For one-hot rows write np.argmax(labels, axis=-1)."
         )
+    if np.ndim(times) != 1:
+        raise ValueError(
+            f"times has shape {np.shape(times)}: wanted (points,). For one time write [t]."
+        )
+    checks.times(times, "times")
     x0 = to_model_units(classifier, x0)
     noise = normal_like(example_keys(key, len(x0)), x0)
 

@@ -18,7 +18,12 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.score.parameterization import Noise
 from scoresde.sde.base import SDE, times_of
-from scoresde.standardization import CondUnits, Standardization, cond_to_model
+from scoresde.standardization import (
+    CondUnits,
+    Standardization,
+    check_cond_units,
+    cond_to_model,
+)
 from scoresde.types import Cond, Time, pytree_dataclass, right_pad
 
 
@@ -115,6 +120,7 @@ class ScoreModel:
             return
         if cond is not None:
             conditions.check(cond, batch, none=self.null_is_trained is not False)
+            check_cond_units(self.cond_units, cond)
         elif not conditions:
             return
         elif self.null_is_trained is None:

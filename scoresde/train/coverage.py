@@ -24,7 +24,7 @@ import numpy as np
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE, plain_settings
-from scoresde.standardization import Standardization
+from scoresde.standardization import Standardization, units_of_cond
 from scoresde.train.measured import Measured
 
 LARGEST_KL = 0.005
@@ -237,13 +237,30 @@ def _name(index: int, shape: tuple[int, ...]) -> str:
 
 
 def _warn_of_rounding(data: Measured) -> None:
-    """Warns where float32 has too few digits for the data's own units."""
-    spacing = np.spacing(np.abs(data.mean).astype(np.float32)).astype(np.float64)
-    ratio = np.where(data.std > 0.0, spacing / np.where(data.std > 0.0, data.std, 1.0), 0.0)
-    worst = int(np.argmax(ratio))
-    if ratio.flat[worst] > 0.05:
+    """Warns where float32 has too few digits for the units of data or conditions."""
+    worst = _worst_rounding(data.mean, data.std)
+    if worst is not None:
+        mean, std = data.mean.flat[worst], data.std.flat[worst]
         checks.warn(
-            f"feature {_name(worst, ratio.shape)}, {data.mean.flat[worst]:.9g} ± "
-            f"{data.std.flat[worst]:.3g}, varies by a few of float32's last digits, which is how "
-            f"samples come: subtract {data.mean.flat[worst]:.6g} before fit, and add it in float64."
+            f"feature {_name(worst, data.mean.shape)}, {mean:.9g} ± {std:.3g}, varies by a few of "
+            f"float32's last digits, which is how samples come: subtract {mean:.6g} before fit, "
+            f"and add it in float64."
         )
+
+    for own in units_of_cond(data.cond) or ():
+        worst = None if own is None else _worst_rounding(np.asarray(own.mean), np.asarray(own.std))
+        if own is not None and worst is not None:
+            mean, std = own.mean[worst], own.std[worst]
+            checks.warn(
+                f"number {worst} of a condition, {mean:.9g} ± {std:.3g}, varies by a few of "
+                f"float32's last digits, which is how the network sees it: subtract {mean:.6g} "
+                f"from it in float64, in training and whenever it is passed."
+            )
+
+
+def _worst_rounding(mean: np.ndarray, std: np.ndarray) -> int | None:
+    """Returns the place of the entry that varies least beside float32's digits, if by few."""
+    spacing = np.spacing(np.abs(mean).astype(np.float32)).astype(np.float64)
+    ratio = np.where(std > 0.0, spacing / np.where(std > 0.0, std, 1.0), 0.0)
+    worst = int(np.argmax(ratio))
+    return worst if ratio.flat[worst] > 0.05 else None

@@ -19,25 +19,24 @@ from scoresde.data.real_valued import check_real_valued
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.layout import builds, is_doubtful
 from scoresde.nets.base import Network
+from scoresde.nets.conditions import Conditions
 from scoresde.train.given import as_array, written
 from scoresde.train.model_settings import Model, conditions_of
 from scoresde.types import Cond
 
 
-def check_fits_model(model: Model, train: Source, held_out: Source | None, prepare: Any) -> None:
-    """Refuses integers that are not prepared, or not as they should be, and labels out of range.
+def check_prepared(train: Source, held_out: Source | None, prepare: Any) -> None:
+    """Refuses integers that are not prepared, or not as they should be.
 
     Raises:
         TypeError: if a source returns integers and `prepare` does not make real numbers of them.
-        ValueError: if an array holds such integers, if their levels are not those of `prepare`, or
-            if labels do not fit the network.
+        ValueError: if an array holds such integers, or if their levels are not those of `prepare`.
     """
     prepare, _ = without_augmentation(prepare)  # flipped integers are still integers
     check_fits_levels(train, held_out, prepare)
 
     for source in (train, held_out):
         if isinstance(source, ArraySource):
-            check_conditions(model, source.cond, (len(source),))
             if prepare is None:
                 _check_real_valued(source, "data" if source is train else "validation")
         elif source is not None and prepare is None:
@@ -221,23 +220,35 @@ def _check_uses_levels(x: np.ndarray, levels: int) -> None:
 # --- Conditions ---
 
 
-def check_conditions(model: Model, cond: Cond, shape: tuple[int, ...]) -> None:
+def check_arrays_of_conditions(model: Model, train: Source, held_out: Source | None) -> None:
+    """Checks the conditions of sources that hold all of them (`check_conditions`).
+
+    Raises:
+        ValueError: if they do not fit the model.
+    """
+    conditions = conditions_of(model, tuple(train.shape))
+    for source in (train, held_out):
+        if isinstance(source, ArraySource):
+            check_conditions(conditions, source.cond, (len(source),))
+
+
+def check_conditions(conditions: Conditions | None, cond: Cond, shape: tuple[int, ...]) -> None:
     """Refuses conditions that the network does not take, and labels other than 0 … num_classes - 1,
     whose embedding would be NaN.
 
-    shape: the leading axes of every leaf. Conditions of custom networks pass.
+    conditions: those that the model takes; None, of a custom network, lets all pass. shape: the
+    leading axes of every leaf.
 
     Raises:
         ValueError: if the conditions are missing, or others than the network takes.
     """
-    conditions = conditions_of(model)
     if not conditions:
         return
     if cond is None:
         raise ValueError(
-            f"the network is conditioned on {conditions} and the data have no condition: pass "
-            f"cond=..., one row per example, or build the network without num_classes and "
-            f"cond_dim."
+            f"the network wants {conditions} with each example, and the data have no condition: "
+            f"pass cond=..., one row per example. A score without conditions is built without "
+            f"num_classes and cond_dim."
         )
     batch = math.prod(shape)
     rows = jax.tree.map(lambda leaf: leaf.reshape(batch, *leaf.shape[len(shape) :]), cond)

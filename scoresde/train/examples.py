@@ -15,9 +15,10 @@ from scoresde.data.source import ArraySource, Source, Subset, digest, fingerprin
 from scoresde.standardization import Standardization
 from scoresde.train.example_checks import (
     check_array,
-    check_fits_model,
+    check_arrays_of_conditions,
     check_held_out,
     check_layout,
+    check_prepared,
     check_source,
 )
 from scoresde.train.given import is_source, written
@@ -49,10 +50,11 @@ def training_examples(
     examples = as_source(data, cond, "data")
     train, held_out = hold_out(key, examples, validation, validation_cond)
 
-    check_fits_model(model, train, held_out, prepare)
+    check_prepared(train, held_out, prepare)
     declared = isinstance(data, ArraySource) or is_source(data)
     name = "data" if declared else written(data, "data")
     check_layout(model.net, train, prepare, declared, name)
+    check_arrays_of_conditions(model, train, held_out)
     return train, held_out
 
 
@@ -73,8 +75,8 @@ def as_source(data: Any, cond: Cond, name: str) -> Source:
         return source
 
     x = check_array(data, name)
-    if isinstance(cond, (list, tuple)):
-        cond = np.asarray(cond)
+    if isinstance(cond, (list, tuple)) and not any(map(np.ndim, jax.tree.leaves(cond))):
+        cond = np.asarray(cond)  # rows of numbers, not a pytree of conditions
     checks.condition(cond, len(x))
     return ArraySource(x, jax.tree.map(lambda leaf: checks.plain_array(leaf, "cond"), cond))
 

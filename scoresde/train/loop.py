@@ -145,7 +145,8 @@ def fit(
 
     # A run continues where it was left.
     record = Record(folder, metadata, new_schedule)
-    trainer.restore(record.restore(trainer.state))
+    state = record.restore(trainer.state)
+    trainer.restore(state, bool(record.metadata.get("null_is_trained")))
     record.describe(held_out, training if config is None else config)
 
     with record:

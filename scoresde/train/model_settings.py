@@ -10,6 +10,8 @@ import dataclasses
 import typing
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -100,9 +102,13 @@ def is_custom_network(net: Any) -> bool:
     return type(net) not in (MLP, UNet, NCSNpp, DiT, Classifier, MLPClassifier)
 
 
-def conditions_of(model: Model) -> Conditions | None:
-    """Returns what must come with each example in training; None for custom networks."""
+def conditions_of(model: Model, shape: tuple[int, ...]) -> Conditions | None:
+    """Returns what must come with each example of this shape in training: a label for a classifier,
+    and None for the custom network of a score."""
     if isinstance(model, ScoreModel):
         return model.conditions
     classes = model.num_classes
-    return None if classes is None else Conditions((classes,))
+    if classes is None:
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        classes = jax.eval_shape(model, x, 0.5).shape[1]
+    return Conditions((classes,))

@@ -94,6 +94,8 @@ class Record:
         _check_same_run(self.folder.path, about, self.metadata)
         if changes:
             self.metadata = self.metadata | {"changes": changes}
+        if about.get("null_is_trained"):  # by an earlier training of the model, if not by this one
+            self.metadata = self.metadata | {"null_is_trained": True}
 
         state = checkpoints.restore(jax.tree.map(_shape_and_sharding, like), found.step).state
 

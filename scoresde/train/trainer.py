@@ -26,7 +26,7 @@ from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_conditions
 from scoresde.train.examples import standardized
 from scoresde.train.metrics import Window
-from scoresde.train.model_settings import Model, is_custom_network
+from scoresde.train.model_settings import Model, conditions_of, is_custom_network
 from scoresde.train.record import Record
 from scoresde.train.settings import Training
 from scoresde.train.signals import interruptible
@@ -61,6 +61,7 @@ class Trainer:
         self.training = training
         self.objective = objective
         self.shape = tuple(train.shape)
+        self._conditions = conditions_of(model, self.shape)
         self.process = jax.process_index()
         self.processes = jax.process_count()
 
@@ -294,11 +295,18 @@ class Trainer:
         """Puts the state on every device; with several processes, that of process 0."""
         self.state = replicate(self.state, self._mesh)
 
-    def restore(self, state: TrainState | None) -> None:
-        """Continues from the state of a checkpoint; without one, from where it is."""
+    def restore(self, state: TrainState | None, null_is_trained: bool = False) -> None:
+        """Continues from the state of a checkpoint; without one, from where it is.
+
+        null_is_trained: whether the checkpoint's network knows what to do without its condition, as
+        it may from an earlier training whose model is not at hand when this one resumes.
+        """
         if state is not None:
             self.state = state
             self.step = int(state["step"])
+        if null_is_trained:
+            model = dataclasses.replace(self.skeleton.model, null_is_trained=True)
+            self.skeleton = dataclasses.replace(self.skeleton, model=model)
 
     # --- Batches: called from a thread ---
 
@@ -338,7 +346,7 @@ class Trainer:
         """
         x, cond = take(source, rows)
         if not isinstance(source, ArraySource):
-            check_conditions(self.skeleton.model, cond, rows.shape)
+            check_conditions(self._conditions, cond, rows.shape)
         return x, cond
 
 

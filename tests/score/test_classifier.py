@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from guided_cases import MEANS, MIXTURE, STD
+from small_training import SMALL
 
 import scoresde as sd
 from scoresde.loss.objectives import CrossEntropy
@@ -98,7 +99,9 @@ def test_networks_of_signals_images_and_volumes(shape):
 
 def test_what_does_not_fit_is_refused(unchecked):
     x, labels = examples(64)
-    with pytest.raises(ValueError, match="conditioned on a label of 4 classes and the data have"):
+    with pytest.raises(
+        ValueError, match="wants a label of 4 classes with each example, and the data"
+    ):
         sd.fit(KEY, untrained(), x, training=TRAINING, progress=False)
     with pytest.raises(ValueError, match="wanted labels 0 … 3"):
         sd.fit(KEY, untrained(), x, cond=labels + 1, training=TRAINING, progress=False)
@@ -106,3 +109,52 @@ def test_what_does_not_fit_is_refused(unchecked):
         sd.ClassifierModel(sd.VP(), lambda x, t: x[:, 0])(jnp.asarray(x), 0.5)
     with pytest.raises(ValueError, match=r"MLPClassifierConfig\(4\)"):
         sd.nets.ClassifierConfig(num_classes=4).build((2,), rngs=nnx.Rngs(0))
+
+
+class _Own(nnx.Module):
+    """A classifier of one's own, of three classes."""
+
+    def __init__(self):
+        self.layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, t):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "pass cond=..., one row per example"),
+        (np.zeros((64, 1), np.int32), "wanted one integer label per example"),
+        (np.zeros(64, np.float32), "wanted one integer label per example"),
+        (np.full(64, -1), "wanted labels 0 … 2"),
+        (np.full(64, 3), "wanted labels 0 … 2"),
+        ({"a": np.zeros(64, np.int32), "b": np.zeros(64, np.int32)}, "wanted one integer label"),
+    ],
+)
+def test_labels_fit_a_classifier_of_ones_own(labels, message):
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    model = sd.ClassifierModel(sd.VP(), _Own())
+    with pytest.raises(ValueError, match=message):
+        sd.fit(KEY, model, x, cond=labels, training=SMALL, progress=False)
+
+
+def test_a_classifier_of_ones_own_trains():
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    model = sd.ClassifierModel(sd.VP(), _Own())
+    labels = np.arange(64) % 3
+    assert sd.fit(KEY, model, x, cond=labels, training=SMALL, progress=False).step == SMALL.steps
+
+
+def test_accuracy_refuses_what_is_no_label_and_no_time(unchecked):
+    x, labels = examples(8)
+    exact = sd.MixtureClassifier(sd.VP(), MIXTURE)
+    for wrong, message in (
+        ((labels.astype(np.float32), [0.5]), "wanted integers"),
+        ((np.eye(4)[labels], [0.5]), "write np.argmax"),
+        ((labels, 0.5), r"write \[t\]"),
+        ((labels, [0.5, 2.0]), "times lie in"),
+    ):
+        values, times = map(np.asarray, wrong)
+        with pytest.raises(ValueError, match=message):
+            sd.classifier_accuracy(KEY, sd.VP(), exact, x, values, times)

@@ -112,3 +112,20 @@ def test_dropping_what_is_not_there_is_refused():
         KEY, sd.ScoreModel(sd.VP(), Says()), x, cond=cond, training=training, progress=False
     )
     sd.ClassifierFreeGuidance(fit.model, 2.0)
+
+
+def test_what_an_earlier_training_taught_is_kept_on_resuming(tmp_path):
+    """Fine-tuned without dropping, and resumed by a model that is built anew."""
+    x, cond = halves("label")
+    taught = dataclasses.replace(mlp(num_classes=2), null_is_trained=True)
+    run = tmp_path / "run"
+
+    def fit(model, steps):
+        training = dataclasses.replace(SMALL, steps=steps)
+        return sd.fit(
+            KEY, model, x, cond=cond, training=training, run=run, progress=False
+        ).model.null_is_trained
+
+    assert fit(taught, SMALL.steps)
+    assert fit(mlp(num_classes=2), 2 * SMALL.steps)
+    assert sd.load(run).null_is_trained

@@ -41,7 +41,7 @@ def test_examples_that_do_not_fit_are_refused(change, message, unchecked):
 @pytest.mark.parametrize(
     ("cond", "message"),
     [
-        (None, "conditioned on a label of 2 classes and the data have no condition"),
+        (None, "wants a label of 2 classes with each example, and the data have no cond"),
         ({"y": np.zeros(12)}, r"cond holds float64 \(12,\): wanted one integer label per example"),
         (np.zeros(12), r"cond holds float64 \(12,\)"),
         (np.array(["a"] * 12), "cond holds <U1"),
