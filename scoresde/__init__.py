@@ -1,6 +1,7 @@
 """Diffusion models as stochastic differential equations.
 
-    sde         VP, SubVP, VE: two functions of time define a process; the rest follows
+    sde         VP, SubVP, VE, Cosine, EDMProcess, RectifiedFlow: two functions of time define a
+                process; the rest follows
     discrete    DDPM, NCSN: the two chains that VP and VE are the limits of
     score       ScoreModel: a network, and what its output means, as a function score(x, t, cond)
     loss        dsm_loss: denoising score matching
@@ -62,10 +63,13 @@ from scoresde.sampling.unipc import UniPC
 from scoresde.score import labels as labels
 from scoresde.score.classifier import ClassifierModel, classifier_accuracy
 from scoresde.score.model import ScoreModel
-from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity, convert
+from scoresde.score.parameterization import EDM, Data, Flow, Noise, Score, Velocity, convert
 from scoresde.sde.base import SDE, denoise
+from scoresde.sde.cosine import Cosine
+from scoresde.sde.edm_process import EDMProcess
 from scoresde.sde.mixture import GaussianMixture
 from scoresde.sde.mixture_classes import MixtureClassifier, MixtureClassScore
+from scoresde.sde.rectified_flow import RectifiedFlow
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
@@ -144,12 +148,15 @@ __all__ = [
     "ClassifierFreeGuidance",
     "ClassifierGuidance",
     "ClassifierModel",
+    "Cosine",
     "DPMSolverPP",
     "Data",
     "DiTConfig",
+    "EDMProcess",
     "EulerMaruyama",
     "ExactDivergence",
     "Exponential",
+    "Flow",
     "GaussianMixture",
     "Heun",
     "Hutchinson",
@@ -163,6 +170,7 @@ __all__ = [
     "Noise",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "RectifiedFlow",
     "Restart",
     "Sample",
     "Score",

@@ -47,7 +47,7 @@ with install_import_hook("scoresde", "beartype.beartype"):
     for name in sd.__all__:  # some modules are imported at the first use of their names
         getattr(sd, name)
 
-from families import PROCESSES, PUBLISHED, SAMPLERS
+from families import FINITE, PROCESSES, PUBLISHED, SAMPLERS
 
 from scoresde.sde.mixture import ring
 
@@ -62,13 +62,18 @@ def any_sde(request):
 @pytest.fixture(
     params=[
         pytest.param(
-            process, id=name, marks=[pytest.mark.slow] if name in ("subvp", "cosine") else []
+            process, id=name, marks=[] if name in ("vp", "ve", "rectified") else [pytest.mark.slow]
         )
         for name, process in PROCESSES.items()
     ]
 )
 def long_sde(request):
-    """`any_sde` for what takes seconds each: two of them are `slow`."""
+    """`any_sde` for what takes seconds each: most of them are `slow`."""
+    return request.param
+
+
+@pytest.fixture(params=FINITE.values(), ids=FINITE.keys())
+def finite_sde(request):
     return request.param
 
 

@@ -3,6 +3,7 @@
 Add a new one here: the tests of its family then run on it.
 """
 
+import dataclasses
 import itertools
 
 import own_parameterization
@@ -11,8 +12,20 @@ import own_sde
 import pytest
 
 import scoresde as sd
+from scoresde.sampling.exponential import ExponentialSampler
 
-PROCESSES = {"vp": sd.VP(), "subvp": sd.SubVP(), "ve": sd.VE(), "cosine": own_sde.Cosine()}
+PROCESSES = {
+    "vp": sd.VP(),
+    "subvp": sd.SubVP(),
+    "ve": sd.VE(),
+    "cosine": sd.Cosine(),
+    "edm": sd.EDMProcess(),
+    "rectified": sd.RectifiedFlow(),
+    "own": own_sde.Cosine(),
+}
+FINITE = {name: sde for name, sde in PROCESSES.items() if not sde.ends_in_noise}
+"""The SDEs whose f and g are finite at t = 1, where every sampler begins."""
+
 PUBLISHED = {name: PROCESSES[name] for name in ("vp", "subvp", "ve")}
 SAMPLERS = {
     "euler_maruyama": sd.EulerMaruyama(num_steps=500),
@@ -30,6 +43,7 @@ PARAMETERIZATIONS = {
     "data": sd.Data(),
     "velocity": sd.Velocity(),
     "edm": sd.EDM(0.7),
+    "flow": sd.Flow(),
     "own": own_parameterization.Flow(),
 }
 PREDICTORS = {
@@ -40,19 +54,36 @@ PREDICTORS = {
 }
 
 
-def each_under_one(*names):
-    """Every combination of names with every SDE. One SDE of each combination runs by default, in
-    rotation; the others are `slow`.
+def begin(sampler, sde, key, shape):
+    """A sampler and its start: t = 1, or a little below where SDE and sampler cannot begin there.
 
-    It is never VE, whose drift is 0, except for every fourth combination in addition.
+    The prior's draws at t = 0.999 are those of the process to the signal that is left there.
     """
-    with_drift = [name for name in PROCESSES if name != "ve"]
+    x1 = sde.prior_sample(key, shape)
+    anywhere = isinstance(sampler, ExponentialSampler | sd.ProbabilityFlow)
+    if anywhere or not sde.ends_in_noise:
+        return sampler, x1
+    return dataclasses.replace(sampler, start=0.999), sde.sigma(0.999) * x1
+
+
+def each_under_one(*names):
+    """Every combination of names with every SDE that all samplers can begin under. One SDE of each
+    combination runs by default, in rotation; the others are `slow`.
+
+    It is never VE or EDM, whose drift is 0, except for every fourth combination in addition. The
+    own sampler cannot begin below t = 1.
+    """
+    with_drift = [name for name in PROCESSES if name not in ("ve", "edm")]
     parameters = []
     for n, rest in enumerate(itertools.product(*names)):
         fast = {with_drift[n % len(with_drift)]}
+        if "own" in rest:
+            fast = {"own"}
         if n % 4 == 2:
-            fast.add("ve")
+            fast.add("ve" if n % 8 == 2 else "edm")
         for process, sde in PROCESSES.items():
+            if "own" in rest and sde.ends_in_noise:
+                continue
             parameters.append(
                 pytest.param(
                     *rest,

@@ -11,12 +11,18 @@ from scoresde.types import right_pad
 
 
 def gaussian_score(sde, mean, variance):
-    """The exact score of N(mean, variance I) data."""
+    """The exact score of N(mean, variance I) data, with its denoiser where x_1 is pure noise."""
 
     def score(x, t):
         alpha = right_pad(sde.alpha(t), x)
         return -(x - alpha * mean) / right_pad(sde.alpha(t) ** 2 * variance + sde.variance(t), x)
 
+    def denoise(x, t):
+        alpha = right_pad(sde.alpha(t), x)
+        return mean - alpha * variance * score(x, t)
+
+    if sde.ends_in_noise:  # otherwise the library's own formula is tried
+        score.denoise = denoise
     return score
 
 

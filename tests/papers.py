@@ -49,6 +49,28 @@ def ve(t, sigma_min=0.01, sigma_max=50.0):
     return np.ones_like(t), sigma, np.zeros_like(t), 2.0 * sigma**2 * np.log(ratio)
 
 
+def cosine(t, offset=0.008):
+    """(alpha, sigma, f, g²) of the cosine schedule; Nichol & Dhariwal 2021, Eq. 17, for t < 1."""
+    a = np.pi / 2 / (1 + offset)
+    alpha = np.cos(a * (t + offset)) / np.cos(a * offset)
+    rate = 2 * a * np.tan(a * (t + offset))  # beta = -d log alpha² / dt
+    return alpha, np.sqrt(1 - alpha**2), -rate / 2, rate
+
+
+def edm(t, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """(alpha, sigma, f, g²) of EDM's path; Karras et al. 2022, Eq. 5, with i / (N - 1) = 1 - t."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigma = (high + (1 - t) * (low - high)) ** rho
+    rate = rho * (high + (1 - t) * (low - high)) ** (rho - 1) * (high - low)
+    return np.ones_like(t), sigma, np.zeros_like(t), 2 * sigma * rate  # their Eq. 1
+
+
+def rectified_flow(t):
+    """(alpha, sigma, f, g²) of straight paths; Lipman et al. 2023, Eq. 20, for t < 1."""
+    f = -1 / (1 - t)
+    return 1 - t, t, f, 2 * t - 2 * f * t**2  # g² = dsigma²/dt - 2 f sigma²
+
+
 PROCESSES = {"vp": vp, "subvp": sub_vp, "ve": ve}
 
 
@@ -98,8 +120,11 @@ def ncsn_step(x, score, sigmas, i):
 # --- What networks predict ---
 
 
-def predictions(alpha, sigma, x0, noise, data_std):
-    """What each parameterisation's network should output for (x0, noise), and the noisy state x."""
+def predictions(alpha, sigma, x0, noise, data_std, rates):
+    """What each parameterisation's network should output for (x0, noise), and the noisy state x.
+
+    rates: the derivatives of alpha and sigma.
+    """
     x = alpha * x0 + sigma * noise
     norm = np.sqrt((alpha * data_std) ** 2 + sigma**2)
     return x, {
@@ -109,6 +134,7 @@ def predictions(alpha, sigma, x0, noise, data_std):
         "velocity": alpha * noise - sigma * x0,  # Salimans & Ho 2022, Section 4
         # Karras et al. 2022, Eq. 7, solved for F
         "edm": (x0 - alpha * data_std**2 / norm**2 * x) / (sigma * data_std / norm),
+        "flow": rates[0] * x0 + rates[1] * noise,  # Lipman et al. 2023, Eq. 9
         "own": noise - x0,  # rectified flow, Liu et al. 2022
     }
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import own_sampler
 import pytest
-from families import PARAMETERIZATIONS, PREDICTORS, PROCESSES
+from families import FINITE, PARAMETERIZATIONS, PREDICTORS, PROCESSES
 from flax import nnx
 from guided_cases import GUIDED, guided
 
@@ -78,7 +78,8 @@ def process(name, dtype):
     of_time += [sde.drift_rate, sde.squared_diffusion, sde.diffusion, sde.reverse(score).diffusion]
 
     out = []
-    for t in (0.5, 1, jnp.asarray([0.2, 0.5, 1.0], dtype)):
+    last = 0.9 if sde.ends_in_noise else 1  # f and g are infinite at 1
+    for t in (0.5, last, jnp.asarray([0.2, 0.5, last], dtype)):
         out += [function(t) for function in of_time]
         out += [sde.time_from_log_snr(sde.log_snr(t)), sde.drift(x, t), *sde.marginal_prob(x, t)]
         out += [*sde.transition(0.0, t), *sde.transition(0.1, t), *sde.transition(t, t)]
@@ -186,7 +187,7 @@ SAMPLERS = {
 @feature(*SAMPLERS)
 def sampler(name, dtype):
     """Compiled by `sample`, under each process in turn."""
-    sde = list(PROCESSES.values())[list(SAMPLERS).index(name) % len(PROCESSES)]
+    sde = list(FINITE.values())[list(SAMPLERS).index(name) % len(FINITE)]
     score = mixture(dtype).score(sde)
     noise = jax.random.normal(KEY, (3, 2), dtype)
     out = sd.sample(KEY, SAMPLERS[name], sde, score, (3, 2), x1=sde.prior_std() * noise)

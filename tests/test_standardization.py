@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import SAMPLERS, each_under_one
+from families import SAMPLERS, begin, each_under_one
 from flax import nnx
 from gaussian import gaussian_score, mixture_in
 from scipy.stats import norm
@@ -46,12 +46,12 @@ def test_samples_and_paths_are_in_the_datas_units(name, any_sde):
     plain = standard_normal(any_sde)
     own = InUnits(plain, UNITS)
 
-    of_model = sd.sample(jax.random.key(0), sampler, any_sde, plain, (4, 2))
-    of_data = sd.sample(jax.random.key(0), sampler, any_sde, own, (4, 2))
+    sampler, x1 = begin(sampler, any_sde, jax.random.key(1), (4, 2))
+    of_model = sd.sample(jax.random.key(0), sampler, any_sde, plain, (4, 2), x1=x1)
+    of_data = sd.sample(jax.random.key(0), sampler, any_sde, own, (4, 2), x1=x1)
     _assert_in_data_units(of_data, of_model)
 
     if name != "own":  # a custom sampler leaves its units to sd.sample
-        x1 = any_sde.prior_sample(jax.random.key(1), (4, 2))
         of_model = sampler(jax.random.key(0), any_sde, plain, x1)
         _assert_in_data_units(sampler(jax.random.key(0), any_sde, own, x1), of_model)
 

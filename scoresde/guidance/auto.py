@@ -26,6 +26,7 @@ from scoresde.guidance.wrapped import (
     weight_at,
 )
 from scoresde.sde.base import SDE, times_of
+from scoresde.sde.pure_noise import denoises_noise
 from scoresde.types import Cond, ScoreFn, Time, pytree_dataclass
 
 
@@ -101,6 +102,11 @@ class Autoguidance:
             check = getattr(score, "check_cond", None)
             if check is not None:
                 check(cond if getattr(score, "takes_cond", True) else None, batch)
+
+    @property
+    def denoises_noise(self) -> bool:
+        """Whether both denoisers are finite at t = 1 (sde/pure_noise.py)."""
+        return denoises_noise(self.good) and denoises_noise(self.bad)
 
     @property
     def sde(self) -> Any:

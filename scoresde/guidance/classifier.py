@@ -82,10 +82,12 @@ class ClassifierGuidance:
 
     @property
     def denoise(self) -> Any:
-        """(x, t, cond) ↦ the guided denoiser (Eq. 2), where the score offers one and the SDE is
-        known."""
+        """(x, t, cond) ↦ the guided denoiser (Eq. 2), where the score offers one, the SDE is known,
+        and some signal is left at t = 1: the factor of the gradient is infinite without."""
         denoise = offered(self.score, "denoise")
         sde = offered(self, "sde")
+        if sde.ends_in_noise:
+            raise AttributeError("no denoiser is finite at t = 1")
 
         def guided(x: Array, t: Time, cond: Cond = None) -> Array:
             t = times_of(t, x)

@@ -35,6 +35,7 @@ from scoresde.guidance.wrapped import (
 )
 from scoresde.parallel.held import held, repeat_held, rows_for
 from scoresde.sde.base import SDE, times_of
+from scoresde.sde.pure_noise import denoises_noise
 from scoresde.types import Cond, ScoreFn, Time, pytree_dataclass
 
 
@@ -135,6 +136,11 @@ class ClassifierFreeGuidance:
             _check_null(null, cond)
             if check is not None:
                 check(null, batch)
+
+    @property
+    def denoises_noise(self) -> bool:
+        """Whether the denoiser is finite at t = 1 (sde/pure_noise.py)."""
+        return denoises_noise(self.model)
 
     @property
     def sde(self) -> Any:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from scoresde.guidance.wrapped import offered
 from scoresde.parallel.held import held, num_rows, rows_for
+from scoresde.sde.pure_noise import denoises_noise
 from scoresde.types import Cond, ScoreFn, Time, pytree_dataclass
 
 
@@ -56,6 +57,12 @@ class Conditioned:
         denoise = offered(self.score, "denoise")
         return lambda x, t, cond=None: self._call(denoise, x, t, cond)
 
+    @property
+    def data_and_noise(self) -> Any:
+        """(x, t) ↦ E[x_0 | x_t = x] and E[noise | x_t = x], where the score offers them."""
+        both = offered(self.score, "data_and_noise")
+        return lambda x, t, cond=None: self._call(both, x, t, cond)
+
     def check_cond(self, cond: Cond, batch: int) -> None:
         """Refuses another condition, and one that holds rows for another batch.
 
@@ -75,6 +82,11 @@ class Conditioned:
         if self.cond is None:
             return function(x, t)
         return function(x, t, rows_for(self.cond, len(x), "cond"))
+
+    @property
+    def denoises_noise(self) -> bool:
+        """Whether the denoiser is finite at t = 1 (sde/pure_noise.py)."""
+        return denoises_noise(self.score)
 
     @property
     def sde(self) -> Any:

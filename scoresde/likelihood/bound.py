@@ -5,9 +5,10 @@
                    + E[-log N(x_0; D, (sigma / alpha)^2 I)]                            (Eq. 3)
 
 D = E[x_0 | x_{t_min}]; sigma and alpha at t_min. Eq. 2 is the span of log SNR times 1/2 E|sigma
-score + noise|^2 at times uniform in log SNR. Eq. 3 is the offset at t_min, so that the whole bounds
-the density of x_0 itself. Song et al. 2021b (arXiv:2101.09258), Thm 3; Kingma et al. 2021
-(arXiv:2107.00630), Eq. 11.
+score + noise|^2 at times uniform in log SNR; where alpha(1) = 0 and the span is infinite,
+importance sampling by another density takes its place (sde/pure_noise.py). Eq. 3 is the offset at
+t_min, so that the whole bounds the density of x_0 itself. Song et al. 2021b (arXiv:2101.09258), Thm
+3; Kingma et al. 2021 (arXiv:2107.00630), Eq. 11.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from scoresde.parallel.per_example import per_example
 from scoresde.precision import full_precision, precision_of
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.sde.pure_noise import even, evenness, log_snr_of_even
 from scoresde.standardization import log_volume, to_model_units
 from scoresde.types import (
     Cond,
@@ -141,9 +143,8 @@ def _bound(
     num_times, t_min = settings
     dim = data_dim(x0)
 
-    highest_log_snr = sde.log_snr(jnp.asarray(t_min, x0.dtype))
-    lowest_log_snr = sde.log_snr(jnp.asarray(1.0, x0.dtype))
-    span = highest_log_snr - lowest_log_snr
+    highest, lowest = even(sde, sde.log_snr(jnp.asarray([t_min, 1.0], x0.dtype)))
+    span = highest - lowest
 
     end = jnp.full(x0.shape[0], t_min, x0.dtype)
     end_mean, end_std = sde.marginal_prob(x0, end)
@@ -159,13 +160,14 @@ def _bound(
 
         # Eq. 2, at one time of the i-th part of the range of log SNR.
         u = (i.astype(x0.dtype) + jax.vmap(uniform)(time_keys)) / num_times
-        t = sde.time_from_log_snr(highest_log_snr - span * u)
+        log_snr = log_snr_of_even(sde, highest - span * u)
+        t = sde.time_from_log_snr(log_snr)
         t = jnp.clip(t, t_min, 1.0).astype(x0.dtype)
         noise = normal_like(noise_keys, x0)
         mean, sigma = sde.marginal_prob(x0, t)
         sigma = right_pad(sigma, x0)
         residual = sigma * bound(mean + sigma * noise, t) + noise
-        diffusion = 0.5 * span * sum_data(residual**2)
+        diffusion = 0.5 * span / evenness(sde, log_snr) * sum_data(residual**2)
 
         # Eq. 3.
         x_end = end_mean + right_pad(end_std, x0) * normal_like(end_keys, x0)

@@ -25,8 +25,10 @@ from scoresde.precision import at_least_float32, full_precision, precision_of
 from scoresde.sampling.base import Sample, check_times, finish, in_data_units
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InNoiseToSignal, Variable
-from scoresde.sde.base import SDE, check_sde, reverse_drift
+from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.sde.flow import flow
+from scoresde.sde.pure_noise import check_denoises_noise
 from scoresde.standardization import to_model_units
 from scoresde.types import Cond, ScoreFn, right_pad, sum_data
 
@@ -56,7 +58,7 @@ def encode(
     check_sde(sde)
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    _check(x0, "x0", sde, flow_solver, t_min)
+    _check(x0, "x0", sde, score, flow_solver, t_min)
     x = to_model_units(score, x0, float64)
     return _flow(Ends(flow_solver, t_min, 1.0), sde, score, x, cond, float64, batch_size)
 
@@ -94,7 +96,7 @@ def decode(
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
     checks.setting("temperature", temperature, "[0, inf)")
-    _check(x1, "x1", sde, flow_solver, t_min)
+    _check(x1, "x1", sde, score, flow_solver, t_min)
     x = at_least_float32(x1, float64)
     with precision_of(x):
         x = temperature * x
@@ -185,7 +187,7 @@ def _integrate(
     settings: Ends, sde: SDE, score: ScoreFn, keys: None, x: Array, cond: Cond
 ) -> Sample:
     def field(sde, score, cond, x, t):
-        return reverse_drift(sde, bind(sde, score, cond), x, t, weight=0.5)  # Eq. 1
+        return flow(sde, bind(sde, score, cond), x, t)  # Eq. 1
 
     with full_precision():
         solution = settings.flow_solver.solve(
@@ -194,8 +196,11 @@ def _integrate(
     return finish(solution.y, solution.success, solution.nfe, None)
 
 
-def _check(x: Any, name: str, sde: SDE, flow_solver: FlowSolver, t_min: float) -> None:
+def _check(
+    x: Any, name: str, sde: SDE, score: ScoreFn, flow_solver: FlowSolver, t_min: float
+) -> None:
     """Checks what only a flow knows."""
     checks.batch(x, name)
     check_times(t_min)
     flow_solver.check_start(sde, t_min)
+    check_denoises_noise(sde, score, 1.0)

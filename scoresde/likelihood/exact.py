@@ -2,11 +2,11 @@
 
     dx/dt = F(x, t) = f x - 1/2 g^2 score(x, t)                                    (Eq. 1)
     log p_{t_min}(x_0) = log p_1(x_1) + ∫ div F dt over [t_min, 1]                 (Eq. 2)
-    div F = f D - 1/2 g^2 div score                                                (Eq. 3)
-    ∫ f D dt = D (log alpha(1) - log alpha(t_min))                                 (Eq. 4)
+    F = (log n)' x + R(x, t),   n^2 = alpha^2 + sigma^2                            (Eq. 3)
+    ∫ div F dt = D (log n(1) - log n(t_min)) + ∫ div R dt                          (Eq. 4)
 
-The linear part (Eq. 4) is exact; only the divergence of the score is probed (divergence.py). Song
-et al. 2021 (arXiv:2011.13456), Eq. 39; Chen et al. 2018.
+The linear part, all of F for data N(0, I), is exact; only the divergence of R is probed
+(divergence.py). Song et al. 2021 (arXiv:2011.13456), Eq. 39; Chen et al. 2018.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InNoiseToSignal, Variable
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
+from scoresde.sde.flow import flow, log_norm, norm_growth
+from scoresde.sde.pure_noise import check_denoises_noise
 from scoresde.standardization import log_volume, to_model_units
 from scoresde.types import Cond, Key, ScoreFn, data_dim, pytree_dataclass, right_pad
 
@@ -130,7 +132,7 @@ def log_likelihood(
     check_sde(sde)
     t_min = checks.fixed("t_min", t_min)
     flow_solver = FlowSolver(solver, rtol, atol, variable, controller, max_steps)
-    _check(x0, sde, divergence, flow_solver, t_min)
+    _check(x0, sde, score, divergence, flow_solver, t_min)
     x0 = to_model_units(score, x0, float64)
     dtype = "float64" if float64 else str(x0.dtype)
     own_prior = prior_log_prob is not None
@@ -160,13 +162,16 @@ def log_likelihood(
     return Likelihood(log_prob, flow.stderr, flow.latent, flow.nfe, flow.success, settings)
 
 
-def _check(x0: Any, sde: SDE, divergence: Any, flow_solver: FlowSolver, t_min: float) -> None:
+def _check(
+    x0: Any, sde: SDE, score: ScoreFn, divergence: Any, flow_solver: FlowSolver, t_min: float
+) -> None:
     """Checks what only a likelihood knows."""
     check_divergence(divergence)
     checks.batch(x0, "x0")
     checks.setting("t_min", t_min, "[0, 1)")
     check_real_valued(x0, "x0")
     flow_solver.check_start(sde, t_min)
+    check_denoises_noise(sde, score, 1.0)
     if flow_solver.atol < 1e-8 * flow_solver.rtol:
         raise ValueError(
             f"atol = {flow_solver.atol:g} is tiny beside rtol = {flow_solver.rtol:g}: write at "
@@ -215,13 +220,11 @@ def _integrate(
         probes, cond = rows
         x, _ = state
         bound = bind(sde, score, cond)
-        f = right_pad(sde.drift_rate(t), x)
-        half_g2 = 0.5 * sde.squared_diffusion(t)
+        growth = right_pad(norm_growth(sde, t), x)
 
-        products = jacobian_products(lambda x: bound(x, t), x)
-        s, terms = divergence.terms(products, probes)
-        dx_dt = f * x - right_pad(half_g2, x) * s  # Eq. 1
-        return dx_dt, -TINY * half_g2[:, None] * terms  # Eq. 3 without f D
+        products = jacobian_products(lambda x: flow(sde, bound, x, t) - growth * x, x)
+        residual, terms = divergence.terms(products, probes)
+        return growth * x + residual, TINY * terms  # Eq. 3 and 4
 
     with full_precision():
         solution = settings.flow_solver.solve(
@@ -239,7 +242,7 @@ def _integrate(
     latent, terms = solution.y
     score_part, stderr = divergence.combine(terms / TINY)
     ends = jnp.asarray([settings.t_min, 1.0], x0.dtype)
-    linear_part = data_dim(x0) * jnp.diff(sde.log_alpha(ends))[0]  # Eq. 4
+    linear_part = data_dim(x0) * jnp.diff(log_norm(sde, ends))[0]  # Eq. 4
 
     success = solution.success
     return Flow(

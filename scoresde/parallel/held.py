@@ -9,6 +9,7 @@ which is sliced, mapped and sharded with x:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -137,11 +138,11 @@ class WithRows:
         if name == "score":  # not set yet, while JAX rebuilds the pytree
             raise AttributeError(name)
         value = getattr(self.score, name)
-        return self._denoise if name == "denoise" else value
+        return partial(self._called, name) if name in ("denoise", "data_and_noise") else value
 
-    def _denoise(self, x: Array, t: Array, cond: Cond) -> Array:
+    def _called(self, name: str, x: Array, t: Array, cond: Cond) -> Any:
         score, arguments = self._filled(x, t, cond)
-        return score.denoise(*arguments)
+        return getattr(score, name)(*arguments)
 
     def _filled(self, x: Any, t: Any, cond: Any) -> tuple[Any, tuple[Any, ...]]:
         """Returns the score with its rows, and its arguments."""

@@ -181,12 +181,12 @@ class Walker:
     def pair(self, walk: Walk, h: Array, t_next: Array, dw: Array) -> tuple[Array, Array]:
         """Returns x' by Euler's step (Eq. 2), and x'' - x' without cancellation (Eq. 3)."""
         x = walk.x
-        slope = reverse_drift(self.sde, self.score, x, walk.t, weight=1.0)
+        slope = reverse_drift(self.sde, self.score, x, walk.t)
         g = self.sde.diffusion(walk.t)
         g_next = self.sde.diffusion(t_next)
         euler = x - right_pad(h, x) * slope + right_pad(g, x) * dw
 
-        slope_next = reverse_drift(self.sde, self.score, euler, t_next, weight=1.0)
+        slope_next = reverse_drift(self.sde, self.score, euler, t_next)
         gap = 0.5 * (right_pad(h, x) * (slope - slope_next) + right_pad(g_next - g, x) * dw)
         return euler, gap
 

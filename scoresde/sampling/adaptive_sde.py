@@ -34,6 +34,7 @@ from scoresde.sampling.adaptive_pair import walk_down
 from scoresde.sampling.base import Sample, check_times, finish, path_of, sampler_inputs
 from scoresde.sde.base import SDE, reverse_drift
 from scoresde.sde.bound_score import bind
+from scoresde.sde.pure_noise import check_coefficients
 from scoresde.types import Cond, Key, ScoreFn
 
 
@@ -105,6 +106,7 @@ class AdaptiveSDE:
             ValueError: if x1 has no batch axis, or a key or condition does not match it.
         """
         keys, x1, bound, dtype, unbound, cond = sampler_inputs(key, sde, score, x1, cond)
+        check_coefficients(sde, type(self).__name__, self.start)
         points = self.path_points if self.save_path else 2
         stops = jnp.linspace(self.start, self.t_min, points, dtype=x1.dtype)
 
@@ -177,7 +179,7 @@ def _by_diffrax(
     def drift_of_batch(arrays, rows):
         sde, score = eqx.combine(arrays, static)
         x, t, cond = rows
-        return reverse_drift(sde, bind(sde, score, cond, narrow), x, t, weight=1.0)
+        return reverse_drift(sde, bind(sde, score, cond, narrow), x, t)
 
     times = jnp.zeros(x.shape[0], x.dtype)
     drift_of_one = called_for_batch(drift_of_batch, arrays, (x, times, cond))

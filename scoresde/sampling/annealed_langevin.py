@@ -57,6 +57,9 @@ class AnnealedLangevin(GridSampler):
     def evaluations(self) -> int:
         return self.steps_per_level
 
+    def check_start(self, sde: SDE, score: Any) -> None:
+        """Langevin steps need neither f nor g, so every start is one."""
+
     def times(self, sde: SDE) -> Times:
         """Returns start, and the levels: step i corrects at times[i + 1], the first one at
         start."""

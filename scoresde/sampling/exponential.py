@@ -30,6 +30,7 @@ from scoresde.sampling.grid_warning import warn_of_grid
 from scoresde.sampling.on_grid import Times, traced_settings
 from scoresde.sampling.time_grid import AnyGrid, UniformLogSNR
 from scoresde.sde.base import SDE
+from scoresde.sde.pure_noise import check_denoises_noise, finite_log_snr
 
 Weights = Literal["exact", "midpoint"]
 
@@ -79,6 +80,9 @@ class ExponentialSampler(GridSampler):
 
     # --- The solver ---
 
+    def check_start(self, sde: SDE, score: Any) -> None:
+        check_denoises_noise(sde, score, self.start)
+
     def times(self, sde: SDE) -> Times:
         check_log_snr(self, sde)
         times = super().times(sde)
@@ -91,7 +95,7 @@ class ExponentialSampler(GridSampler):
 
     def coefficients(self, sde: SDE, t: Array, t_next: Array) -> Row:
         """Returns the coefficients of Eq. 1."""
-        start = 0.5 * sde.log_snr(t)
+        start = 0.5 * finite_log_snr(sde, t)
         end = 0.5 * sde.log_snr(t_next)
         h = end - start
         eta = jnp.broadcast_to(self._eta(h), h.shape)

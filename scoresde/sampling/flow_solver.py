@@ -15,6 +15,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jax import Array
 from jaxtyping import Bool, Int, PyTree
@@ -79,8 +80,9 @@ class FlowSolver:
         checks.count("max_steps", self.max_steps)
         _check_pieces(self.solver, self.controller, self.variable)
 
-    def check_start(self, sde: SDE, t_min: float) -> None:
-        """Checks that the variable and its derivative are finite at t_min, where that is known now.
+    def check_start(self, sde: SDE, t_min: float, start: float = 1.0) -> None:
+        """Checks that the variable and its derivative are finite at both ends, where that is known
+        now.
 
         Raises:
             ValueError: if log SNR is infinite there.
@@ -88,13 +90,18 @@ class FlowSolver:
         if not is_concrete(*jax.tree.leaves(sde)):
             return
         with jax.ensure_compile_time_eval():
-            u = self.variable.at(sde, jnp.asarray(t_min))
+            u = self.variable.at(sde, jnp.asarray([t_min, start]))
             _, dt_du = self.variable.time(sde, u)
-            finite = bool(jnp.isfinite(u) & jnp.isfinite(dt_du))
-        if not finite:
+            finite = np.asarray(jnp.isfinite(u) & jnp.isfinite(dt_du))
+        if not finite[0]:
             raise ValueError(
                 f"t_min = {t_min} has infinite log SNR under {sde}: write t_min=1e-5, or "
                 f"variable=sd.variables.InTime()."
+            )
+        if not finite[1]:
+            raise ValueError(
+                f"{sde} has infinite log SNR at t = {start:g}, which {self.variable} cannot step "
+                f"from: write variable=sd.variables.InNoiseToSignal()."
             )
 
     def solve(

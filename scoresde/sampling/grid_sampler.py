@@ -28,6 +28,7 @@ from scoresde.sampling.linear_step import linear_step
 from scoresde.sampling.on_grid import Times, check_grid, grid_times, on_grid
 from scoresde.sampling.time_grid import AnyGrid, GivenTimes, Uniform
 from scoresde.sde.base import SDE
+from scoresde.sde.pure_noise import check_coefficients
 from scoresde.types import Cond, Key, ScoreFn
 
 
@@ -69,6 +70,14 @@ class GridSampler:
     def evaluations(self) -> int:
         """Evaluations of the score in one step."""
         return 1
+
+    def check_start(self, sde: SDE, score: ScoreFn) -> None:
+        """Refuses to begin where the SDE or the score is not finite (sde/pure_noise.py).
+
+        Raises:
+            ValueError: if the SDE ends in pure noise, and sampling begins there.
+        """
+        check_coefficients(sde, type(self).__name__, self.start)
 
     def times(self, sde: SDE) -> Times:
         """Returns the times of the states, falling from start (Eq. 1); num_steps + 1 by default."""
@@ -112,7 +121,9 @@ class GridSampler:
             ValueError: if x1 has no batch axis, or a key or condition does not match it; if the
                 grid does not fit the SDE.
         """
-        keys, x1, score, dtype, _, _ = sampler_inputs(key, sde, score, x1, cond)
+        inputs = sampler_inputs(key, sde, score, x1, cond)
+        self.check_start(sde, score)
+        keys, x1, score, dtype, _, _ = inputs
         batch = x1.shape[0]
 
         times = self.times(sde)

@@ -20,8 +20,10 @@ from scoresde.precision import full_precision
 from scoresde.sampling.base import Sample, check_times, finish, path_of, sampler_inputs
 from scoresde.sampling.flow_solver import MAX_STEPS, FlowSolver
 from scoresde.sampling.variables import InTime, Variable
-from scoresde.sde.base import SDE, reverse_drift
+from scoresde.sde.base import SDE
 from scoresde.sde.bound_score import bind
+from scoresde.sde.flow import flow
+from scoresde.sde.pure_noise import check_denoises_noise
 from scoresde.types import Cond, Key, ScoreFn
 
 
@@ -90,7 +92,8 @@ class ProbabilityFlow:
             ValueError: if x1 has no batch axis, or a condition does not match it.
         """
         inputs = sampler_inputs(key, sde, score, x1, cond)
-        self.flow_solver.check_start(sde, self.t_min)
+        self.flow_solver.check_start(sde, self.t_min, self.start)
+        check_denoises_noise(sde, score, self.start)
         times = None
         if self.save_path:
             times = jnp.linspace(self.start, self.t_min, self.path_points, dtype=inputs.x.dtype)
@@ -100,7 +103,7 @@ class ProbabilityFlow:
 
         def field(sde, score, cond, x, t):
             score = bind(sde, score, cond, narrow)
-            return reverse_drift(sde, score, x, t, weight=0.5)  # Eq. 1
+            return flow(sde, score, x, t)  # Eq. 1
 
         with full_precision():
             solution = self.flow_solver.solve(

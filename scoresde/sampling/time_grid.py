@@ -12,6 +12,7 @@ from jax import Array
 from scoresde import checks
 from scoresde.sampling.on_grid import Times, on_grid
 from scoresde.sde.base import SDE
+from scoresde.sde.pure_noise import LITTLE_SIGNAL, finite_log_snr
 
 
 @runtime_checkable
@@ -47,7 +48,8 @@ class Quadratic:
 class UniformLogSNR:
     """Equal steps in log SNR: finer near the data, where the score varies fastest.
 
-    It needs sigma(t_min) > 0.
+    It needs sigma(t_min) > 0. From pure noise, whose log SNR is -infinity, the first step leads to
+    where steps that begin at log SNR -10 would.
     """
 
     def __call__(self, sde: SDE, num_steps: int, t_min: float, start: float = 1.0) -> Times:
@@ -146,6 +148,6 @@ def _in_log_snr(
 def _times_of_log_snrs(
     grid: UniformLogSNR | Karras, num_steps: int, sde: SDE, ends: Array
 ) -> Array:
-    first, last = sde.log_snr(ends)
+    first, last = finite_log_snr(sde, ends, LITTLE_SIGNAL)
     times = sde.time_from_log_snr(grid.log_snrs(first, last, num_steps))
     return times.at[0].set(ends[0]).at[-1].set(ends[1])  # the ends exactly, not to rounding

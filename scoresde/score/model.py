@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
+from scoresde.checks import is_concrete
 from scoresde.score.parameterization import Noise
 from scoresde.sde.base import SDE, times_of
 from scoresde.standardization import (
@@ -84,6 +86,18 @@ class ScoreModel:
         """
         return self._data_and_noise(self.net(*self._network_inputs(x, t, cond)), x, t)
 
+    def output(
+        self, x: Float[Array, " batch *data"], t: Time, cond: Cond = None
+    ) -> Float[Array, " batch *data"]:
+        """Returns what the network itself returns, whose meaning is the parameterisation's.
+
+        Raises:
+            ValueError: as the score.
+        """
+        output = self.net(*self._network_inputs(x, t, cond))
+        checks.same_shape(output, x, "the network")
+        return output.astype(x.dtype)
+
     def _network_inputs(self, x: Array, t: Time, cond: Cond) -> tuple[Any, ...]:
         """Returns the arguments of the network."""
         checks.batch_at_times(x, t)
@@ -95,6 +109,19 @@ class ScoreModel:
         checks.same_shape(output, x, "the network")
         output = output.astype(x.dtype)
         return self.parameterization.data_and_noise(self.sde, output, x, times_of(t, x))
+
+    @property
+    def denoises_noise(self) -> bool:
+        """Whether the network's output says what x_0 is at t = 1: where alpha(1) = 0, noise and
+        scores do not, and EDM's label is infinite."""
+        if not is_concrete(*jax.tree.leaves(self.sde)):
+            return True
+        with jax.ensure_compile_time_eval():
+            x = jnp.ones((1, 1))
+            t = jnp.ones(1)
+            _, label = self.parameterization.inputs(self.sde, x, t)
+            x0, _ = self.parameterization.data_and_noise(self.sde, x, x, t)
+            return bool(jnp.all(jnp.isfinite(x0)) & jnp.all(jnp.isfinite(label)))
 
     @property
     def num_classes(self) -> int | None:

@@ -10,9 +10,13 @@ other:
     EDM         D = c_skip x + c_out F(c_in x; c_noise)                      (Eq. 5)
                 c_in = 1 / n,   c_skip = alpha sigma_data^2 / n^2,   c_out = sigma sigma_data / n
                 c_noise = log(sigma / alpha) / 4,   n^2 = alpha^2 sigma_data^2 + sigma^2
+    Flow        u = dx/dt = alpha' x_0 + sigma' noise                        (Eq. 6)
+                x_0 = (sigma' x - sigma u) / omega,   noise = (alpha u - alpha' x) / omega
+                omega = alpha sigma' - sigma alpha'
 
 Noise: Ho et al. 2020 (arXiv:2006.11239). Velocity: Salimans & Ho 2022 (arXiv:2202.00512), here for
 any alpha and sigma. EDM: Karras et al. 2022 (arXiv:2206.00364, Table 1), here for any linear SDE.
+Flow: Lipman et al. 2023 (arXiv:2210.02747), Eq. 9; it is noise - x_0 under `sd.RectifiedFlow`.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.sde.base import SDE, times_of
+from scoresde.sde.calculus import derivative
 from scoresde.types import Time, right_pad
 
 
@@ -126,6 +131,27 @@ class Velocity(_Plain):
 
 
 @dataclasses.dataclass(frozen=True)
+class Flow(_Plain):
+    """The output is the velocity of the path, u = alpha' x_0 + sigma' noise (Eq. 6; Lipman et al.
+    2023): noise - x_0 under `sd.RectifiedFlow`, for which it is meant.
+
+    Where sigma'(0) is infinite, as under VP, it is infinite at t = 0.
+    """
+
+    def data_and_noise(self, sde: SDE, output: Array, x: Array, t: Array) -> tuple[Array, Array]:
+        alpha, sigma = _scales(sde, x, t)
+        alpha_rate, sigma_rate = _rates(sde, x, t)
+        omega = right_pad(sde.rotation(t), x)
+        x0 = (sigma_rate * x - sigma * output) / omega
+        noise = (alpha * output - alpha_rate * x) / omega
+        return x0, noise
+
+    def prediction(self, sde: SDE, x0: Array, noise: Array, t: Array) -> Array:
+        alpha_rate, sigma_rate = _rates(sde, x0, t)
+        return alpha_rate * x0 + sigma_rate * noise
+
+
+@dataclasses.dataclass(frozen=True)
 class EDM:
     """The output is F of Eq. 5, so that the network sees and predicts unit variance at every t.
 
@@ -164,6 +190,11 @@ class EDM:
 def _scales(sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
     """Returns alpha and sigma, each broadcast against x."""
     return right_pad(sde.alpha(t), x), right_pad(sde.sigma(t), x)
+
+
+def _rates(sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
+    """Returns alpha' and sigma', each broadcast against x."""
+    return right_pad(derivative(sde.alpha, t), x), right_pad(sde.sigma_rate(t), x)
 
 
 def convert(

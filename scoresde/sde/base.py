@@ -34,6 +34,7 @@ from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, normal_like
 from scoresde.sde.bound_score import bind
 from scoresde.sde.calculus import derivative, increment, sqrt_or_zero
+from scoresde.sde.flow import flow
 from scoresde.types import (
     Cond,
     Key,
@@ -117,6 +118,12 @@ class SDE:
         """Whether t = 0 is a noise level, sigma(0) > 0 (VE), rather than the data."""
         return False
 
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether alpha(1) = 0, so that x_1 is pure noise, and f and g are infinite at t = 1
+        (cosine, rectified flow). Such an SDE defines `alpha` too, finite with its derivative."""
+        return False
+
     def level_times(self, num_steps: int) -> np.ndarray:
         """Returns the times of the levels i = 0 … N - 1 of a chain of N: (i + 1) / N as in DDPM, or
         i / (N - 1) as in NCSN where t = 0 is a noise level itself."""
@@ -125,6 +132,19 @@ class SDE:
         return np.arange(1, num_steps + 1) / num_steps
 
     # --- The coefficients of the SDE ---
+
+    def sigma_rate(self, t: Time) -> Array:
+        """Returns d sigma / dt; like t."""
+        t = as_time(t)
+        return 0.5 * derivative(self.variance, t) / self.sigma(t)
+
+    def rotation(self, t: Time) -> Array:
+        """Returns alpha sigma' - sigma alpha', the rate at which signal turns into noise; like t.
+
+        It is g^2 alpha / (2 sigma), and finite at t = 1 where g is not.
+        """
+        t = as_time(t)
+        return self.alpha(t) * self.sigma_rate(t) - self.sigma(t) * derivative(self.alpha, t)
 
     def drift_rate(self, t: Time) -> Array:
         """Returns f(t) (Eq. 3); like t."""
@@ -253,7 +273,7 @@ class ReverseSDE:
         """
         checks.batch_at_times(x, t)
         score = bind(self.sde, self.score, cond)
-        return reverse_drift(self.sde, score, x, times_of(t, x), weight=1.0)
+        return reverse_drift(self.sde, score, x, times_of(t, x))
 
     def diffusion(self, t: Time) -> Array:
         """Returns g(t); like t."""
@@ -277,7 +297,7 @@ class ProbabilityFlowField:
         """
         checks.batch_at_times(x, t)
         score = bind(self.sde, self.score, cond)
-        return reverse_drift(self.sde, score, x, times_of(t, x), weight=0.5)
+        return flow(self.sde, score, x, times_of(t, x))
 
 
 def reverse_drift(
@@ -285,12 +305,11 @@ def reverse_drift(
     score: ScoreFn,
     x: Float[Array, " batch *data"],
     t: Float[Array, " batch"],
-    weight: float,
 ) -> Float[Array, " batch *data"]:
-    """f x - weight g^2 score: weight 1 for the reverse SDE (Eq. 7), 1/2 for the flow (Eq. 8)."""
+    """Returns f x - g^2 score, the drift of the reverse SDE (Eq. 7)."""
     f = right_pad(sde.drift_rate(t), x)
     g2 = right_pad(sde.squared_diffusion(t), x)
-    return f * x - weight * g2 * score(x, t)
+    return f * x - g2 * score(x, t)
 
 
 def denoise(

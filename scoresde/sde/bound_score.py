@@ -59,6 +59,29 @@ class BoundScore:
         checks.same_shape(value, x, "the score's denoise")
         return value.astype(x.dtype)
 
+    def data_and_noise(
+        self, x: Float[Array, " batch *data"], t: Float[Array, " batch"]
+    ) -> tuple[Float[Array, " batch *data"], Float[Array, " batch *data"]]:
+        """Returns E[x_0 | x_t = x] and E[noise | x_t = x] from one evaluation: as the score offers
+        them, or one from the other by x = alpha x_0 + sigma noise.
+
+        Raises:
+            ValueError: if the score returned another shape.
+        """
+        offered = getattr(self.score, "data_and_noise", None)
+        if offered is not None:
+            x0, noise = offered(*self._arguments(x, t))
+            checks.same_shape(x0, x, "the score's data_and_noise")
+            return x0.astype(x.dtype), noise.astype(x.dtype)
+
+        alpha = right_pad(self.sde.alpha(t), x)
+        sigma = right_pad(self.sde.sigma(t), x)
+        if getattr(self.score, "denoise", None) is not None:
+            x0 = self.denoise(x, t)
+            return x0, (x - alpha * x0) / sigma
+        noise = -sigma * self(x, t)
+        return (x - sigma * noise) / alpha, noise
+
     @property
     def standardization(self) -> Any:
         """The score's own standardization (standardization.py), if it has one."""

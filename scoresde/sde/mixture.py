@@ -244,6 +244,13 @@ class MixtureScore:
 
         return self.mixture._over_batch(denoised, x, t)
 
+    def data_and_noise(
+        self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
+    ) -> tuple[Float[Array, " batch d"], Float[Array, " batch d"]]:
+        """Returns E[x_0 | x_t = x] and E[noise | x_t = x]; like x."""
+        sigma = self.sde.sigma(jnp.broadcast_to(as_time(t), x.shape[:1]))
+        return self.denoise(x, t), -sigma[:, None] * self(x, t)
+
     def divergence(
         self, x: Float[Array, " batch d"], t: Time, cond: Cond = None
     ) -> Float[Array, " batch"]:

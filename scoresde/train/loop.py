@@ -17,7 +17,7 @@ from jax import Array
 
 from scoresde.data.source import Source, take
 from scoresde.keys import as_typed_key
-from scoresde.loss.objectives import CrossEntropy, DenoisingScoreMatching, Objective
+from scoresde.loss.objectives import CrossEntropy, DenoisingScoreMatching, Objective, Usual
 from scoresde.parallel.processes import barrier, check_alike
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import stable_repr, to_dict
@@ -244,6 +244,8 @@ def _objective(model: Model, training: Training, objective: Objective | None) ->
                 f"value per example, such as sd.objectives.CrossEntropy()."
             )
         return objective
+    if not isinstance(training.objective, Usual):
+        return training.objective
     if isinstance(model, ClassifierModel):
         return CrossEntropy()
     return DenoisingScoreMatching(training.weighting)

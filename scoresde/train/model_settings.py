@@ -29,15 +29,18 @@ from scoresde.nets.unet import UNet, UNetConfig
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.score.model import ScoreModel
-from scoresde.score.parameterization import EDM, Data, Noise, Score, Velocity
+from scoresde.score.parameterization import EDM, Data, Flow, Noise, Score, Velocity
+from scoresde.sde.cosine import Cosine
+from scoresde.sde.edm_process import EDMProcess
+from scoresde.sde.rectified_flow import RectifiedFlow
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
 
-AnySDE = VP | SubVP | VE
+AnySDE = VP | SubVP | VE | Cosine | EDMProcess | RectifiedFlow
 AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
 AnyClassifier = ClassifierConfig | MLPClassifierConfig
-AnyParameterization = EDM | Noise | Score | Data | Velocity
+AnyParameterization = EDM | Noise | Score | Data | Velocity | Flow
 
 Model = ScoreModel | ClassifierModel
 """What `fit` trains."""

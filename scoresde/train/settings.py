@@ -18,6 +18,7 @@ import optax
 from scoresde import checks
 from scoresde.loss import times as time_distributions
 from scoresde.loss import weighting as weightings
+from scoresde.loss.objectives import AnyObjective, Usual
 from scoresde.loss.times import AnyTimes
 from scoresde.train.optimizers import Adam, AdamW, AnyOptimizer
 
@@ -61,7 +62,10 @@ class Training:
     """Decay of the parameters' moving average, after its warm-up."""
 
     weighting: weightings.AnyWeighting = weightings.Variance()
-    """Weight of the loss over time."""
+    """Weight of the denoising loss over time."""
+
+    objective: AnyObjective = Usual()
+    """What is minimised."""
 
     times: AnyTimes = time_distributions.LowDiscrepancy()
     """Distribution from which training times are drawn."""
@@ -150,6 +154,11 @@ class Training:
                 f"times is {self.times!r}: wanted a distribution such as sd.times.LowDiscrepancy()."
             )
 
+        if self.objective != Usual() and self.weighting != weightings.Variance():
+            raise ValueError(
+                f"weighting = {self.weighting} weighs the denoising loss, and objective = "
+                f"{self.objective} is minimised instead: leave one of them at its default."
+            )
         by_likelihood = isinstance(self.weighting, weightings.Likelihood)
         if by_likelihood and isinstance(self.times, time_distributions.LogSNR):
             checks.warn(

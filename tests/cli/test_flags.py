@@ -13,6 +13,8 @@ from scoresde.cli.flags import parse, run_script
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
+SDES = "sde:{vp, sub-vp, ve, cosine, edm-process, rectified-flow}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -138,20 +140,26 @@ def test_the_order_of_flags_and_choices_does_not_matter():
     [
         (
             "sde:vpp",
-            r"sde:vpp is not a choice: write sde:vp, or another of\n  sde:{vp, sub-vp, ve}",
+            rf"sde:vpp is not a choice: write sde:vp, or another of\n  {SDES}",
         ),
-        ("sde:xyz", r"sde:xyz is not a choice: wanted one of\n  sde:{vp, sub-vp, ve}"),
+        (
+            "sde:xyz",
+            rf"sde:xyz is not a choice: wanted one of\n  {SDES}",
+        ),
         (
             "--sde=sub_vp",
             r"--sde is a choice, not an option: write sde:sub-vp, or another of\n"
-            r"  sde:{vp, sub-vp, ve}",
+            rf"  {SDES}",
         ),
         (
             "--sde sub-vp",
             r"--sde is a choice, not an option: write sde:sub-vp, or another of\n"
-            r"  sde:{vp, sub-vp, ve}",
+            rf"  {SDES}",
         ),
-        ("sde.grid:uniform", r"not a choice here. The choices are:\n  sde:{vp, sub-vp, ve}\n"),
+        (
+            "sde.grid:uniform",
+            rf"not a choice here. The choices are:\n  {SDES}\n",
+        ),
         ("sampler.variable:in-time", r"not a choice here.*\n.*sampler.grid:{uniform, "),
         ("sde:ve sde:vp", "sde is chosen twice, ve and vp"),
         (
@@ -188,7 +196,7 @@ def test_help_lists_the_choices_and_the_options_of_the_chosen(capsys):
 
     assert exit.value.code == 0
     out = capsys.readouterr().out
-    assert "sde:{vp, sub-vp, ve}" in out
+    assert SDES in out
     assert "training.times:{low-discrepancy, uniform, log-snr" in out
     assert "--sde.sigma-max" in out
     assert "--sde.beta-max" not in out

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import PROCESSES, SAMPLERS
+from families import FINITE, SAMPLERS
 from guided_cases import GUIDED, MEANS, MIXTURE, STD, guided
 from scipy import stats
 
@@ -23,7 +23,7 @@ def pairs(names, others):
     found = []
     for i, (name, other) in enumerate(itertools.product(names, others)):
         row, column = divmod(i, len(others))
-        process = list(PROCESSES)[(row + column) % len(PROCESSES)]
+        process = list(FINITE)[(row + column) % len(FINITE)]
         marks = [] if (row + 2 * column) % 5 == 0 else [pytest.mark.slow]
         found.append(pytest.param(name, other, process, id=f"{name}-{other}", marks=marks))
     return found
@@ -32,7 +32,7 @@ def pairs(names, others):
 @pytest.mark.parametrize(("name", "sampler", "process"), pairs(GUIDED, SAMPLERS))
 def test_samples_have_their_own_condition(name, sampler, process):
     """In chunks, on two devices: each sample is of its label's component."""
-    sde = PROCESSES[process]
+    sde = FINITE[process]
     score, cond = guided(name, sde, LABELS)
     out = sd.sample(KEY, SAMPLERS[sampler], sde, score, (7, 2), cond, batch_size=4)
     assert np.all(out.success)

@@ -61,23 +61,23 @@ def test_every_step_is_the_chains(sde, chain, variance, x64):
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_ancestral_follows_its_closed_form_recursion(any_sde, variance):
+def test_ancestral_follows_its_closed_form_recursion(finite_sde, variance):
     """Mean and variance of 25 coarse steps on Gaussian data, within 5 standard errors."""
     m = 0.7
     v = 0.25
     steps = 25
-    times = np.asarray(any_sde.level_times(steps), np.float64)[::-1]
+    times = np.asarray(finite_sde.level_times(steps), np.float64)[::-1]
 
     # What the paper's steps make of the start and the noises.
-    model = OnGaussianData(any_sde, m, v, steps)
+    model = OnGaussianData(finite_sde, m, v, steps)
     x = model.start()
     for t, s in itertools.pairwise(times):
         x = papers.ancestral(model, x, t, s, variance)
     x = model.denoised(x, times[-1])
-    spread = x.variance(float(any_sde.prior_std()))
+    spread = x.variance(float(finite_sde.prior_std()))
 
     out = sd.sample(
-        KEY, sd.Ancestral(steps, variance), any_sde, gaussian_score(any_sde, m, v), (N, 1)
+        KEY, sd.Ancestral(steps, variance), finite_sde, gaussian_score(finite_sde, m, v), (N, 1)
     )
     assert abs(float(out.x.mean()) - x.mean) < 5 * np.sqrt(spread / N)
     assert abs(float(out.x.var()) / spread - 1.0) < 5 * np.sqrt(2.0 / N)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import counting
-from families import SAMPLERS, each_under_one
+from families import SAMPLERS, begin, each_under_one
 from gaussian import gaussian_score
 
 import scoresde as sd
@@ -33,7 +33,7 @@ def test_samples_are_the_mixtures(name, any_sde, mixture, exact_distances):
     """Within the floor's mean + 5 standard deviations; shares within 5 standard errors."""
     sampler, (draw, floor) = SAMPLERS[name], exact_distances
     score = mixture.score(any_sde)
-    start = any_sde.prior_sample(jax.random.key(1), draw.shape)
+    sampler, start = begin(sampler, any_sde, jax.random.key(1), draw.shape)
     out = jax.jit(lambda x: sampler(KEY, any_sde, score, x))(start)
     assert bool(out.success.all())
     assert sliced_wasserstein(out.x, draw) < floor.mean() + 5 * floor.std(ddof=1)

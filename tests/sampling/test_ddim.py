@@ -21,29 +21,31 @@ T_MIN = 1e-2
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_ddim_is_equation_12(any_sde, mixture, eta, x64):
+def test_ddim_is_equation_12(finite_sde, mixture, eta, x64):
     """Step by step, with the same noise."""
-    score = mixture.score(any_sde)
-    x = any_sde.prior_sample(KEY, (4, 2))
-    times = np.asarray(sd.grids.UniformLogSNR()(any_sde, 10, 1e-2))
-    out = sd.DDIM(eta, 10, t_min=1e-2, save_path=True)(KEY, any_sde, score, x)
-    model = OfScore(any_sde, score, step_noises(example_keys(KEY, 4), x, 10))
+    score = mixture.score(finite_sde)
+    x = finite_sde.prior_sample(KEY, (4, 2))
+    times = np.asarray(sd.grids.UniformLogSNR()(finite_sde, 10, 1e-2))
+    out = sd.DDIM(eta, 10, t_min=1e-2, save_path=True)(KEY, finite_sde, score, x)
+    model = OfScore(finite_sde, score, step_noises(example_keys(KEY, 4), x, 10))
     for i, (t, s) in enumerate(itertools.pairwise(times)):
         x = papers.ddim(model, x, t, s, eta)
         np.testing.assert_allclose(out.path.x[:, i + 1], x, atol=1e-11 * 50)
     np.testing.assert_allclose(
-        out.path.denoised[:, -1], sd.denoise(any_sde, score, x, times[-1]), atol=1e-9
+        out.path.denoised[:, -1], sd.denoise(finite_sde, score, x, times[-1]), atol=1e-9
     )
     np.testing.assert_array_equal(out.x, out.path.denoised[:, -1])
 
 
-def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(any_sde, mixture, x64):
+def test_ddim_interpolates_from_the_ancestral_to_the_deterministic_sampler(
+    finite_sde, mixture, x64
+):
     """eta = 1 is `Ancestral` on the same grid, to rounding."""
-    score = mixture.score(any_sde)
-    x1 = any_sde.prior_sample(KEY, (4, 2))
+    score = mixture.score(finite_sde)
+    x1 = finite_sde.prior_sample(KEY, (4, 2))
     grid = sd.grids.Uniform()
-    ancestral = sd.Ancestral(21, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)
-    ddim = sd.DDIM(1.0, 20, t_min=1e-2, grid=grid)(KEY, any_sde, score, x1)
+    ancestral = sd.Ancestral(21, t_min=1e-2, grid=grid)(KEY, finite_sde, score, x1)
+    ddim = sd.DDIM(1.0, 20, t_min=1e-2, grid=grid)(KEY, finite_sde, score, x1)
     np.testing.assert_allclose(ddim.x, ancestral.x, atol=1e-9)
     assert ddim.nfe == ancestral.nfe == 21
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import PROCESSES
+from families import FINITE
 from gaussian import exponential_states, gaussian_score
 
 import scoresde as sd
@@ -47,7 +47,7 @@ def test_every_step_is_the_formulas(i, x64):
     The formula's weights come from another quadrature. Each solver runs under one SDE, each SDE
     under several solvers.
     """
-    check_steps([*PROCESSES.values()][i % len(PROCESSES)], SOLVERS[i], sd.grids.UniformLogSNR())
+    check_steps([*FINITE.values()][i % len(FINITE)], SOLVERS[i], sd.grids.UniformLogSNR())
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def settings_and_law(name, sde):
 @pytest.mark.parametrize(
     ("name", "process"),
     [
-        ("ode", "cosine"),
+        ("ode", "own"),
         ("churn", "ve"),
-        ("churn", "cosine"),
+        ("churn", "own"),
     ],
 )
 def test_every_sample_is_the_recursions(name, process, x64):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import papers
 import pytest
-from families import PREDICTORS, PROCESSES, each_under_one
+from families import FINITE, PREDICTORS, begin, each_under_one
 from gaussian import OnGaussianData, gaussian_score
 
 import scoresde as sd
@@ -18,25 +18,23 @@ KEY = jax.random.key(0)
 DRAWS = 2000
 
 
-ORDERS = [
-    (name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))
-]
+ORDERS = [(name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(FINITE))]
 
 
 EACH_UNDER_TWO = pytest.mark.parametrize(
     ("predictor", "corrector_first", "process"),
     [
         pytest.param(*order, p, marks=[pytest.mark.slow] if (i // 4 + i // 2) % 2 else [])
-        for i, (order, p) in enumerate(zip(ORDERS, 4 * list(PROCESSES), strict=True))
+        for i, (order, p) in enumerate(zip(ORDERS, 4 * list(FINITE), strict=True))
     ],
 )
-"""The same, two SDEs of each predictor `slow`."""
+"""The same, half of the pairs `slow`."""
 
 
 @EACH_UNDER_TWO
 def test_pairs_follow_their_closed_form_recursion(predictor, corrector_first, process):
     """On Gaussian data every step is linear, so mean and variance of 30 coarse steps are known."""
-    any_sde = PROCESSES[process]
+    any_sde = FINITE[process]
     m = 0.7
     v = 0.25
     steps = 30
@@ -117,7 +115,7 @@ def test_samples_of_every_pair_are_the_mixtures(pair, any_sde, mixture, exact_di
     )
     draw, floor = exact_distances
     score = mixture.score(any_sde)
-    start = any_sde.prior_sample(jax.random.key(1), draw.shape)
+    sampler, start = begin(sampler, any_sde, jax.random.key(1), draw.shape)
     x = jax.jit(lambda x: sampler(KEY, any_sde, score, x).x)(start)
     assert sliced_wasserstein(x, draw) < floor.mean() + 5 * floor.std(ddof=1)
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import papers
 import pytest
-from families import PREDICTORS, PROCESSES
+from families import FINITE, PREDICTORS
 from gaussian import OfScore
 
 import scoresde as sd
@@ -14,14 +14,12 @@ from scoresde.sde.mixture import ring
 KEY = jax.random.key(0)
 
 
-ORDERS = [
-    (name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(PROCESSES))
-]
+ORDERS = [(name, (i + j) % 2 == 0) for i, name in enumerate(PREDICTORS) for j in range(len(FINITE))]
 
 
 EACH = pytest.mark.parametrize(
     ("predictor", "corrector_first", "process"),
-    [(*order, p) for order, p in zip(ORDERS, 4 * list(PROCESSES), strict=True)],
+    [(*order, p) for order, p in zip(ORDERS, 4 * list(FINITE), strict=True)],
 )
 """Every predictor under every SDE, in each order under half of them."""
 
@@ -33,7 +31,7 @@ def test_one_step_is_its_formula(predictor, corrector_first, process, x64):
     One run visits the three pairs of times of N = 1000; each step is taken from the state it had.
     Every predictor meets both rules, each under half of the SDEs.
     """
-    any_sde = PROCESSES[process]
+    any_sde = FINITE[process]
     r = 0.3
     levels = any_sde.level_times(1000)[[999, 998, 500, 499, 1, 0]].tolist()
     rule = (

@@ -21,9 +21,11 @@ def test_probability_flow_is_the_exact_map_on_gaussian_data(long_sde, x64):
     sigma2 = long_sde.variance(jnp.asarray([t_min, 1.0]))
     total = alpha**2 * v + sigma2
     want = alpha[0] * m + (x1 - alpha[1] * m) * jnp.sqrt(total[0] / total[1])
-    variable = (
-        sd.variables.InTime() if isinstance(long_sde, (sd.VP, sd.VE)) else sd.variables.InLogSNR()
-    )
+    variable = sd.variables.InLogSNR()
+    if isinstance(long_sde, sd.VP | sd.VE):
+        variable = sd.variables.InTime()
+    if long_sde.ends_in_noise:
+        variable = sd.variables.InNoiseToSignal()
     sampler = sd.ProbabilityFlow(
         rtol=1e-10, atol=1e-10, t_min=t_min, denoise=False, variable=variable
     )

@@ -27,6 +27,9 @@ def test_time_inverts_the_variable_and_has_its_derivative(any_sde, variable, flo
         rtol = 1e-9 if float64 else 2e-4
         t = jnp.asarray([1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0], dtype)
 
+        if any_sde.ends_in_noise and isinstance(variable, sd.variables.InLogSNR):
+            t = t[:-1]  # log SNR is infinite there
+
         u = variable.at(any_sde, t)
         assert u.dtype == dtype
         assert bool(jnp.all(jnp.diff(u) > 0.0))

@@ -1,7 +1,5 @@
 """Does each parameterisation agree with its definition, and convert to every other?"""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,17 +19,20 @@ def definitions(sde, x0, noise, t):
     """The noisy state, and what each network should output for (x0, noise), in float64."""
     alpha = sde.alpha(t)[:, None]
     sigma = sde.sigma(t)[:, None]
-    x, outputs = papers.predictions(alpha, sigma, x0, noise, data_std=0.7)
+    h = 1e-5
+    rates = [((f(t + h) - f(t - h)) / (2 * h))[:, None] for f in (sde.alpha, sde.sigma)]
+    x, outputs = papers.predictions(alpha, sigma, x0, noise, data_std=0.7, rates=rates)
     return x, [outputs[name] for name in PARAMETERIZATIONS]
 
 
-@pytest.mark.parametrize(("source", "target"), list(itertools.product(range(6), range(6))))
-def test_all_pairs_convert(source, target, any_sde, x64):
+@pytest.mark.parametrize("source", range(len(KINDS)))
+def test_all_pairs_convert(source, any_sde, x64):
     t = jnp.asarray([0.02, 0.2, 0.5, 0.8, 0.98])
     x0, noise = jax.random.normal(KEY, (2, 5, 3))
     x, outputs = definitions(any_sde, x0, noise, t)
-    ours = sd.convert(outputs[source], x, t, any_sde, KINDS[source], KINDS[target])
-    np.testing.assert_allclose(ours, outputs[target], rtol=1e-7, atol=1e-9)
+    for target, expected in zip(KINDS, outputs, strict=True):
+        ours = sd.convert(outputs[source], x, t, any_sde, KINDS[source], target)
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)

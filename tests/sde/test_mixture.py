@@ -88,7 +88,7 @@ def test_one_dimension_and_many_components_integrate_to_one(any_sde):
     mixture = sd.GaussianMixture(np.linspace(-2, 2, 7)[:, None], np.full(7, 0.05))
     grid = (
         jnp.linspace(-300, 300, 600_001)[:, None]
-        if isinstance(any_sde, sd.VE)
+        if isinstance(any_sde, sd.VE | sd.EDMProcess)
         else jnp.linspace(-9, 9, 20_001)[:, None]
     )
     for t in (0.0, 0.2, 0.9):

@@ -1,0 +1,30 @@
+"""Flow matching on scikit-learn's 8×8 digits: straight paths from data to noise.
+
+    python experiments/digits_flow.py      # --help lists every setting
+
+The same command, given again, resumes an interrupted run. The network returns the velocity of the
+path, noise - x_0 (Lipman et al. 2023, arXiv:2210.02747); samples and likelihoods are those of the
+probability flow, from pure noise at t = 1.
+
+Hardware: 2 CPU cores, about 5 minutes. Its figures are not measured yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import digits
+
+import scoresde as sd
+from scoresde.cli.flags import run_script
+
+EXPERIMENT = digits.Digits(
+    name="digits_flow",
+    sde=sd.RectifiedFlow(),
+    parameterization=sd.Flow(),
+    training=dataclasses.replace(digits.TRAINING, objective=sd.objectives.OutputMatching()),
+)
+
+
+if __name__ == "__main__":
+    run_script(digits.run, EXPERIMENT, description=__doc__)
