@@ -18,9 +18,8 @@ from scoresde.types import right_pad
 
 
 @dataclasses.dataclass(frozen=True)
-class Flow:
-    """The output is u = noise - x_0, the velocity of a straight path (Lipman et al. 2023,
-    arXiv:2210.02747).
+class Difference:
+    """The output is u = noise - x_0, under any SDE. Under `sd.RectifiedFlow` it is `sd.Flow`.
 
     With x = alpha x_0 + sigma noise,
 
@@ -51,7 +50,7 @@ if __name__ == "__main__":
     data = mixture.sample(jax.random.key(0), 4096)
 
     net = sd.MLPConfig(width=64).build((2,), rngs=nnx.Rngs(0))
-    model = sd.ScoreModel(sd.VP(), net, Flow())
+    model = sd.ScoreModel(sd.VP(), net, Difference())
     training = sd.Training(steps=500)
     sd.fit(jax.random.key(1), model, data, training=training, run="runs/own_parameterization")
 

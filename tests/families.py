@@ -44,7 +44,7 @@ PARAMETERIZATIONS = {
     "velocity": sd.Velocity(),
     "edm": sd.EDM(0.7),
     "flow": sd.Flow(),
-    "own": own_parameterization.Flow(),
+    "own": own_parameterization.Difference(),
 }
 PREDICTORS = {
     "reverse_diffusion": sd.predictors.ReverseDiffusion(),

@@ -74,11 +74,16 @@ class DDPM(Chain):
 
         Raises:
             TypeError: if the SDE is not one, or has traced settings.
-            ValueError: if the SDE is not variance-preserving, or so few steps make a beta of 1 or
-                more; with `exact`, one that rounds to 1.
+            ValueError: if the SDE is not variance-preserving, or ends in pure noise, or so few
+                steps make a beta of 1 or more; with `exact`, one that rounds to 1.
         """
         check_from_sde(sde, num_steps)
         _check_variance_preserving(sde)
+        if sde.ends_in_noise:
+            raise ValueError(
+                f"{sde} ends in pure noise, so the last beta would be 1: write "
+                f"sd.DDPM.cosine({num_steps}), the published chain, which clips it."
+            )
         return cls(_exact_betas(sde, num_steps) if exact else _first_order_betas(sde, num_steps))
 
     @classmethod

@@ -113,7 +113,7 @@ class ScoreModel:
     @property
     def denoises_noise(self) -> bool:
         """Whether the network's output says what x_0 is at t = 1: where alpha(1) = 0, noise and
-        scores do not, and EDM's label is infinite."""
+        scores do not."""
         if not is_concrete(*jax.tree.leaves(self.sde)):
             return True
         with jax.ensure_compile_time_eval():

@@ -32,6 +32,7 @@ from scoresde import checks
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.sde.base import SDE, times_of
 from scoresde.sde.calculus import derivative
+from scoresde.sde.pure_noise import LITTLE_SIGNAL, finite_log_snr
 from scoresde.types import Time, right_pad
 
 
@@ -155,6 +156,8 @@ class Flow(_Plain):
 class EDM:
     """The output is F of Eq. 5, so that the network sees and predicts unit variance at every t.
 
+    Where alpha(1) = 0, c_noise is that of log SNR -10 at most, beyond which little signal is left.
+
     Raises:
         ValueError: if sigma_data is not positive.
     """
@@ -167,7 +170,7 @@ class EDM:
 
     def inputs(self, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
         alpha, sigma = _scales(sde, x, t)
-        return x / self._norm(alpha, sigma), -0.125 * sde.log_snr(t)
+        return x / self._norm(alpha, sigma), -0.125 * finite_log_snr(sde, t, LITTLE_SIGNAL)
 
     def data_and_noise(self, sde: SDE, output: Array, x: Array, t: Array) -> tuple[Array, Array]:
         alpha, sigma = _scales(sde, x, t)

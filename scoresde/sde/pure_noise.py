@@ -5,8 +5,8 @@
     G(log SNR) = softplus(log SNR + 10)                                              (Eq. 1)
 
 The probability flow and the exponential solvers ask a denoiser there, which is finite (flow.py);
-what needs f, g or 1 / alpha begins a little below. G is what is even where log SNR would be: log
-SNR itself above -10, and finite in all.
+what needs f, g or 1 / alpha begins a little below. EDM's label stops at that of log SNR -10. G is
+what is even where log SNR would be: log SNR itself above -10, and finite in all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ LITTLE_SIGNAL = -10.0
 
 def finite_log_snr(sde: Any, t: Array, lowest: float = PURE_NOISE) -> Array:
     """Returns log SNR, where the SDE ends in pure noise at least `lowest`; like t."""
-    log_snr = sde.log_snr(t)
-    return jnp.maximum(log_snr, lowest) if sde.ends_in_noise else log_snr
+    if not sde.ends_in_noise:
+        return sde.log_snr(t)
+    signal = sde.alpha(t) > 0.0
+    log_snr = sde.log_snr(jnp.where(signal, t, 0.5))  # so that it has a derivative
+    return jnp.where(signal, jnp.maximum(log_snr, lowest), lowest)
 
 
 def even(sde: Any, log_snr: Array) -> Array:
@@ -73,8 +76,8 @@ def check_denoises_noise(sde: Any, score: Any, start: float) -> None:
         )
         raise ValueError(
             f"{sde} ends in pure noise, alpha(1) = 0, so x_0 must be known at t = 1, and {what}: "
-            f"use a network whose output says it, sd.Flow(), sd.Velocity() or sd.Data(), or a "
-            f"score with `denoise`. A sampler may begin below 1 instead: {begin_below()}."
+            f"use a network whose output says it, sd.Flow(), sd.Velocity(), sd.EDM() or sd.Data(), "
+            f"or a score with `denoise`. A sampler may begin below 1 instead: {begin_below()}."
         )
 
 

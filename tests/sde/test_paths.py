@@ -168,11 +168,11 @@ def test_a_score_alone_knows_nothing_at_one(ends_in_noise, mixture):
     np.testing.assert_allclose(ours.x, theirs.x, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", [sd.Noise(), sd.Score(), sd.EDM(0.5)], ids=repr)
+@pytest.mark.parametrize("kind", [sd.Noise(), sd.Score()], ids=repr)
 def test_networks_whose_output_says_nothing_at_one_are_named(kind, ends_in_noise):
     model = sd.ScoreModel(ends_in_noise, lambda x, t: x, kind)
     for score in (model, sd.conditioned(lambda x, t, c: x, 0)):
-        with pytest.raises(ValueError, match=r"sd.Flow\(\), sd.Velocity\(\) or sd.Data\(\)"):
+        with pytest.raises(ValueError, match=r"sd.Flow\(\), sd.Velocity\(\), sd.EDM\(\)"):
             sd.sample(jax.random.key(0), sd.DDIM(num_steps=2), ends_in_noise, score, (4, 2))
 
 
@@ -181,18 +181,47 @@ def test_networks_whose_output_says_it_begin_at_one(kind, ends_in_noise, mixture
     """A perfect network of each kind draws what the exact denoiser draws."""
     sde = ends_in_noise
     exact = mixture.score(sde)
-    t_of = {"time": None}
 
-    def net(x, label):
-        t = t_of["time"]
-        x0, noise = exact.data_and_noise(x, label if t is None else t)
-        return kind.prediction(sde, x0, noise, label)
+    def net(x, t):
+        return kind.prediction(sde, *exact.data_and_noise(x, t), t)
 
     model = sd.ScoreModel(sde, net, kind)
     sampler = sd.UniPC(num_steps=20)
     ours = sd.sample(jax.random.key(0), sampler, sde, model, (64, 2))
     theirs = sd.sample(jax.random.key(0), sampler, sde, exact, (64, 2))
     np.testing.assert_allclose(ours.x, theirs.x, rtol=5e-3, atol=5e-3)
+
+
+def test_edm_begins_at_one_and_trains_there(ends_in_noise):
+    """Its label is finite, at most 10 / 8, and so are its loss and samples."""
+    sde = ends_in_noise
+    _, label = sd.EDM(0.5).inputs(sde, jnp.ones((3, 2)), jnp.asarray([0.1, 0.5, 1.0]))
+    np.testing.assert_allclose(label[:2], -0.125 * sde.log_snr(jnp.asarray([0.1, 0.5])), rtol=1e-6)
+    assert float(label[2]) == 1.25
+    model = sd.ScoreModel(sde, lambda x, label: 0.5 * x, sd.EDM(0.5))
+    loss = sd.dsm_loss(jax.random.key(0), sde, model, jnp.ones((2, 2)), jnp.ones(2))
+    assert np.all(np.isfinite(loss))
+    out = sd.sample(jax.random.key(0), sd.ProbabilityFlow(), sde, model, (4, 2))
+    assert out.success.all()
+
+
+def test_a_sampler_is_differentiable_in_the_offset(mixture, x64):
+    """Against a finite difference, through grid, coefficients and steps."""
+    score = mixture.score(sd.Cosine())
+
+    def spread(offset):
+        x = sd.UniPC(num_steps=5)(jax.random.key(0), sd.Cosine(offset), score, jnp.ones((2, 2))).x
+        return jnp.sum(x**2)
+
+    slope = jax.grad(spread)(0.01)
+    difference = (spread(0.01 + 1e-5) - spread(0.01 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(slope, difference, rtol=1e-4)
+
+
+def test_the_chain_of_a_process_that_ends_in_noise_is_another(ends_in_noise):
+    with pytest.raises(ValueError, match=r"write sd.DDPM.cosine\(10\)|discretises VP"):
+        sd.DDPM.from_sde(ends_in_noise, 10)
+    assert sd.DDPM.cosine(10).betas[-1] == 0.999
 
 
 def test_a_classifier_guides_below_one(mixture):
