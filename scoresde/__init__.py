@@ -1,7 +1,7 @@
 """Diffusion models as stochastic differential equations.
 
-    sde         VP, SubVP, VE, Cosine, EDMProcess, RectifiedFlow: two functions of time define a
-                process; the rest follows
+    sde         VP, SubVP, VE, Cosine, EDMProcess, RectifiedFlow, LearntVP: two functions of time
+                define a process; the rest follows
     discrete    DDPM, NCSN: the two chains that VP and VE are the limits of
     score       ScoreModel: a network, and what its output means, as a function score(x, t, cond)
     loss        dsm_loss: denoising score matching
@@ -67,9 +67,11 @@ from scoresde.score.parameterization import EDM, Data, Flow, Noise, Score, Veloc
 from scoresde.sde.base import SDE, denoise
 from scoresde.sde.cosine import Cosine
 from scoresde.sde.edm_process import EDMProcess
+from scoresde.sde.learnt_vp import LearntVP
 from scoresde.sde.mixture import GaussianMixture
 from scoresde.sde.mixture_classes import MixtureClassifier, MixtureClassScore
 from scoresde.sde.rectified_flow import RectifiedFlow
+from scoresde.sde.schedule import LinearGamma, MonotoneGamma
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
@@ -162,10 +164,13 @@ __all__ = [
     "Hutchinson",
     "Interval",
     "Langevin",
+    "LearntVP",
     "Likelihood",
+    "LinearGamma",
     "MLPConfig",
     "MixtureClassScore",
     "MixtureClassifier",
+    "MonotoneGamma",
     "NCSNppConfig",
     "Noise",
     "PredictorCorrector",

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import papers
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import scoresde as sd
@@ -221,12 +222,12 @@ def test_probability_flow_carries_the_density(long_sde, x64):
 
 def test_time_from_log_snr_is_differentiable_in_everything(any_sde, x64):
     """Gradients in log SNR and in every setting are the finite differences."""
-    leaves, tree = jax.tree.flatten(any_sde)
-    point = jnp.asarray([*leaves, float(any_sde.log_snr(0.4))])
+    settings, rebuilt = ravel_pytree(jax.tree.map(lambda a: jnp.asarray(a, float), any_sde))
+    point = jnp.append(settings, any_sde.log_snr(0.4))
     for inverse in (type(any_sde).time_from_log_snr, sd.SDE.time_from_log_snr):
 
         def time(point, inverse=inverse):
-            return inverse(jax.tree.unflatten(tree, list(point[:-1])), point[-1])
+            return inverse(rebuilt(point[:-1]), point[-1])
 
         step = 1e-5 * jnp.eye(len(point))
         finite_differences = jnp.stack([time(point + e) - time(point - e) for e in step]) / 2e-5

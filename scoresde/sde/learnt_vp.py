@@ -1,0 +1,84 @@
+"""The variance-preserving SDE of any schedule of log SNR, which may have parameters.
+
+    alpha^2 = sigmoid(-gamma),   sigma^2 = sigmoid(gamma),   gamma = -log SNR           (Eq. 1)
+    f = -1/2 gamma' sigma^2,   g^2 = gamma' sigma^2                                     (Eq. 2)
+    p(x_t | x_s):   v = -sigma_t^2 expm1(-(gamma_t - gamma_s)),   c^2 = 1 - v           (Eq. 3)
+
+Kingma et al. 2021 (arXiv:2107.00630), Eq. 2 and App. A and F. A schedule that offers `between(s,
+t)`, gamma(t) - gamma(s) without cancellation, makes short transitions exact; of others it is the
+integral of gamma'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from scoresde.sde.base import SDE, as_float, as_time
+from scoresde.sde.calculus import derivative, increment, sqrt_or_zero
+from scoresde.sde.schedule import LinearGamma
+from scoresde.types import Scalar, Time, pytree_dataclass
+
+
+@pytree_dataclass()
+class LearntVP(SDE):
+    """Variance-preserving SDE with -log SNR = schedule(t) (Eq. 1): t = 0 is a noise level. Its
+    prior is N(0, I).
+
+    schedule: `sd.LinearGamma`, `sd.MonotoneGamma`, or any rising function of t, elementwise.
+    """
+
+    schedule: Any = LinearGamma()
+    """t ↦ gamma(t)."""
+
+    def __post_init__(self):
+        if not callable(self.schedule) or isinstance(self.schedule, type):
+            raise TypeError(
+                f"schedule is {self.schedule!r}: wanted one such as sd.LinearGamma(-13.3, 5.0), or "
+                f"a rising function of t."
+            )
+
+    @property
+    def noisy_at_zero(self) -> bool:
+        return True
+
+    def gamma(self, t: Time) -> Array:
+        """Returns gamma(t) = -log SNR(t); like t."""
+        return self.schedule(as_time(t))
+
+    def log_alpha(self, t: Time) -> Array:
+        return 0.5 * jax.nn.log_sigmoid(-self.gamma(t))
+
+    def variance(self, t: Time) -> Array:
+        return jax.nn.sigmoid(self.gamma(t))
+
+    def log_snr(self, t: Time) -> Array:
+        return -self.gamma(t)
+
+    def drift_rate(self, t: Time) -> Array:
+        return -0.5 * self.squared_diffusion(t)
+
+    def squared_diffusion(self, t: Time) -> Array:
+        return derivative(self.schedule, as_time(t)) * self.variance(t)
+
+    def time_from_log_snr(self, log_snr: Time) -> Array:
+        inverse = getattr(self.schedule, "inverse", None)
+        if inverse is None:
+            return super().time_from_log_snr(log_snr)
+        return inverse(-as_float(log_snr))
+
+    def transition(self, s: Time, t: Time) -> tuple[Array, Array]:
+        s, t = self._ordered(s, t)
+        between = getattr(self.schedule, "between", None)
+        rise = increment(self.schedule, s, t) if between is None else between(s, t)
+        variance = -self.variance(t) * jnp.expm1(-rise)  # Eq. 3
+        short = variance < 0.5  # where 1 - v keeps its digits
+        from_variance = 0.5 * jnp.log1p(-jnp.where(short, variance, 0.0))
+        log_c = jnp.where(short, from_variance, self.log_alpha(t) - self.log_alpha(s))
+        return jnp.exp(log_c), sqrt_or_zero(variance)
+
+    def prior_std(self) -> Scalar:
+        return 1.0
