@@ -95,7 +95,9 @@ class MonotoneGamma:
 
     def _rise(self, s: Array, t: Array) -> Array:
         """Returns h(t) - h(s) of Eq. 2; like t."""
-        a, w, b, c = (jnp.asarray(self.weights[name], t.dtype) for name in "awbc")
+        a = jnp.asarray(self.weights["a"], t.dtype)
+        per_unit = (1,) * t.ndim + (-1,)
+        w, b, c = (jnp.asarray(self.weights[name], t.dtype).reshape(per_unit) for name in "wbc")
         linear = jnp.abs(a) * (t - s)
         slope = jnp.abs(w) * jnp.abs(a)
         start = b + slope * s[..., None]
