@@ -247,9 +247,9 @@ def _warn_of_rounding(data: Measured) -> None:
             f"and add it in float64."
         )
 
-    for own in units_of_cond(data.cond) or ():
-        worst = None if own is None else _worst_rounding(np.asarray(own.mean), np.asarray(own.std))
-        if own is not None and worst is not None:
+    for own in filter(None, units_of_cond(data.cond) or ()):  # labels have none
+        worst = _worst_rounding(np.asarray(own.mean), np.asarray(own.std))
+        if worst is not None:
             mean, std = own.mean[worst], own.std[worst]
             checks.warn(
                 f"number {worst} of a condition, {mean:.9g} ± {std:.3g}, varies by a few of "

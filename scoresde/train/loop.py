@@ -235,7 +235,7 @@ def _objective(model: Model, training: Training, objective: Objective | None) ->
     """Returns the objective that was given, or the model's own.
 
     Raises:
-        TypeError: if it is not a function.
+        TypeError: if it is not a function, or not one for this model.
     """
     if objective is not None:
         if not callable(objective) or isinstance(objective, type):
@@ -245,6 +245,11 @@ def _objective(model: Model, training: Training, objective: Objective | None) ->
             )
         return objective
     if not isinstance(training.objective, Usual):
+        if not isinstance(model, ScoreModel):
+            raise TypeError(
+                f"objective = {training.objective} is that of an sd.ScoreModel, and the model is a "
+                f"{type(model).__name__}: leave Training(objective=...) at its default."
+            )
         return training.objective
     if isinstance(model, ClassifierModel):
         return CrossEntropy()

@@ -78,3 +78,18 @@ def test_flow_matching_trains(mixture):
 def test_a_weighting_beside_an_objective_is_refused():
     with pytest.raises(ValueError, match="leave one of them at its default"):
         sd.Training(weighting=sd.weightings.EDM(), objective=sd.objectives.OutputMatching())
+
+
+def test_a_classifier_has_no_output_to_match():
+    net = sd.nets.MLPClassifierConfig(num_classes=2, width=8).build((3,), rngs=nnx.Rngs(0))
+    training = sd.Training(steps=1, objective=sd.objectives.OutputMatching())
+    labels = np.arange(64) % 2
+    with pytest.raises(TypeError, match="leave Training"):
+        sd.fit(
+            KEY,
+            sd.ClassifierModel(sd.VP(), net),
+            np.asarray(X0),
+            cond=labels,
+            training=training,
+            progress=False,
+        )
