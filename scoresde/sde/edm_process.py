@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from scoresde import checks
-from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE, as_float, as_time
+from scoresde.sde.ve import check_sigmas
 from scoresde.types import Scalar, Time, pytree_dataclass
 
 
@@ -35,13 +35,8 @@ class EDMProcess(SDE):
     """How much of the time is spent at low noise: 1 is linear in sigma."""
 
     def __post_init__(self):
-        for name in ("sigma_min", "sigma_max", "rho"):
-            checks.setting(name, getattr(self, name), "(0, inf)")
-        if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
-            raise ValueError(
-                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the "
-                "noise grows from data to prior. Write EDMProcess(sigma_min=0.002, sigma_max=80.0)."
-            )
+        check_sigmas(self.sigma_min, self.sigma_max, "EDMProcess(sigma_min=0.002, sigma_max=80.0)")
+        checks.setting("rho", self.rho, "(0, inf)")
 
     @property
     def noisy_at_zero(self) -> bool:

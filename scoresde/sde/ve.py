@@ -36,13 +36,7 @@ class VE(SDE):
     examples."""
 
     def __post_init__(self):
-        checks.setting("sigma_min", self.sigma_min, "(0, inf)")
-        checks.setting("sigma_max", self.sigma_max, "(0, inf)")
-        if is_concrete(self.sigma_min, self.sigma_max) and self.sigma_min >= self.sigma_max:
-            raise ValueError(
-                f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}: the "
-                "noise grows from data to prior. Write VE(sigma_min=0.01, sigma_max=50.0)."
-            )
+        check_sigmas(self.sigma_min, self.sigma_max, "VE(sigma_min=0.01, sigma_max=50.0)")
 
     @property
     def noisy_at_zero(self) -> bool:
@@ -75,3 +69,18 @@ class VE(SDE):
 
     def time_from_log_snr(self, log_snr: Time) -> Array:
         return (-0.5 * as_float(log_snr) - jnp.log(self.sigma_min)) / self.log_ratio
+
+
+def check_sigmas(sigma_min: Scalar, sigma_max: Scalar, instead: str) -> None:
+    """Checks 0 < sigma_min < sigma_max; both are in units of the data.
+
+    Raises:
+        ValueError: if they are not, with what to write instead.
+    """
+    checks.setting("sigma_min", sigma_min, "(0, inf)")
+    checks.setting("sigma_max", sigma_max, "(0, inf)")
+    if is_concrete(sigma_min, sigma_max) and sigma_min >= sigma_max:
+        raise ValueError(
+            f"sigma_min = {sigma_min} is not below sigma_max = {sigma_max}: the noise grows from "
+            f"data to prior. Write {instead}."
+        )

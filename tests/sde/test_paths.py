@@ -62,6 +62,13 @@ def test_edm_steps_are_the_karras_grid():
     np.testing.assert_allclose(levels, sd.VE(0.002, 80.0).sigma(grid), rtol=1e-5)
 
 
+def test_sigmas_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match=r"Write EDMProcess\(sigma_min=0.002, sigma_max=80.0\)"):
+        sd.EDMProcess(sigma_min=80.0, sigma_max=0.002)
+    with pytest.raises(ValueError, match="rho"):
+        sd.EDMProcess(rho=0.0)
+
+
 def test_at_one_there_is_noise_alone(ends_in_noise):
     """alpha(1) = 0 exactly, so the prior N(0, I) is the law of x_1 whatever the data."""
     sde = ends_in_noise
