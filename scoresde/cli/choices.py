@@ -102,9 +102,10 @@ def _put(values: Mapping[str, Any], place: list[str], member: type) -> dict[str,
 def _refuse_choices_written_as_options(
     arguments: Sequence[str], places: Mapping[str, tuple[type, ...]]
 ) -> None:
-    """Raises a UsageError for `--sampler heun` and `--sampler=heun`: wanted is `sampler:heun`."""
+    """Raises a UsageError for `--sampler heun`, `--sampler=heun` and `--sampler:heun`: wanted is
+    `sampler:heun`."""
     for word, following in itertools.pairwise([*arguments, ""]):
-        option, _, member = word.partition("=")
+        option, _, member = word.replace(":", "=", 1).partition("=")
         place = option.removeprefix("--").replace("-", "_")
         if not option.startswith("--") or place not in places:
             continue

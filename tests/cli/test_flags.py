@@ -152,6 +152,11 @@ def test_the_order_of_flags_and_choices_does_not_matter():
             rf"  {SDES}",
         ),
         (
+            "--sde:sub-vp",
+            r"--sde is a choice, not an option: write sde:sub-vp, or another of\n"
+            rf"  {SDES}",
+        ),
+        (
             "--sde sub-vp",
             r"--sde is a choice, not an option: write sde:sub-vp, or another of\n"
             rf"  {SDES}",
