@@ -37,6 +37,9 @@ x: (batch, *data); t: (batch,). It may also offer `denoise(x, t, cond)`, which r
 x].
 """
 
+NO_SETTING = {"setting": False}
+"""Metadata of a field that is not a setting: files and the command line leave it at its default."""
+
 T = TypeVar("T")
 
 

@@ -13,7 +13,6 @@ import pytest
 
 import scoresde as sd
 from scoresde.sampling.exponential import ExponentialSampler
-from scoresde.sde.schedule import initial_weights
 
 PROCESSES = {
     "vp": sd.VP(),
@@ -22,7 +21,7 @@ PROCESSES = {
     "cosine": sd.Cosine(),
     "edm": sd.EDMProcess(),
     "rectified": sd.RectifiedFlow(),
-    "learnt": sd.LearntVP(sd.MonotoneGamma(weights=initial_weights(8))),
+    "learnt": sd.LearntVP(sd.MonotoneGamma(hidden=8)),
     "own": own_sde.Cosine(),
 }
 FINITE = {name: sde for name, sde in PROCESSES.items() if not sde.ends_in_noise}

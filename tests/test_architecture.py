@@ -19,13 +19,13 @@ ALLOWED = {
     "data": {"ground"},
     "evaluation": {"ground"},
     "score": {"ground", "sde"},
-    "loss": {"ground", "sde"},
+    "loss": {"ground", "sde", "data"},
     "discrete": {"ground", "sde", "score"},
     "parallel": {"ground", "sde"},
     "runs": {"ground", "parallel"},
     "sampling": {"ground", "sde", "parallel"},
     "guidance": {"ground", "sde", "parallel"},
-    "likelihood": {"ground", "sde", "parallel", "sampling", "data"},
+    "likelihood": {"ground", "sde", "parallel", "sampling", "data", "loss"},
 }
 
 

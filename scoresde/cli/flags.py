@@ -93,6 +93,7 @@ def parse(
                 conf.AvoidSubcommands,
                 conf.PositionalRequiredArgs,
                 conf.PositionalMetavarFromFieldName,
+                conf.SuppressFixed,  # what only Python can say, such as a schedule's weights
             ),
         )
         return kind(**vars(settings))

@@ -1,6 +1,7 @@
 """What else happens to a batch inside the compiled training step: scaling and augmentation.
 
-`UniformDequantization`, `Scale` and the augmentations are what `fit(prepare=...)` takes.
+`UniformDequantization`, `BinCentres`, `Scale` and the augmentations are what `fit(prepare=...)`
+takes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jax import Array
 from jaxtyping import Float, Real
 
 from scoresde import checks
-from scoresde.data.pixel_range import PixelRange
+from scoresde.data.pixel_range import PixelRange, check_levels
 from scoresde.keys import as_typed_key, example_keys
 from scoresde.types import Key, right_pad
 
@@ -34,6 +35,23 @@ class Scale(PixelRange):
         """Returns the scaled values, shaped like k. The key is not used."""
         checks.nothing_is_lost(k, "k")
         return self.low + self.length * jnp.asarray(k, jnp.float32) / (self.levels - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinCentres(PixelRange):
+    """low + (high - low) (k + 1/2) / levels: integers at the centres of their bins, without noise.
+
+    They are the data of the variational bound on integers (`sd.objectives.VariationalBound`), whose
+    schedule begins with noise of the size of a bin.
+
+    Raises:
+        ValueError: if levels < 2 or low >= high; when called, for integers beyond the levels.
+    """
+
+    def __call__(self, key: Key, k: Real[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """Returns the centres of the bins, shaped like k. The key is not used."""
+        check_levels(k, self.levels)
+        return self.centre(jnp.asarray(k))
 
 
 # --- Augmentation ---

@@ -3,6 +3,7 @@
     denoising score matching   w(t) |sigma score(x_t, t) + noise|^2 / D                  (Eq. 1)
     output matching            |net(x_t, t) - target(x_0, noise, t)|^2 / D               (Eq. 2)
     cross-entropy              -log p(y | x_t),   x_t = alpha x_0 + sigma noise          (Eq. 3)
+    variational bound          (prior + diffusion + reconstruction) / D, bound_terms.py  (Eq. 4)
 
 D is the number of data dimensions, so that losses of different data are alike. Eq. 1 and 2 train a
 score (dsm.py): Eq. 2 is Eq. 1 with a weight that depends on the parameterisation, computed where
@@ -13,6 +14,17 @@ nothing cancels. With `sd.Flow()` under `sd.RectifiedFlow()` it is conditional f
 (Lipman et al. 2023, arXiv:2210.02747, Eq. 9), with `sd.EDM` the loss of Karras et al. 2022. Eq. 3
 trains the classifier of noisy examples that guides one (Dhariwal & Nichol 2021, arXiv:2105.05233,
 Sec. 4).
+
+Eq. 4 trains a score and, with it, the schedule of its SDE. In continuous time its expectation does
+not depend on the shape of the schedule, so that the shape descends on the variance of L, the mean
+of Eq. 4 over a batch (Kingma et al. 2021, arXiv:2107.00630, App. I.2). For any b that does not
+depend on the batch,
+
+    grad E[L^2] = E[2 L grad L] = E[2 (L - b) grad L],   as E[grad L] = 0                (Eq. 5)
+
+whose second form varies least where b is the mean of L. The gradient of L is at hand from the
+backward pass that trains the network. In T steps the shape descends on the bound, as the ends do
+always.
 """
 
 from __future__ import annotations
@@ -24,9 +36,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from scoresde import checks
+from scoresde.data.pixel_range import PixelRange
 from scoresde.keys import normal_like
+from scoresde.loss import bound_terms
 from scoresde.loss import weighting as weightings
 from scoresde.loss.dsm import dsm_loss
+from scoresde.sde.base import SDE
+from scoresde.sde.bound_score import bind
+from scoresde.sde.schedule import Parameters
 from scoresde.types import Cond, data_dim, right_pad, sum_data
 
 
@@ -85,5 +103,71 @@ class CrossEntropy:
         return -jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]  # Eq. 3
 
 
-AnyObjective = Usual | OutputMatching
+@dataclasses.dataclass(frozen=True)
+class VariationalBound:
+    """The variational bound in nats per data dimension (Eq. 4), which trains a score and the
+    schedule of an `sd.LearntVP`; times must be uniform in t.
+
+    Raises:
+        ValueError: if levels < 2, low >= high, or num_steps < 1.
+    """
+
+    levels: int | None = None
+    """The number of values of a pixel, where x_0 is prepared from integers; None for a density."""
+    low: float = -1.0
+    """The lower end of the range of the data."""
+    high: float = 1.0
+    """The upper end of the range of the data."""
+    num_steps: int | None = None
+    """T, the number of steps; None for continuous time."""
+
+    def __post_init__(self):
+        if self.levels is not None:
+            PixelRange(self.levels, self.low, self.high)  # refuses what is no range
+        if self.num_steps is not None:
+            checks.count("num_steps", self.num_steps)
+
+    def __call__(self, keys: Array, model: Any, x0: Array, t: Array, cond: Cond) -> Array:
+        sde = model.sde
+        t = jnp.asarray(t, x0.dtype)
+        keys_noise, keys_end = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+
+        t, weight = self._time_and_weight(sde, t)
+        error = bound_terms.noise_error(keys_noise, sde, bind(sde, model, cond), x0, t)
+        diffusion = weight * error
+        reconstruction = self._reconstruction(keys_end, sde, x0, jnp.zeros_like(t))
+        return (sde.prior_kl(x0) + diffusion + reconstruction) / data_dim(x0)  # Eq. 4
+
+    def _time_and_weight(self, sde: SDE, t: Array) -> tuple[Array, Array]:
+        """Returns the time at which the network is evaluated, and the weight of its error."""
+        if self.num_steps is None:
+            return t, bound_terms.continuous_weight(sde, t)
+        i = jnp.ceil(t * self.num_steps)
+        end = i / self.num_steps
+        return end, self.num_steps * bound_terms.step_weight(sde, (i - 1.0) / self.num_steps, end)
+
+    def _reconstruction(self, keys: Array, sde: SDE, x0: Array, t: Array) -> Array:
+        if self.levels is None:
+            return bound_terms.gaussian_reconstruction(sde, data_dim(x0), t)
+        pixels = PixelRange(self.levels, self.low, self.high)
+        position = (x0 - self.low) / pixels.bin_width - 0.5
+        return bound_terms.reconstruction(keys, sde, position, pixels.bin_width, self.levels, t)
+
+    def schedule_gradient(self, gradient: Parameters, loss: Array, mean: Array) -> Parameters:
+        """Returns the gradient that each part of the schedule descends on (Eq. 5).
+
+        gradient: that of the loss. mean: that of the losses of earlier steps, b.
+        """
+        if self.num_steps is not None or "shape" not in gradient:
+            return gradient
+        by_variance = 2.0 * (loss - mean)
+        return gradient | {"shape": jax.tree.map(lambda g: by_variance * g, gradient["shape"])}
+
+
+def trains_schedule(objective: Any, sde: SDE) -> bool:
+    """Returns whether training by this objective changes the SDE."""
+    return hasattr(objective, "schedule_gradient") and bool(sde.parameters())
+
+
+AnyObjective = Usual | OutputMatching | VariationalBound
 """The objectives that settings files and the command line choose from."""

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import cattrs
 import jax
 import numpy as np
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception
 
-from scoresde.types import Classes, Scalar
+from scoresde.types import NO_SETTING, Classes, Scalar
 
 T = TypeVar("T")
 
@@ -67,6 +68,11 @@ def union_members(kind: Any) -> tuple[type, ...]:
     if len(members) < 2 or not all(dataclasses.is_dataclass(member) for member in members):
         return ()
     return members
+
+
+def is_setting(field: dataclasses.Field) -> bool:
+    """Returns whether files and the command line may set a field."""
+    return field.metadata.get("setting") is not NO_SETTING["setting"]
 
 
 def stable_repr(value: Any) -> str:
@@ -135,10 +141,16 @@ def _convert_arrays(converter: cattrs.Converter) -> None:
 
 
 def _convert_objects(converter: cattrs.Converter) -> None:
-    """Reads a dataclass from a dict of its fields only."""
+    """Reads a dataclass from a dict of its fields only, and writes those that are settings."""
+
+    def omitted(kind: Any) -> dict[str, Any]:
+        fields = dataclasses.fields(kind)
+        return {field.name: override(omit=True) for field in fields if not is_setting(field)}
 
     def reader(kind: Any) -> Callable[[Any, Any], Any]:
-        structure = converter.gen_structure_attrs_fromdict(kind)
+        structure = make_dict_structure_fn(
+            kind, converter, _cattrs_forbid_extra_keys=True, **omitted(kind)
+        )
 
         def read(data: Any, _: Any) -> Any:
             _check_mapping(data)
@@ -146,7 +158,11 @@ def _convert_objects(converter: cattrs.Converter) -> None:
 
         return read
 
+    def writer(kind: Any) -> Callable[[Any], dict]:
+        return make_dict_unstructure_fn(kind, converter, **omitted(kind))
+
     converter.register_structure_hook_factory(dataclasses.is_dataclass, reader)
+    converter.register_unstructure_hook_factory(dataclasses.is_dataclass, writer)
 
 
 def _convert_unions(converter: cattrs.Converter) -> None:

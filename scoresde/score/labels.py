@@ -11,6 +11,7 @@ from jax import Array
 
 from scoresde import checks
 from scoresde.sde.base import SDE
+from scoresde.sde.pure_noise import finite_log_snr
 
 
 @runtime_checkable
@@ -89,5 +90,24 @@ class Sigma:
         return 0.5 * jnp.log(sde.variance(t)) if self.log else sde.sigma(t)
 
 
-AnyLabel = Scaled | Index | Sigma
+@dataclasses.dataclass(frozen=True)
+class LogSNR:
+    """scale × log SNR(t): what a network must see while the schedule of its SDE trains (Kingma et
+    al. 2021). Where alpha(1) = 0, log SNR is taken to be at least -60.
+
+    Raises:
+        ValueError: if the scale is not positive.
+    """
+
+    scale: float = 1.0
+    """Multiplies log SNR."""
+
+    def __post_init__(self):
+        checks.setting("scale", self.scale, "(0, inf)")
+
+    def __call__(self, sde: SDE, t: Array) -> Array:
+        return self.scale * finite_log_snr(sde, t)
+
+
+AnyLabel = Scaled | Index | Sigma | LogSNR
 """The labels that settings choose from."""

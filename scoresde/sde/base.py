@@ -245,6 +245,17 @@ class SDE:
         of_variance = data_dim(x0) * (ratio - 1.0 - jnp.log(ratio))
         return 0.5 * (of_mean + of_variance)
 
+    # --- What training may change ---
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns the parameters that training by the variational bound changes, a nested dict of
+        arrays; empty for an SDE that has none."""
+        return {}
+
+    def with_parameters(self, parameters: dict[str, Any]) -> SDE:
+        """Returns the SDE with these parameters in place of its own."""
+        return self
+
     # --- Backwards in time ---
 
     def reverse(self, score: ScoreFn) -> ReverseSDE:

@@ -11,7 +11,7 @@ integral of gamma'.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,14 @@ from jax import Array
 
 from scoresde.sde.base import SDE, as_float, as_time
 from scoresde.sde.calculus import derivative, increment, sqrt_or_zero
-from scoresde.sde.schedule import LinearGamma
+from scoresde.sde.schedule import LinearGamma, MonotoneGamma, Parameters
 from scoresde.types import Scalar, Time, pytree_dataclass
+
+if TYPE_CHECKING:
+    AnySchedule = Any  # Python takes custom ones
+else:
+    AnySchedule = LinearGamma | MonotoneGamma
+    """The schedules that settings files and the command line choose from."""
 
 
 @pytree_dataclass()
@@ -31,8 +37,8 @@ class LearntVP(SDE):
     schedule: `sd.LinearGamma`, `sd.MonotoneGamma`, or any rising function of t, elementwise.
     """
 
-    schedule: Any = LinearGamma()
-    """t ↦ gamma(t)."""
+    schedule: AnySchedule = LinearGamma()
+    """t ↦ gamma(t) = -log SNR."""
 
     def __post_init__(self):
         if not callable(self.schedule) or isinstance(self.schedule, type):
@@ -82,3 +88,10 @@ class LearntVP(SDE):
 
     def prior_std(self) -> Scalar:
         return 1.0
+
+    def parameters(self) -> Parameters:
+        offered = getattr(self.schedule, "parameters", None)
+        return {} if offered is None else offered()
+
+    def with_parameters(self, parameters: Parameters) -> LearntVP:
+        return LearntVP(self.schedule.with_parameters(parameters))

@@ -13,7 +13,7 @@ import numpy as np
 from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.pixel_range import check_levels
-from scoresde.data.prepare import Scale, without_augmentation
+from scoresde.data.prepare import BinCentres, Scale, without_augmentation
 from scoresde.data.random_access import RandomAccess
 from scoresde.data.real_valued import check_real_valued
 from scoresde.data.source import ArraySource, Source, take
@@ -192,7 +192,7 @@ def check_fits_levels(train: Source, held_out: Source | None, prepare: Any) -> N
         ValueError: if there are any outside 0 … levels - 1, or if the array to train on uses less
             than a quarter of the levels.
     """
-    if not isinstance(prepare, UniformDequantization | Scale):
+    if not isinstance(prepare, UniformDequantization | Scale | BinCentres):
         return
 
     for source in (train, held_out):

@@ -12,7 +12,7 @@ import numpy as np
 
 from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
-from scoresde.data.prepare import Scale, without_augmentation
+from scoresde.data.prepare import BinCentres, Scale, without_augmentation
 from scoresde.parallel.processes import differences
 from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.folder import HELD_OUT
@@ -36,6 +36,8 @@ def load(
 
     Arguments and errors are those of `open_run`, which returns what else is known of the run.
     Under `jax.distributed` every process makes this call.
+
+    The schedule of an SDE that trained with its network is the trained one.
 
     Warns if the model that is given has another SDE or other pieces than the run: a checkpoint
     holds their names and settings, and the arrays of the network alone.
@@ -73,7 +75,7 @@ def open_run(
         if model is None:
             model = _rebuild(path, found.about)
 
-        skeleton, params, constants = Skeleton.split(model)
+        skeleton, params, constants = Skeleton.split(model, bool(found.about.get("schedule")))
         weights = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {weights: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
@@ -89,7 +91,7 @@ def open_run(
         step=found.step,
         model=model,
         shape=tuple(found.about["shape"]),
-        prepare=_dequantization(found.about),
+        prepare=_integers_to_reals(found.about),
         about=found.about,
     )
 
@@ -135,7 +137,7 @@ class Trained:
     shape: tuple[int, ...]
     """The shape of one example."""
 
-    prepare: UniformDequantization | None
+    prepare: UniformDequantization | BinCentres | None
     """How integer data became real numbers in training; None if they were real."""
 
     about: dict[str, Any]
@@ -227,8 +229,8 @@ def _describe_prepare(prepare: Any) -> dict[str, Any] | None:
     prepare, augmentation = without_augmentation(prepare)
 
     described: dict[str, Any] = {}
-    if isinstance(prepare, UniformDequantization):
-        described = {"kind": "UniformDequantization"} | to_dict(prepare)
+    if isinstance(prepare, UniformDequantization | BinCentres):
+        described = {"kind": type(prepare).__name__} | to_dict(prepare)
     elif isinstance(prepare, Scale):
         described = {"own": repr(prepare)}
     elif prepare is not None:
@@ -239,14 +241,17 @@ def _describe_prepare(prepare: Any) -> dict[str, Any] | None:
     return described or None
 
 
-def _dequantization(about: dict[str, Any]) -> UniformDequantization | None:
-    """Returns the dequantisation that a checkpoint describes, without the augmentation."""
+def _integers_to_reals(about: dict[str, Any]) -> UniformDequantization | BinCentres | None:
+    """Returns what made reals of integers, as a checkpoint describes it, without the
+    augmentation."""
     described = about.get("prepare") or {}
-    if described.get("kind") != "UniformDequantization":
+    kinds = {kind.__name__: kind for kind in (UniformDequantization, BinCentres)}
+    kind = kinds.get(described.get("kind"))
+    if kind is None:
         return None
 
-    names = [field.name for field in dataclasses.fields(UniformDequantization)]
-    return from_dict({name: described[name] for name in names}, UniformDequantization)
+    names = [field.name for field in dataclasses.fields(kind)]
+    return from_dict({name: described[name] for name in names}, kind)
 
 
 def _warn_of_another(model: Model, trained: Trained) -> None:

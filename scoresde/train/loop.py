@@ -15,15 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import Source, take
 from scoresde.keys import as_typed_key
-from scoresde.loss.objectives import CrossEntropy, DenoisingScoreMatching, Objective, Usual
+from scoresde.loss.objectives import (
+    CrossEntropy,
+    DenoisingScoreMatching,
+    Objective,
+    Usual,
+    VariationalBound,
+    trains_schedule,
+)
 from scoresde.parallel.processes import barrier, check_alike
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import stable_repr, to_dict
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization, units_of_cond
+from scoresde.train.bound_checks import check_bound
 from scoresde.train.callbacks import Callback
 from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
@@ -118,14 +127,16 @@ def fit(
     train, held_out = training_examples(
         key_split, model, data, cond, validation, validation_cond, prepare
     )
-    warn_of_constants(model)
+    minimised = _objective(model, training, objective)
+    warn_of_constants(model, trains_schedule(minimised, model.sde))
     measured = measure(key_split, train, prepare)
     model = _standardized(model, standardize, measured)
     warn_of_coverage(model.sde, measured, model.standardization)
 
     model = _with_known_null(model, train, training)
-    objective = _objective(model, training, objective)
-    trainer = Trainer(key_steps, model, train, held_out, prepare, training, objective)
+    if isinstance(minimised, VariationalBound):
+        check_bound(minimised, model, without_augmentation(prepare)[0])
+    trainer = Trainer(key_steps, model, train, held_out, prepare, training, minimised)
     folder = None if run is None else RunFolder(run)
 
     metadata = {
@@ -135,7 +146,8 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": len(train),
         "range": [measured.low, measured.high],
-        **_describe_objective(objective, _objective(model, training, None)),
+        **_describe_objective(minimised, _objective(model, training)),
+        **({"schedule": True} if trainer.skeleton.schedule else {}),
     }
 
     # All processes start together, alike, and from the state of process 0.
@@ -231,7 +243,9 @@ def _with_known_null(model: Model, train: Source, training: Training) -> Model:
     return dataclasses.replace(model, null_is_trained=known)
 
 
-def _objective(model: Model, training: Training, objective: Objective | None) -> Objective:
+def _objective(
+    model: Model, training: Training, objective: Objective | None = None
+) -> Objective:
     """Returns the objective that was given, or the model's own.
 
     Raises:

@@ -26,18 +26,20 @@ from scoresde.nets.dit import DiT, DiTConfig
 from scoresde.nets.mlp import MLP, MLPConfig
 from scoresde.nets.ncsnpp import NCSNpp, NCSNppConfig
 from scoresde.nets.unet import UNet, UNetConfig
+from scoresde.runs.settings import union_members
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.labels import AnyLabel, Scaled
 from scoresde.score.model import ScoreModel
 from scoresde.score.parameterization import EDM, Data, Flow, Noise, Score, Velocity
 from scoresde.sde.cosine import Cosine
 from scoresde.sde.edm_process import EDMProcess
+from scoresde.sde.learnt_vp import LearntVP
 from scoresde.sde.rectified_flow import RectifiedFlow
 from scoresde.sde.sub_vp import SubVP
 from scoresde.sde.ve import VE
 from scoresde.sde.vp import VP
 
-AnySDE = VP | SubVP | VE | Cosine | EDMProcess | RectifiedFlow
+AnySDE = VP | SubVP | VE | Cosine | EDMProcess | RectifiedFlow | LearntVP
 AnyNet = UNetConfig | MLPConfig | NCSNppConfig | DiTConfig
 AnyClassifier = ClassifierConfig | MLPClassifierConfig
 AnyParameterization = EDM | Noise | Score | Data | Velocity | Flow
@@ -92,9 +94,16 @@ def _settings_of(cls: Any, model: Any, names: tuple[str, ...]) -> Any:
     parts = {"net": model.net.config} | {name: getattr(model, name) for name in names}
     kinds = typing.get_type_hints(cls)
     for name, part in parts.items():
-        if type(part) not in typing.get_args(kinds[name]):
+        if type(part) not in typing.get_args(kinds[name]) or _has_custom_part(part):
             return None
     return cls(**parts)
+
+
+def _has_custom_part(part: Any) -> bool:
+    """Returns whether a field that offers a choice, such as a schedule, holds a custom object."""
+    hints = typing.get_type_hints(type(part))
+    choices = {name: members for name, hint in hints.items() if (members := union_members(hint))}
+    return any(type(getattr(part, name)) not in members for name, members in choices.items())
 
 
 def is_custom_network(net: Any) -> bool:

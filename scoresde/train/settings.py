@@ -18,7 +18,7 @@ import optax
 from scoresde import checks
 from scoresde.loss import times as time_distributions
 from scoresde.loss import weighting as weightings
-from scoresde.loss.objectives import AnyObjective, Usual
+from scoresde.loss.objectives import AnyObjective, Usual, VariationalBound
 from scoresde.loss.times import AnyTimes
 from scoresde.train.optimizers import Adam, AdamW, AnyOptimizer
 
@@ -45,6 +45,9 @@ class Training:
 
     warmup: int = 100
     """Steps over which the learning rate rises (Eq. 1)."""
+
+    schedule_rate: float = 1.0
+    """Learning rate of the parameters of a noise schedule, over that of the network."""
 
     final_rate: float = 1.0
     """Learning rate at the last step over the highest one, r in Eq. 2; 1 keeps it constant."""
@@ -105,6 +108,7 @@ class Training:
         checks.setting("learning_rate", self.learning_rate, "(0, inf)")
         checks.setting("clip", self.clip, "(0, inf)")
         checks.setting("epsilon", self.epsilon, "(0, inf)")
+        checks.setting("schedule_rate", self.schedule_rate, "(0, inf)")
         checks.setting("final_rate", self.final_rate, "[0, 1]")
         checks.setting("ema", self.ema, "[0, 1)")
         checks.setting("drop_cond", self.drop_cond, "[0, 1)")
@@ -159,6 +163,13 @@ class Training:
                 f"weighting = {self.weighting} weighs the denoising loss, and objective = "
                 f"{self.objective} is minimised instead: leave one of them at its default."
             )
+        uniform = time_distributions.Uniform | time_distributions.LowDiscrepancy
+        if isinstance(self.objective, VariationalBound) and not isinstance(self.times, uniform):
+            raise ValueError(
+                f"times = {self.times}: the bound weighs times that are uniform in t, and the "
+                f"schedule decides how much noise they have. Write "
+                f"times=sd.times.LowDiscrepancy()."
+            )
         by_likelihood = isinstance(self.weighting, weightings.Likelihood)
         if by_likelihood and isinstance(self.times, time_distributions.LogSNR):
             checks.warn(
@@ -187,11 +198,18 @@ class Training:
             return float(np.asarray(self.schedule()(update)))
         return None
 
-    def transformation(self) -> optax.GradientTransformationExtraArgs:
-        """Returns the optimiser, after clipping by the norm of all gradients together."""
+    def transformation(self, schedule: bool = False) -> optax.GradientTransformationExtraArgs:
+        """Returns the optimiser, after clipping by the norm of all gradients together.
+
+        schedule: whether the parameters are {"net": ..., "schedule": ...}, of which each part is
+        clipped and optimised by itself.
+        """
         optimizer = self.optimizer
         if isinstance(optimizer, Adam | AdamW):
             optimizer = optimizer.transformation(self.schedule(), self.epsilon)
-        return optax.with_extra_args_support(
-            optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
-        )
+        optimizer = optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
+        if schedule:
+            of_schedule = optax.chain(optimizer, optax.scale(self.schedule_rate))
+            parts = {"net": optimizer, "schedule": of_schedule}
+            optimizer = optax.partition(parts, {name: name for name in parts})
+        return optax.with_extra_args_support(optimizer)

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax import Array
 
+from scoresde.sde.base import SDE
 from scoresde.train.model_settings import Model
 from scoresde.train.what_trains import check_trainable
 
@@ -19,10 +20,17 @@ TrainState = dict[str, Any]
 
 
 def init_state(
-    params: dict, constants: dict, optimizer: optax.GradientTransformation
+    params: dict,
+    constants: dict,
+    optimizer: optax.GradientTransformation,
+    schedule: bool = False,
 ) -> TrainState:
-    """Returns the state of step 0. The EMA starts at the parameters; its warm-up forgets them."""
-    return {
+    """Returns the state of step 0. The EMA starts at the parameters; its warm-up forgets them.
+
+    schedule: whether there is one among the parameters, which the mean of the losses serves.
+    """
+    of_schedule = {"mean_loss": jnp.zeros(())} if schedule else {}
+    return of_schedule | {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "ema": jax.tree.map(jnp.copy, params),
@@ -38,7 +46,7 @@ class Skeleton:
     """A model without the arrays of its network, from which it is rebuilt with any parameters."""
 
     model: Model
-    """The model that was split, for all but the parameters of its network."""
+    """The model that was split, for all but its parameters."""
 
     train_graph: nnx.GraphDef
     """The network's structure in training mode."""
@@ -49,12 +57,16 @@ class Skeleton:
     streams: dict[str, Any]
     """The state of the network's random streams (dropout)."""
 
+    schedule: bool = False
+    """Whether the parameters are {"net": ..., "schedule": ...}, rather than the network's alone."""
+
     @classmethod
-    def split(cls, model: Model) -> tuple[Skeleton, dict, dict]:
+    def split(cls, model: Model, schedule: bool = False) -> tuple[Skeleton, dict, dict]:
         """Returns the skeleton, the parameters and the constants (frozen variables) of a model.
 
         Parameters and constants are nested plain dicts of arrays: `nnx.merge` makes new variables
-        of them each time, so random streams may advance inside a trace.
+        of them each time, so random streams may advance inside a trace. With `schedule`, the
+        parameters are {"net": those of the network, "schedule": those of the SDE}.
 
         Raises:
             TypeError: as `check_trainable`.
@@ -67,16 +79,28 @@ class Skeleton:
         net.eval()
         eval_graph, params, streams, constants = nnx.split(net, nnx.Param, nnx.RngState, ...)
 
-        skeleton = cls(model, train_graph, eval_graph, nnx.to_pure_dict(streams))
-        return skeleton, nnx.to_pure_dict(params), nnx.to_pure_dict(constants)
+        skeleton = cls(model, train_graph, eval_graph, nnx.to_pure_dict(streams), schedule)
+        of_net = nnx.to_pure_dict(params)
+        if schedule:
+            of_net = {"net": of_net, "schedule": model.sde.parameters()}
+        return skeleton, of_net, nnx.to_pure_dict(constants)
 
     def in_training(self, params: dict, constants: dict, key: Array) -> Model:
         """Returns the model in training mode, with dropout drawn from the key."""
-        net = nnx.merge(self.train_graph, params, self.streams, constants)
-        nnx.reseed(net, default=key)
-        return dataclasses.replace(self.model, net=cast(Any, net))
+        model = self._rebuilt(self.train_graph, params, constants)
+        nnx.reseed(model.net, default=key)
+        return model
 
     def in_evaluation(self, params: dict, constants: dict) -> Model:
         """Returns the model in evaluation mode, with these parameters."""
-        net = nnx.merge(self.eval_graph, params, self.streams, constants)
-        return dataclasses.replace(self.model, net=cast(Any, net))
+        return self._rebuilt(self.eval_graph, params, constants)
+
+    def _rebuilt(self, graph: nnx.GraphDef, params: dict, constants: dict) -> Model:
+        of_net = params["net"] if self.schedule else params
+        net = nnx.merge(graph, of_net, self.streams, constants)
+        return dataclasses.replace(self.model, sde=self.sde(params), net=cast(Any, net))
+
+    def sde(self, params: dict) -> SDE:
+        """Returns the SDE of the model with these parameters."""
+        sde = self.model.sde
+        return sde.with_parameters(params["schedule"]) if self.schedule else sde

@@ -19,7 +19,7 @@ from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
-from scoresde.loss.objectives import Objective
+from scoresde.loss.objectives import Objective, trains_schedule
 from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
 from scoresde.train.callbacks import Callback, call
@@ -83,9 +83,12 @@ class Trainer:
             self.held_out, without = standardized(held_out, without, self.standardization)
 
         # The steps donate the state, so it must not share arrays with the caller's model.
-        self.skeleton, *arrays = Skeleton.split(dataclasses.replace(model, standardization=None))
+        schedule = trains_schedule(objective, model.sde)
+        without_units = dataclasses.replace(model, standardization=None)
+        self.skeleton, *arrays = Skeleton.split(without_units, schedule)
         params, constants = jax.tree.map(jnp.copy, arrays)
-        self.state = init_state(params, constants, training.transformation())
+        optimizer = training.transformation(schedule)
+        self.state = init_state(params, constants, optimizer, schedule)
         self.step = 0
         self._validation_times: np.ndarray | None = None
 

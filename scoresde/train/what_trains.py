@@ -1,8 +1,9 @@
 """What `fit` trains, and what it keeps: said before the first step, with each variable by name.
 
-`fit` trains the variables of type `nnx.Param` of the network, and nothing else. Random streams
-advance by themselves. Other variables and JAX arrays, of the network, the SDE or the
-parameterisation, stay at their start: `warn_of_constants` names them. NumPy arrays and numbers are
+`fit` trains the variables of type `nnx.Param` of the network, by the variational bound the schedule
+of the SDE too, and nothing else. Random streams advance by themselves. Other variables and JAX
+arrays, of the network, the SDE or the parameterisation, and a schedule that another objective does
+not train, stay at their start: `warn_of_constants` names them. NumPy arrays and numbers are
 constants by their kind, so nothing is said of them.
 
 A network that changes variables while it is called would lose the change after every step, and
@@ -126,11 +127,37 @@ def check_unchanged(net: Any, before: dict[tuple, Any]) -> None:
 # --- What stays at its start ---
 
 
-def warn_of_constants(model: Any) -> None:
-    """Warns of variables and JAX arrays that training leaves as they are."""
+def warn_of_constants(model: Any, schedule_trains: bool = False) -> None:
+    """Warns of variables, JAX arrays and schedules that training leaves as they are."""
     _warn_of_network(model.net)
-    for root in ("sde", "parameterization", "label"):
-        _warn_of_settings(root, getattr(model, root, None))
+    if model.sde.parameters() and not schedule_trains:
+        _warn_of_schedule(model)
+    else:
+        _warn_of_settings("sde", model.sde, _constants_of_sde(model.sde))
+    for root in ("parameterization", "label"):
+        value = getattr(model, root, None)
+        _warn_of_settings(root, value, dict(_arrays(value, root)))
+
+
+def _constants_of_sde(sde: Any) -> dict[str, jax.Array]:
+    """Returns the arrays of an SDE that other parameters do not replace, by name."""
+    moved = dict(_arrays(sde.with_parameters(jax.tree.map(jnp.copy, sde.parameters())), "sde"))
+    return {name: array for name, array in _arrays(sde, "sde") if moved.get(name) is array}
+
+
+def _warn_of_schedule(model: Any) -> None:
+    parts = " and ".join(model.sde.parameters())
+    if isinstance(model, ClassifierModel):
+        line = "A classifier takes the schedule of the score that it guides"
+    else:
+        line = (
+            "To train it write sd.Training(objective=sd.objectives.VariationalBound(levels)), with "
+            "the number of levels of integer data"
+        )
+    checks.warn(
+        f"fit keeps the {parts} of the schedule as they are, because only the variational bound "
+        f"trains them. {line}; if they are constants, write {SILENCE}."
+    )
 
 
 def _warn_of_network(net: Any) -> None:
@@ -155,8 +182,7 @@ def _warn_of_network(net: Any) -> None:
     )
 
 
-def _warn_of_settings(root: str, value: Any) -> None:
-    arrays = dict(_arrays(value, root))
+def _warn_of_settings(root: str, value: Any, arrays: dict[str, jax.Array]) -> None:
     if not arrays:
         return
 

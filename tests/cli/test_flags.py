@@ -13,7 +13,7 @@ from scoresde.cli.flags import parse, run_script
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
-SDES = "sde:{vp, sub-vp, ve, cosine, edm-process, rectified-flow}"
+SDES = "sde:{vp, sub-vp, ve, cosine, edm-process, rectified-flow, learnt-vp}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Schedules of -log SNR: they rise whatever their weights are, and LearntVP keeps their digits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,18 +15,23 @@ TIMES = np.concatenate([np.geomspace(1e-6, 1e-2, 9), np.linspace(0.02, 1.0, 25)]
 
 def weights(seed, hidden=16, scale=1.0):
     rng = np.random.default_rng(seed)
-    shapes = {"a": (), "w": hidden, "b": hidden, "c": hidden}
-    return {name: jnp.asarray(scale * rng.normal(size=shape)) for name, shape in shapes.items()}
+    return {name: jnp.asarray(scale * rng.normal(size=hidden)) for name in "wbc"}
+
+
+def monotone(low, high, seed, hidden=16, scale=1.0):
+    return sd.MonotoneGamma(low, high, False, hidden, weights(seed, hidden, scale))
 
 
 def written_out(t, schedule):
-    """l_1 + l_3 sigmoid(l_2 l_1) of Kingma et al. 2021, App. H, normalised to its ends."""
-    a, w, b, c = (np.asarray(schedule.weights[name], np.float64) for name in "awbc")
+    """l_1 + l_3 sigmoid(l_2 l_1) of Kingma et al. 2021, App. H, normalised to its ends. The weight
+    of l_1 is arbitrary: those of the other layers make up for it."""
+    w, b, c = (np.asarray(schedule.weights[name], np.float64) for name in "wbc")
+    a = 0.37
 
     def network(t):
-        first = abs(a) * t
-        hidden = 1 / (1 + np.exp(-(b + abs(w) * first[..., None])))
-        return first + hidden @ abs(c)
+        first = a * t
+        hidden = 1 / (1 + np.exp(-(b + abs(w) / a * first[..., None])))
+        return first + hidden @ (a * abs(c) / len(c))
 
     low, high = network(np.zeros(())), network(np.ones(()))
     return schedule.low + (schedule.high - schedule.low) * (network(t) - low) / (high - low)
@@ -32,7 +39,7 @@ def written_out(t, schedule):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_monotone_network_is_the_papers(seed, x64):
-    schedule = sd.MonotoneGamma(-10.0, 4.0, weights(seed))
+    schedule = monotone(-10.0, 4.0, seed)
     np.testing.assert_allclose(schedule(TIMES), written_out(TIMES, schedule), rtol=1e-9)
     np.testing.assert_allclose(schedule(jnp.asarray([0.0, 1.0])), [-10.0, 4.0], atol=1e-12)
 
@@ -41,16 +48,49 @@ def test_the_monotone_network_is_the_papers(seed, x64):
 @pytest.mark.parametrize("seed", range(5))
 def test_gamma_rises_for_any_weights(seed, scale):
     """Also for large ones, in float32, where sigmoids saturate."""
-    schedule = sd.MonotoneGamma(-13.3, 5.0, weights(seed, scale=scale))
+    schedule = monotone(-13.3, 5.0, seed, scale=scale)
     gamma = np.asarray(schedule(jnp.linspace(0.0, 1.0, 201)))
     assert np.all(np.isfinite(gamma))
     assert np.all(np.diff(gamma) >= 0.0)
     np.testing.assert_allclose(gamma[[0, -1]], [-13.3, 5.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize("kind", [sd.LinearGamma, sd.MonotoneGamma])
+def test_gamma_rises_after_any_step_of_training(kind, scale):
+    """Also after steps far too long: the ends never cross, and gamma never falls."""
+    schedule = kind(-13.3, 5.0, learn_ends=True)
+    rng = np.random.default_rng(0)
+
+    for _ in range(5):
+        moved = jax.tree.map(
+            lambda a: a + jnp.asarray(scale * rng.normal(size=a.shape), a.dtype),
+            schedule.parameters(),
+        )
+        after = schedule.with_parameters(moved)
+        gamma = np.asarray(after(jnp.linspace(0.0, 1.0, 201)))
+        assert np.all(np.isfinite(gamma))
+        assert np.all(np.diff(gamma) >= 0.0)
+        assert gamma[-1] > gamma[0]
+
+
 @pytest.mark.parametrize(
     "schedule",
-    [sd.LinearGamma(), sd.MonotoneGamma(), sd.MonotoneGamma(weights=weights(0))],
+    [sd.LinearGamma(-9.0, 5.0), sd.MonotoneGamma(-9.0, 5.0), monotone(-3.0, -2.5, 0)],
+    ids=["linear", "monotone", "short"],
+)
+def test_parameters_and_back_is_the_same_schedule(schedule, x64):
+    t = jnp.linspace(0.0, 1.0, 7)
+    learnt = dataclasses.replace(schedule, learn_ends=True)
+    again = learnt.with_parameters(learnt.parameters())
+    np.testing.assert_allclose(again(t), schedule(t), atol=1e-12)
+    assert "ends" not in schedule.parameters()
+    assert schedule.with_parameters(schedule.parameters()).low == schedule.low
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [sd.LinearGamma(), sd.MonotoneGamma(), monotone(-13.3, 5.0, 0)],
     ids=["linear", "initial", "random"],
 )
 def test_float32_keeps_the_digits_of_float64(schedule):
@@ -70,7 +110,7 @@ def test_float32_keeps_the_digits_of_float64(schedule):
         np.testing.assert_allclose(ours, exact, rtol=1e-5)
 
 
-def test_any_rising_function_is_a_schedule(mixture):
+def test_any_rising_function_is_a_schedule(mixture, unchecked):
     """-log SNR of VP as a function makes VP: coefficients, transitions and a likelihood."""
     vp = sd.VP()
     sde = sd.LearntVP(lambda t: -vp.log_snr(t))
@@ -94,20 +134,23 @@ def test_any_rising_function_is_a_schedule(mixture):
     np.testing.assert_allclose(log_prob[0], log_prob[1], atol=1e-3)
 
 
-def test_ends_that_cross_and_weights_that_do_not_fit_are_refused():
+def test_ends_that_cross_and_weights_that_do_not_fit_are_refused(unchecked):
     for schedule in (sd.LinearGamma, sd.MonotoneGamma):
         with pytest.raises(ValueError, match=r"Write low=-13.3, high=5.0"):
             schedule(5.0, -13.3)
-    with pytest.raises(ValueError, match=r"initial_weights\(hidden=1024\)"):
-        sd.MonotoneGamma(weights={"a": 1.0, "w": np.ones(3)})
+        with pytest.raises(ValueError, match=r"less than 0.1 apart"):
+            schedule(-1.0, -0.95)
+    with pytest.raises(ValueError, match=r"initial_weights\(4\)"):
+        sd.MonotoneGamma(hidden=4, weights={"a": 1.0, "w": np.ones(3)})
     with pytest.raises(TypeError, match="a rising function of t"):
         sd.LearntVP(sd.LinearGamma)
-    assert sd.MonotoneGamma(weights=initial_weights(4)).weights["w"].shape == (4,)
+    given = sd.MonotoneGamma(hidden=4, weights=initial_weights(4))
+    assert given(0.3) == sd.MonotoneGamma(hidden=4)(0.3)
 
 
 def test_gradients_reach_the_schedule(x64):
     """d x / d(low, weights) of a sampler against finite differences."""
-    schedule = sd.MonotoneGamma(-6.0, 4.0, weights(1, hidden=4))
+    schedule = monotone(-6.0, 4.0, 1, hidden=4)
     exact = sd.GaussianMixture([[0.5, -0.5]], [0.1])
 
     def spread(schedule):
@@ -122,9 +165,9 @@ def test_gradients_reach_the_schedule(x64):
 
         def moved(sign, path=path, step=step):
             if path == "low":
-                return spread(sd.MonotoneGamma(-6.0 + sign * step, 4.0, schedule.weights))
+                return spread(dataclasses.replace(schedule, low=-6.0 + sign * step))
             w = schedule.weights["w"].at[2].add(sign * step)
-            return spread(sd.MonotoneGamma(-6.0, 4.0, schedule.weights | {"w": w}))
+            return spread(dataclasses.replace(schedule, weights=schedule.weights | {"w": w}))
 
         difference = (moved(1) - moved(-1)) / (2 * step)
         ours = slope.low if path == "low" else slope.weights["w"][2]
