@@ -56,7 +56,7 @@ def headline(
             "bits/dim, held out",
             f"{f['bits_per_dim']:.3f} ± {f['bits_per_dim_stderr']:.3f}",
             f"{len(task.test)} {task.noun}; "
-            f"{likelihood_conditions(settings, task.dequantize.levels)}; "
+            f"{likelihood_conditions(settings, task)}; "
             f"± one standard error over {task.noun}",
         ],
         [
@@ -73,10 +73,11 @@ def headline(
     ]
 
 
-def likelihood_conditions(settings: ImageExperiment, levels: int) -> str:
+def likelihood_conditions(settings: ImageExperiment, task: ImageTask) -> str:
     """Returns how bits/dim were computed, as text."""
     return (
-        f"uniform dequantisation of {levels} levels, 1 Rademacher probe, "
+        f"{task.dequantization_name} dequantisation of {task.dequantize.levels} levels, "
+        f"1 Rademacher probe, "
         f"t_min {settings.likelihood_t_min:.2g}, tolerance {settings.likelihood_tolerance:g}"
     )
 

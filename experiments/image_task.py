@@ -103,12 +103,23 @@ class ImageTask:
         """Returns the share of images of which the classifier is at least 95 % sure."""
         return float(np.mean(self.classifier.confidence(x) >= 0.95))
 
-    def bits_per_dim(self, log_prob: jax.Array) -> np.ndarray:
-        """Returns the bits/dim of each image from its log-probability in nats."""
+    def dequantization(self, model: Any) -> Any:
+        """Returns what makes real numbers of the held-out images for the likelihood."""
+        return self.dequantize
+
+    @property
+    def dequantization_name(self) -> str:
+        """The name of `dequantization`, as the page says it."""
+        return "uniform"
+
+    def bits_per_dim(self, log_prob: jax.Array, entropy: float | None = None) -> np.ndarray:
+        """Returns the bits/dim of each image from its log-probability in nats.
+
+        entropy: that of the dequantisation in nats per pixel, by default of the uniform one.
+        """
         dim = math.prod(self.shape)
-        pixels = self.dequantize
-        bits = sd.bits_per_dim(log_prob, dim, pixels.levels, pixels.low, pixels.high)
-        return np.asarray(bits)
+        entropy = self.dequantize.entropy if entropy is None else entropy
+        return -(np.asarray(log_prob) / dim + entropy) / math.log(2.0)
 
     # --- During training ---
 
@@ -147,15 +158,16 @@ class ImageTask:
         key_dequantize, key_probes = jax.random.split(key)
 
         with clock("likelihood"):
-            x = self.dequantize(key_dequantize, jnp.asarray(self.test))
+            dequantization = self.dequantization(model)
+            x = dequantization(key_dequantize, jnp.asarray(self.test))
             likelihood = log_likelihood(
                 settings, key_probes, model, x, batch_size=settings.evaluation_batch, progress=True
             )
 
         with clock("distances"):
-            held_out = np.asarray(x)
+            held_out = np.asarray(self.dequantize(key_dequantize, jnp.asarray(self.test)))
             comparisons = self.compare(succeeded(samples), held_out)
-        figures = self.figures(samples, likelihood, held_out)
+        figures = self.figures(samples, likelihood, held_out, float(dequantization.entropy))
         outcome = image_report.outcome(self, settings, figures, comparisons)
 
         # Tables that only some experiments have.
@@ -176,14 +188,19 @@ class ImageTask:
         return compare(samples, self.real, held_out, spaces)
 
     def figures(
-        self, samples: sd.Sample, likelihood: sd.Likelihood, held_out: np.ndarray
+        self,
+        samples: sd.Sample,
+        likelihood: sd.Likelihood,
+        held_out: np.ndarray,
+        entropy: float | None = None,
     ) -> dict[str, float]:
         """Returns the figures of the model, of the fitted Gaussian, and of the held-out images.
 
-        held_out: the dequantised test set. Examples that failed are counted and left out of means.
+        held_out: the dequantised test set. entropy: that of the likelihood's dequantisation.
+        Examples that failed are counted and left out of means.
         """
         good = np.asarray(likelihood.success)
-        bits = self.bits_per_dim(likelihood.log_prob)[good]
+        bits = self.bits_per_dim(likelihood.log_prob, entropy)[good]
         drawn = succeeded(samples)
 
         # The baseline.

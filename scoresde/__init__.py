@@ -31,6 +31,7 @@ from scoresde.likelihood.bits import bits_per_dim, discrete_bits_per_dim
 from scoresde.likelihood.bound import variational_bound
 from scoresde.likelihood.codes import decode, encode, interpolate
 from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
+from scoresde.likelihood.elbo import ELBO, elbo
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.likelihood.gaps import gaps
 from scoresde.likelihood.label_information import label_information
@@ -138,6 +139,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "EDM",
+    "ELBO",
     "NCSN",
     "SDE",
     "VE",
@@ -201,6 +203,7 @@ __all__ = [
     "discrete_bits_per_dim",
     "divergences",
     "dsm_loss",
+    "elbo",
     "encode",
     "evaluation",
     "fit",

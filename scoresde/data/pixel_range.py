@@ -66,15 +66,23 @@ def as_real(k: Real[Array, " *shape"]) -> Float[Array, " *shape"]:
     return k if jnp.issubdtype(k.dtype, jnp.floating) else jnp.asarray(k, jnp.result_type(float))
 
 
-def check_levels(k: Array | np.ndarray, levels: int) -> None:
+OF_DEQUANTIZATION = (
+    "Real-valued data need no dequantisation; for other integers write "
+    "UniformDequantization(levels=...)."
+)
+
+
+def check_levels(
+    k: Array | np.ndarray, levels: int, name: str = "k", advice: str = OF_DEQUANTIZATION
+) -> None:
     """Refuses values other than 0 … levels - 1, and warns where most levels are unused.
 
-    Traced values pass, because they cannot be read.
+    Traced values pass, because they cannot be read. advice: what to write for other numbers.
 
     Raises:
         ValueError: if a value is not whole, is masked, or lies outside 0 … levels - 1.
     """
-    checks.nothing_is_lost(k, "k")
+    checks.nothing_is_lost(k, name)
     if not is_concrete(k) or k.size == 0:
         return
 
@@ -84,18 +92,17 @@ def check_levels(k: Array | np.ndarray, levels: int) -> None:
     whole = bool(np.all(values == np.round(values)))
     if low < 0 and whole:
         raise ValueError(
-            f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Write k + {-int(low)} "
-            f"for k, and levels={int(high) - int(low) + 1}."
+            f"{name} holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Write {name} + "
+            f"{-int(low)} for {name}, and levels={int(high) - int(low) + 1}."
         )
     if not (low >= 0 and high <= levels - 1 and whole):
         raise ValueError(
-            f"k holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. Real-valued data need "
-            f"no dequantisation; for other integers write UniformDequantization(levels=...)."
+            f"{name} holds {low} … {high}: wanted whole numbers 0 … {levels - 1}. {advice}"
         )
 
     used = int(high) + 1  # int: in uint8, 255 + 1 would be 0
     if k.size >= 64 and 8 * used <= levels:
         checks.warn(
-            f"k holds {low} … {high} of {levels} levels: if these are all the values of the data, "
-            f"write levels={max(2, used)}; otherwise the bits are those of finer bins."
+            f"{name} holds {low} … {high} of {levels} levels: if these are all the values of the "
+            f"data, write levels={max(2, used)}; otherwise the bits are those of finer bins."
         )

@@ -15,16 +15,7 @@ nothing cancels. With `sd.Flow()` under `sd.RectifiedFlow()` it is conditional f
 trains the classifier of noisy examples that guides one (Dhariwal & Nichol 2021, arXiv:2105.05233,
 Sec. 4).
 
-Eq. 4 trains a score and, with it, the schedule of its SDE. In continuous time its expectation does
-not depend on the shape of the schedule, so that the shape descends on the variance of L, the mean
-of Eq. 4 over a batch (Kingma et al. 2021, arXiv:2107.00630, App. I.2). For any b that does not
-depend on the batch,
-
-    grad E[L^2] = E[2 L grad L] = E[2 (L - b) grad L],   as E[grad L] = 0                (Eq. 5)
-
-whose second form varies least where b is the mean of L. The gradient of L is at hand from the
-backward pass that trains the network. In T steps the shape descends on the bound, as the ends do
-always.
+Eq. 4 trains a score and, with it, the schedule of its SDE (schedule_gradient.py).
 """
 
 from __future__ import annotations
@@ -38,13 +29,12 @@ from jax import Array
 
 from scoresde import checks
 from scoresde.data.pixel_range import PixelRange
-from scoresde.keys import normal_like
-from scoresde.loss import bound_terms
+from scoresde.keys import normal_like, split_examples
+from scoresde.loss import bound_terms, schedule_gradient
 from scoresde.loss import weighting as weightings
 from scoresde.loss.dsm import dsm_loss
 from scoresde.sde.base import SDE
 from scoresde.sde.bound_score import bind
-from scoresde.sde.schedule import Parameters
 from scoresde.types import Cond, data_dim, right_pad, sum_data
 
 
@@ -53,7 +43,8 @@ class Objective(Protocol):
     """(keys, model, x0, t, cond) → one value per example, whose mean training minimises.
 
     keys: one per example. model: as given to `fit`, with the parameters of the step. x0: data in
-    the model's units. t: one time per example.
+    the model's units. t: one time per example. An objective that trains the schedule of the SDE too
+    has `trains_schedule = True`.
     """
 
     def __call__(self, keys: Array, model: Any, x0: Array, t: Array, cond: Cond) -> Array: ...
@@ -127,24 +118,29 @@ class VariationalBound:
         if self.num_steps is not None:
             checks.count("num_steps", self.num_steps)
 
+    trains_schedule = True
+
     def __call__(self, keys: Array, model: Any, x0: Array, t: Array, cond: Cond) -> Array:
-        sde = model.sde
         t = jnp.asarray(t, x0.dtype)
-        keys_noise, keys_end = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        keys_noise, keys_end = split_examples(keys)
 
-        t, weight = self._time_and_weight(sde, t)
-        error = bound_terms.noise_error(keys_noise, sde, bind(sde, model, cond), x0, t)
-        diffusion = weight * error
-        reconstruction = self._reconstruction(keys_end, sde, x0, jnp.zeros_like(t))
-        return (sde.prior_kl(x0) + diffusion + reconstruction) / data_dim(x0)  # Eq. 4
-
-    def _time_and_weight(self, sde: SDE, t: Array) -> tuple[Array, Array]:
-        """Returns the time at which the network is evaluated, and the weight of its error."""
         if self.num_steps is None:
-            return t, bound_terms.continuous_weight(sde, t)
-        i = jnp.ceil(t * self.num_steps)
-        end = i / self.num_steps
-        return end, self.num_steps * bound_terms.step_weight(sde, (i - 1.0) / self.num_steps, end)
+            with_gradients = schedule_gradient.at_times(model.sde, t)
+            sde = with_gradients.sde
+            weight = bound_terms.continuous_weight(sde, t)
+        else:
+            with_gradients = None
+            sde = model.sde
+            i = jnp.ceil(t * self.num_steps)
+            t = i / self.num_steps
+            before = (i - 1.0) / self.num_steps
+            weight = self.num_steps * bound_terms.step_weight(sde, before, t)
+
+        score = bind(sde, dataclasses.replace(model, sde=sde), cond)
+        diffusion = weight * bound_terms.noise_error(keys_noise, sde, score, x0, t)
+        reconstruction = self._reconstruction(keys_end, model.sde, x0, jnp.zeros_like(t))
+        bound = (model.sde.prior_kl(x0) + diffusion + reconstruction) / data_dim(x0)  # Eq. 4
+        return bound if with_gradients is None else with_gradients.of(bound)
 
     def _reconstruction(self, keys: Array, sde: SDE, x0: Array, t: Array) -> Array:
         if self.levels is None:
@@ -153,20 +149,10 @@ class VariationalBound:
         position = (x0 - self.low) / pixels.bin_width - 0.5
         return bound_terms.reconstruction(keys, sde, position, pixels.bin_width, self.levels, t)
 
-    def schedule_gradient(self, gradient: Parameters, loss: Array, mean: Array) -> Parameters:
-        """Returns the gradient that each part of the schedule descends on (Eq. 5).
-
-        gradient: that of the loss. mean: that of the losses of earlier steps, b.
-        """
-        if self.num_steps is not None or "shape" not in gradient:
-            return gradient
-        by_variance = 2.0 * (loss - mean)
-        return gradient | {"shape": jax.tree.map(lambda g: by_variance * g, gradient["shape"])}
-
 
 def trains_schedule(objective: Any, sde: SDE) -> bool:
     """Returns whether training by this objective changes the SDE."""
-    return hasattr(objective, "schedule_gradient") and bool(sde.parameters())
+    return getattr(objective, "trains_schedule", False) and bool(sde.parameters())
 
 
 AnyObjective = Usual | OutputMatching | VariationalBound

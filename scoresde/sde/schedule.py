@@ -29,7 +29,6 @@ from scoresde.checks import is_concrete
 from scoresde.sde.base import as_float, as_time
 from scoresde.types import NO_SETTING, Scalar, Time, pytree_dataclass
 
-
 Parameters = dict[str, dict[str, Array]]
 """What training may change of a schedule: its "ends", its "shape", or both, as it says."""
 

@@ -97,5 +97,7 @@ def _check_levels(objective: VariationalBound, model: ScoreModel, prepare: Any) 
 
 
 def _line(prepare: PixelRange) -> str:
-    others = "" if (prepare.low, prepare.high) == (-1.0, 1.0) else f", {prepare.low}, {prepare.high}"
+    others = (
+        "" if (prepare.low, prepare.high) == (-1.0, 1.0) else f", {prepare.low}, {prepare.high}"
+    )
     return f"sd.objectives.VariationalBound({prepare.levels}{others})"

@@ -243,9 +243,7 @@ def _with_known_null(model: Model, train: Source, training: Training) -> Model:
     return dataclasses.replace(model, null_is_trained=known)
 
 
-def _objective(
-    model: Model, training: Training, objective: Objective | None = None
-) -> Objective:
+def _objective(model: Model, training: Training, objective: Objective | None = None) -> Objective:
     """Returns the objective that was given, or the model's own.
 
     Raises:

@@ -13,9 +13,10 @@ import numpy as np
 from scoresde.data.source import Source, take
 from scoresde.parallel.processes import check_alike, check_shared, differences, in_first
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
-from scoresde.runs.settings import to_dict
+from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.examples import nbytes
+from scoresde.train.model_settings import ClassifierSettings, ModelSettings
 from scoresde.train.settings import Training
 from scoresde.train.state import TrainState
 
@@ -136,8 +137,12 @@ def _in_full(about: dict[str, Any]) -> dict[str, Any]:
 
     They have their defaults, which are what that version did.
     """
+    about = dict(about)
+    if about.get("model") is not None:
+        kind = ClassifierSettings if about.get("classifier") else ModelSettings
+        about["model"] = to_dict(from_dict(about["model"], kind))
     if "training" not in about:  # an imported checkpoint
-        return dict(about)
+        return about
     return about | {"training": decisive_settings(Training()) | about["training"]}
 
 

@@ -20,17 +20,10 @@ TrainState = dict[str, Any]
 
 
 def init_state(
-    params: dict,
-    constants: dict,
-    optimizer: optax.GradientTransformation,
-    schedule: bool = False,
+    params: dict, constants: dict, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Returns the state of step 0. The EMA starts at the parameters; its warm-up forgets them.
-
-    schedule: whether there is one among the parameters, which the mean of the losses serves.
-    """
-    of_schedule = {"mean_loss": jnp.zeros(())} if schedule else {}
-    return of_schedule | {
+    """Returns the state of step 0. The EMA starts at the parameters; its warm-up forgets them."""
+    return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "ema": jax.tree.map(jnp.copy, params),

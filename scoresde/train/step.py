@@ -18,12 +18,7 @@ The objective of a score is the denoising loss per data dimension, that of a cla
 cross-entropy (loss/objectives.py). Each example loses its condition with probability `drop_cond`.
 
 The variational bound trains the schedule of the SDE too. Then theta has two parts, network and
-schedule, each with its own clipping and optimiser state (Eq. 2 and 3); the gradient of the
-schedule is what the objective makes of it, for which the state keeps
-
-    mean_loss <- mean_loss + (1 - d) (L - mean_loss)                                 (6)
-
-with d that of an EMA of .99, in warm-up too.
+schedule, each with its own clipping and optimiser state (Eq. 2 and 3).
 
 Everything random in step n comes from fold_in(key, n), so a resumed run draws the same numbers.
 """
@@ -47,8 +42,6 @@ from scoresde.train.settings import Training
 from scoresde.train.state import Skeleton, TrainState
 from scoresde.train.what_trains import check_unchanged, variable_values
 from scoresde.types import Cond
-
-LOSS_DECAY = 0.99
 
 Prepare = Callable[[Array, Array], Array]
 """(key, x) → x: random preparation of a batch, such as dequantisation, inside the compiled step."""
@@ -75,8 +68,6 @@ def make_step(
         loss, grads = loss_and_gradient(
             state["params"], state["constants"], jax.random.fold_in(key, n), x, cond
         )
-        if skeleton.schedule:
-            grads = _of_schedule(objective, grads, loss, state["mean_loss"])
         norm = optax.tree.norm(grads)
 
         # optax multiplies its integer counts by floats, which strict promotion refuses.
@@ -88,9 +79,6 @@ def make_step(
         ema = ema_update(state["ema"], params, ema_decay(training.ema, n))  # Eq. 4
 
         updated = {"params": params, "opt_state": opt_state, "ema": ema}
-        if skeleton.schedule:
-            decay = ema_decay(LOSS_DECAY, n)
-            updated["mean_loss"] = ema_update(state["mean_loss"], loss, decay)  # Eq. 6
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = _accept_if(finite, updated, state)  # Eq. 5
 
@@ -102,12 +90,6 @@ def make_step(
         return state, metrics
 
     return step
-
-
-def _of_schedule(objective: Any, grads: PyTree, loss: Array, mean_loss: Array) -> PyTree:
-    """Returns the gradients with those that the parts of the schedule descend on."""
-    gradient = objective.schedule_gradient(grads["schedule"], loss, mean_loss)
-    return grads | {"schedule": gradient}
 
 
 def make_validation(

@@ -87,8 +87,7 @@ class Trainer:
         without_units = dataclasses.replace(model, standardization=None)
         self.skeleton, *arrays = Skeleton.split(without_units, schedule)
         params, constants = jax.tree.map(jnp.copy, arrays)
-        optimizer = training.transformation(schedule)
-        self.state = init_state(params, constants, optimizer, schedule)
+        self.state = init_state(params, constants, training.transformation(schedule))
         self.step = 0
         self._validation_times: np.ndarray | None = None
 
