@@ -34,6 +34,7 @@ from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
 from scoresde.likelihood.elbo import ELBO, elbo
 from scoresde.likelihood.exact import Likelihood, log_likelihood
 from scoresde.likelihood.gaps import gaps
+from scoresde.likelihood.hierarchical_bound import hierarchical_bound
 from scoresde.likelihood.label_information import label_information
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.loss import objectives as objectives
@@ -209,6 +210,7 @@ __all__ = [
     "fit",
     "gaps",
     "grids",
+    "hierarchical_bound",
     "interpolate",
     "label_information",
     "labels",

@@ -20,7 +20,7 @@ ALLOWED = {
     "evaluation": {"ground"},
     "score": {"ground", "sde"},
     "loss": {"ground", "sde", "data"},
-    "discrete": {"ground", "sde", "score"},
+    "discrete": {"ground", "sde", "score", "data"},
     "parallel": {"ground", "sde"},
     "runs": {"ground", "parallel"},
     "sampling": {"ground", "sde", "parallel"},

@@ -162,7 +162,7 @@ class Chain:
             ValueError: if an index is not 0 … N - 1, there is not one per example, x and noise
                 differ in shape, or variance is neither.
         """
-        _check_choice("variance", variance, ("posterior", "beta"))
+        check_choice("variance", variance, ("posterior", "beta"))
         i, x, noise = self._inputs(i, x, noise=noise)
 
         x_coef = padded_entries(self.coefficients, i, x)
@@ -199,8 +199,8 @@ class Chain:
                 another batch, the output is not shaped like x0, or `weighting` or `predicts` is
                 neither choice.
         """
-        _check_choice("weighting", weighting, ("simple", "bound"))
-        _check_choice("predicts", predicts, ("noise", "score"))
+        check_choice("weighting", weighting, ("simple", "bound"))
+        check_choice("predicts", predicts, ("noise", "score"))
         i, x0 = self._inputs(i, x0)
         checks.condition(cond, x0.shape[0])
 
@@ -239,7 +239,7 @@ class Chain:
         Raises:
             ValueError: if predicts is neither, or the chain has a single level or no SDE.
         """
-        _check_choice("predicts", predicts, ("noise", "score"))
+        check_choice("predicts", predicts, ("noise", "score"))
         parameterization = Noise if predicts == "noise" else Score
         label = Index(self.num_steps)
         return ScoreModel(self.to_sde(exact=True), network, parameterization(label=label))
@@ -349,6 +349,6 @@ def _check_known(sde: SDE) -> None:
         )
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}: wanted {choices[0]!r} or {choices[1]!r}.")

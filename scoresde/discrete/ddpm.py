@@ -5,28 +5,38 @@
         alphas_bar_i = prod_{j <= i} alpha_j,   alpha_i = 1 - beta_i
 
     first order    beta_i = beta(i / (N - 1)) / N                                 (Eq. 3)
-    exact          beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2,   t_i = (i + 1) / N   (Eq. 4)
+    exact          beta_i = 1 - alpha(t_i)^2 / alpha(t_{i-1})^2                   (Eq. 4)
     cosine         alphas_bar_i = f(t_i) / f(0),
                    f(t) = cos^2((t + s) / (1 + s) pi / 2)                         (Eq. 5)
 
 Ho et al. 2020 (arXiv:2006.11239), Eq. 2 and 4; Song et al. 2021 (arXiv:2011.13456), App. B; Nichol
-& Dhariwal 2021 (arXiv:2102.09672), Eq. 17. Here i = 0 … N - 1, and alpha(t) and beta(t) are the
-SDE's; t_{-1} = 0.
+& Dhariwal 2021 (arXiv:2102.09672), Eq. 17. Here i = 0 … N - 1, alpha(t) and beta(t) are the SDE's,
+and alpha(t_{-1}) = 1. t_i = (i + 1) / N, but i / (N - 1) where t = 0 is a noise level
+(`sd.LearntVP`), whose first step adds the noise of t = 0, so that its betas are exact ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Real
 
 from scoresde import checks
-from scoresde.discrete.base import Chain, check_from_sde
+from scoresde.data.pixel_range import PixelRange, check_levels
+from scoresde.discrete.base import Chain, check_choice, check_from_sde
+from scoresde.discrete.bound import DDPMBound, ddpm_bound
 from scoresde.discrete.table import table_of
+from scoresde.keys import example_keys
 from scoresde.sde.base import SDE
 from scoresde.sde.vp import VP, TabulatedVP
+from scoresde.types import Cond, Key, right_pad
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +80,8 @@ class DDPM(Chain):
         """Returns the chain of N = num_steps steps of a variance-preserving SDE.
 
         By default it is right to first order in 1 / N (Eq. 3); for N = 1000 these are the betas of
-        Ho et al., 1e-4 … 0.02. With `exact`, its marginals are the SDE's (Eq. 4).
+        Ho et al., 1e-4 … 0.02. With `exact`, its marginals are the SDE's (Eq. 4), as they always
+        are where t = 0 is a noise level of the SDE.
 
         Raises:
             TypeError: if the SDE is not one, or has traced settings.
@@ -84,6 +95,7 @@ class DDPM(Chain):
                 f"{sde} ends in pure noise, so the last beta would be 1: write "
                 f"sd.DDPM.cosine({num_steps}), the published chain, which clips it."
             )
+        exact = exact or sde.noisy_at_zero
         return cls(_exact_betas(sde, num_steps) if exact else _first_order_betas(sde, num_steps))
 
     @classmethod
@@ -145,6 +157,52 @@ class DDPM(Chain):
     def marginal_variances(self) -> np.ndarray:
         return -np.expm1(self._log_alphas_bar)  # 1 - exp(.) loses digits where alphas_bar is near 1
 
+    # --- The bound ---
+
+    def bound(
+        self,
+        key: Key,
+        network: Callable[..., Array],
+        x: Real[Array | np.ndarray, " batch *data"],
+        levels: int = 256,
+        variance: Literal["posterior", "beta"] = "posterior",
+        predicts: Literal["noise", "score"] = "noise",
+        cond: Cond = None,
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> DDPMBound:
+        """Returns the variational bound on -log P(x) of whole numbers x in nats (bound.py).
+
+        It draws the noise once at each level, and evaluates the network N times.
+
+        key: one, or one per example. network: (x, i) or (x, i, cond) → noise or score, as
+        `predicts` says; that of a score is `ddpm.noise(sde, score)`. levels: the number of values
+        of x, 0 … levels - 1, whose bins divide [low, high]. variance: that of p(x_{i-1} | x_i).
+
+        Raises:
+            ValueError: if x are not whole numbers 0 … levels - 1, `variance` or `predicts` is
+                neither choice, or the network returns another shape.
+        """
+        check_choice("variance", variance, ("posterior", "beta"))
+        check_choice("predicts", predicts, ("noise", "score"))
+        pixels = PixelRange(levels, low, high)
+        check_levels(jnp.asarray(x), levels, "x", f"Scale them to 0 … {levels - 1}.")
+        checks.condition(cond, x.shape[0])
+
+        k = jnp.asarray(x, jnp.result_type(float))
+        std = jnp.asarray(np.sqrt(self.marginal_variances), k.dtype)
+
+        def noise(state: Array, i: Array) -> Array:
+            output = network(state, i) if cond is None else network(state, i, cond)
+            checks.same_shape(output, state, "the network")
+            output = output.astype(state.dtype)
+            return output if predicts == "noise" else -right_pad(std[i], state) * output
+
+        variances = np.array(self.posterior_variances if variance == "posterior" else self.betas)
+        variances[0] = self.betas[0]
+        keys = example_keys(key, k.shape[0])
+        return ddpm_bound(self, keys, noise, k, pixels, variances)
+
     # --- To the SDE ---
 
     def to_sde(self, exact: bool = False) -> VP | TabulatedVP:
@@ -184,11 +242,11 @@ def _check_variance_preserving(sde: SDE) -> None:
 
 def _exact_betas(sde: SDE, num_steps: int) -> np.ndarray:
     """Returns the betas of Eq. 4, (N,)."""
-    times = np.arange(num_steps + 1) / num_steps
+    times = sde.level_times(num_steps)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         log_alpha = np.asarray(sde.log_alpha(times))
 
-    betas = -np.expm1(2.0 * np.diff(log_alpha))
+    betas = -np.expm1(2.0 * np.diff(log_alpha, prepend=0.0))
     if betas.max() >= 1.0:
         raise ValueError(
             f"num_steps is {num_steps}: a step keeps so little of x that its exact beta rounds to "
