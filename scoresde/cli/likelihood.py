@@ -21,13 +21,17 @@ import jax
 import numpy as np
 
 from scoresde import checks
+from scoresde.cli.bound import beside_exact, bound_summary
 from scoresde.cli.output import as_json
 from scoresde.cli.with_model import ModelCommand, in_python, takes_more_than_a_label
+from scoresde.data.dequantization import UniformDequantization
+from scoresde.data.prepare import BinCentres
 from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.label_information import LabelInformation
+from scoresde.likelihood.set_bound import bound_of_set
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.runs.files import write_atomically
 from scoresde.runs.folder import HELD_OUT
@@ -50,8 +54,15 @@ class LikelihoodCommand(ModelCommand):
     """Examples to evaluate: those that the run held out."""
     data: str | None = None
     """Evaluate this .npy file instead: examples as given to training."""
-    dequantization: Literal["uniform", "truncated-normal"] = "uniform"
-    """Noise added to integers: as in training, or the SDE's own."""
+    bound: bool = False
+    """The variational bound instead, on the probability of integers: a few network calls each."""
+    times: int = 100
+    """Times per example at which --bound is evaluated."""
+    steps: int | None = None
+    """Steps T of the model that --bound is for; continuous time if not given."""
+    dequantization: Literal["uniform", "truncated-normal"] | None = None
+    """Noise added to integers: uniform, as in training, or the SDE's own, which is the default of a
+    network that was trained without noise."""
     repeats: int = 1
     """Draws per example of noise and probes; 2 or more split the error."""
     probes: int = 1
@@ -73,6 +84,28 @@ class LikelihoodCommand(ModelCommand):
         checks.setting("t_min", self.t_min, "[0, 1)")
         if self.exact and self.probes != 1:
             raise ValueError("--exact uses no probes: leave out --exact or --probes.")
+        checks.count("times", self.times)
+        if self.steps is not None:
+            checks.count("steps", self.steps)
+        self._check_bound()
+
+    def _check_bound(self) -> None:
+        """Refuses options of the likelihood beside --bound, and of the bound without it."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        of_likelihood = (
+            "probes",
+            "exact",
+            "repeats",
+            "tolerance",
+            "dequantization",
+            "label_information",
+        )
+        names = of_likelihood if self.bound else ("times", "steps")
+        given = [name for name in names if getattr(self, name) != defaults[name]]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            kind, line = ("likelihood", "leave out") if self.bound else ("bound", "add")
+            raise ValueError(f"{option} is of the {kind}: leave it out, or {line} --bound.")
 
     def __call__(self) -> dict[str, Any]:
         """Evaluates the examples and returns what `scoresde likelihood` prints."""
@@ -80,6 +113,8 @@ class LikelihoodCommand(ModelCommand):
         self._check_label_information(trained)
         path = Path(self.data).expanduser() if self.data else trained.path / HELD_OUT
         x, cond = self._examples(trained, path)
+        if self.bound:
+            return self._of_bound(trained, path, x, cond)
         dequantization = self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
 
@@ -93,7 +128,8 @@ class LikelihoodCommand(ModelCommand):
             **self._described(dequantization, divergence),
             **_weights_and_version(trained),
         }
-        identity = about | {"content": _digest_of_tree((x, cond)), "label": self.label}
+        content = _digest_of_tree((x, cond))
+        identity = about | {"content": content, "label": self.label}
         if self.label_information:
             identity["label_information"] = True
         rows = _rows_path(trained, identity)
@@ -128,7 +164,50 @@ class LikelihoodCommand(ModelCommand):
             "rows": str(_rows_of_label(rows, "*") if self.label_information else rows),
             "seconds": time.perf_counter() - start,
         }
-        write_atomically(rows.with_suffix(".json"), as_json(found).encode())  # for the run's page
+        _keep(found, content, rows)
+        return found
+
+    def _of_bound(self, trained: Trained, path: Path, x: np.ndarray, cond: Cond) -> dict[str, Any]:
+        """Evaluates the bound of the examples, and returns what `scoresde likelihood` prints."""
+        pixels = trained.prepare
+        about = {
+            **self.about(trained),
+            "data": str(path),
+            "examples": len(x),
+            "shape": list(trained.shape),
+            "bound": True,
+            "times": self.times,
+            "steps": self.steps,
+            "t_min": 0.0 if trained.model.sde.noisy_at_zero else self.t_min,
+            "levels": None if pixels is None else pixels.levels,
+            **_weights_and_version(trained),
+        }
+        content = _digest_of_tree((x, cond))
+        rows = _rows_path(trained, about | {"content": content, "label": self.label})
+
+        start = time.perf_counter()
+        out = bound_of_set(
+            jax.random.key(self.seed),
+            trained.model,
+            x,
+            cond,
+            pixels=pixels,
+            path=rows,
+            about=about | {"content": content, "label": self.label},
+            num_steps=self.steps,
+            num_draws=self.times,
+            t_min=self.t_min,
+            batch_size=self.batch_size,
+        )
+        dim = math.prod(trained.shape)
+        found = {
+            **about,
+            **bound_summary(out, dim, pixels is not None),
+        }
+        if pixels is not None:
+            found |= beside_exact(found | {"content": content}, out, rows.parent, dim)
+        found |= {"rows": str(rows), "seconds": time.perf_counter() - start}
+        _keep(found, content, rows)
         return found
 
     def _check_label_information(self, trained: Trained) -> None:
@@ -199,8 +278,11 @@ class LikelihoodCommand(ModelCommand):
             ValueError: if truncated-normal is asked for, and the data are real-valued.
         """
         prepare = trained.prepare
-        if self.dequantization == "uniform":
-            return prepare
+        without_noise = isinstance(prepare, BinCentres)
+        chosen = self.dequantization or ("truncated-normal" if without_noise else "uniform")
+        if chosen == "uniform":
+            bins = None if prepare is None else dataclasses.asdict(prepare)
+            return None if bins is None else UniformDequantization(**bins)
         if prepare is None:
             raise ValueError(
                 f"{trained.path} trained on real-valued data: there is nothing to dequantise. "
@@ -342,6 +424,12 @@ def _label_summary(given: list[SetLikelihood], label: np.ndarray) -> dict[str, A
 # --- What identifies the results of earlier calls ---
 
 
+def _keep(found: dict[str, Any], content: str, rows: Path) -> None:
+    """Writes what the command prints beside its rows, for the run's page."""
+    text = as_json(found | {"content": content})
+    write_atomically(rows.with_suffix(".json"), text.encode())
+
+
 def _rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
     """Returns the file for the results, named by everything that they depend on."""
     name = digest(json.dumps(identity, sort_keys=True).encode())
@@ -358,7 +446,9 @@ def _weights_and_version(trained: Trained) -> dict[str, str]:
     from scoresde import __version__
 
     _, params, constants = Skeleton.split(trained.model)
-    described = {"weights": _digest_of_tree((params, constants)), "version": __version__}
+    schedule = trained.model.sde.parameters()
+    weights = (params, constants, schedule) if schedule else (params, constants)
+    described = {"weights": _digest_of_tree(weights), "version": __version__}
     standardization = trained.model.standardization
     if standardization is not None:
         described["standardization"] = str(standardization)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
-from scoresde.keys import as_typed_key, example_keys
+from scoresde.keys import as_typed_key, example_keys, split_examples
+from scoresde.likelihood import rows_file
 from scoresde.likelihood.divergence import AnyDivergence
-from scoresde.likelihood.exact import Likelihood, log_likelihood
+from scoresde.likelihood.exact import log_likelihood
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
 from scoresde.parallel.held import move_out
 from scoresde.sde.base import SDE
@@ -111,13 +109,11 @@ def likelihood_of_set(
     checks.count("repeats", repeats)
     score, cond = move_out(score, cond, len(x))
     about = about | {"key": np.asarray(jax.random.key_data(as_typed_key(key))).tolist()}
-    found = {name: np.full((len(x), repeats), np.nan) for name in ("nats", "stderr", "nfe")}
-    done = _read(path, about, found)
 
     def solve(repeat: int, rows: np.ndarray) -> dict[str, Any]:
-        """Returns a line of the file: the likelihoods of these rows."""
+        """Returns the likelihoods of these rows."""
         keys = example_keys(jax.random.fold_in(key, repeat), len(x))[rows]
-        key_dequantize, key_probes = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        key_dequantize, key_probes = split_examples(keys)
         k = jnp.asarray(x[rows])
         x0 = _real_valued(dequantization, key_dequantize, k)
 
@@ -136,110 +132,22 @@ def likelihood_of_set(
                 t_min=t_min,
                 batch_size=batch_size,
             )
-        return _line(repeat, rows, out)
+        return {"nats": out.log_prob, "stderr": out.stderr, "nfe": out.nfe}
 
-    with _progress_bar(done, progress) as bar, path.open("a") as file:
-        for repeat, rows in _missing(done, batch_size):
-            line = solve(repeat, rows)
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            _put(found, line)
-            bar.update(len(rows))
-
-    nfe = found["nfe"].astype(int)
-    stderr = found["stderr"] if np.isfinite(found["stderr"]).any() else None  # not of one probe
-    return SetLikelihood(found["nats"], stderr, nfe, dequantization)
-
-
-def _missing(done: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the repeats, and chunks of the rows that are not done in each."""
-    for repeat in range(done.shape[1]):
-        missing = np.flatnonzero(~done[:, repeat])
-        for start in range(0, len(missing), batch_size):
-            yield repeat, missing[start : start + batch_size]
-
-
-def _progress_bar(done: np.ndarray, progress: bool) -> tqdm:
-    return tqdm(
-        total=done.size,
-        initial=int(done.sum()),
-        desc="likelihood",
-        unit="example",
-        disable=not progress,
-        smoothing=0.5,
+    found = rows_file.stream(
+        path,
+        about,
+        ("nats", "stderr", "nfe"),
+        solve,
+        len(x),
+        repeats,
+        batch_size,
+        "likelihood",
+        progress,
     )
+    stderr = found["stderr"] if np.isfinite(found["stderr"]).any() else None  # not of one probe
+    return SetLikelihood(found["nats"], stderr, found["nfe"].astype(int), dequantization)
 
 
 def _real_valued(dequantization: Dequantization | None, keys: Key, k: jax.Array) -> jax.Array:
     return k.astype(jnp.float32) if dequantization is None else dequantization(keys, k)
-
-
-# --- The file: a line of settings, then a line for each chunk ---
-
-
-def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np.ndarray:
-    """Fills in what the file holds, and returns which (examples, repeats) are done.
-
-    A new file gets its first line; a last line that was cut short is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = np.zeros(found["nats"].shape, bool)
-    first = json.dumps({"about": about})
-
-    # A new file, or one whose process was stopped within the first line.
-    text = path.read_text() if path.exists() else ""
-    lines = text.splitlines()
-    if not lines or (len(lines) == 1 and not text.endswith("\n")):
-        path.write_text(first + "\n")
-        return done
-
-    if lines[0] != first:
-        raise ValueError(
-            f"{path} holds likelihoods made with other settings: delete it, or name another file."
-        )
-    whole = _read_lines(path, lines, found, done)
-    if text != whole:
-        path.write_text(whole)
-    return done
-
-
-def _read_lines(
-    path: Path, lines: list[str], found: dict[str, np.ndarray], done: np.ndarray
-) -> str:
-    """Fills in found and done, and returns the text of the lines that are whole."""
-    for number, row in enumerate(lines[1:], start=2):
-        try:
-            line = json.loads(row)
-            _put(found, line)
-            done[line["rows"], line["repeat"]] = True
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}: line {number} cannot be read ({error}): delete the file, or name "
-                    f"another."
-                ) from error
-            lines = lines[:-1]  # the process was stopped while it wrote the last line
-    return "".join(f"{row}\n" for row in lines)
-
-
-def _line(repeat: int, rows: np.ndarray, out: Likelihood) -> dict[str, Any]:
-    """Returns the line of a chunk, as JSON can hold it."""
-    return {
-        "repeat": repeat,
-        "rows": rows.tolist(),
-        "nats": _plain(out.log_prob),
-        "stderr": None if out.stderr is None else _plain(out.stderr),
-        "nfe": np.asarray(out.nfe).tolist(),
-    }
-
-
-def _put(found: dict[str, np.ndarray], line: dict[str, Any]) -> None:
-    rows = np.array(line["rows"])
-    for name, table in found.items():
-        table[rows, line["repeat"]] = np.array(line[name], np.float64)  # None becomes NaN
-
-
-def _plain(values: Any) -> list[float | None]:
-    """Returns the values as JSON can hold them: None for NaN and infinity."""
-    numbers = np.asarray(values, np.float64).tolist()
-    return [number if math.isfinite(number) else None for number in numbers]

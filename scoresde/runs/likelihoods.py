@@ -13,6 +13,9 @@ from typing import Any
 
 from scoresde.runs.words import words
 
+SAME = ("step", "ema", "examples", "content", "weights")
+"""What a bound and an exact likelihood share that are of the same model and examples."""
+
 
 def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
     """Returns a row (name, mean ± standard error, conditions) for each result, and notes.
@@ -34,6 +37,8 @@ def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
 
 def _row(found: dict[str, Any]) -> list[str]:
     """Returns the row of one result; bits/dim come first where the data are integers."""
+    if found.get("bound"):
+        return _row_of_bound(found)
     bits = ("bits/dim", _with_error(found["bits_per_dim"], found["bits_per_dim_stderr"]))
     nats = ("log p in nats", _with_error(found["nats"], found["nats_stderr"]))
     first, second = (bits, nats) if isinstance(found["dequantization"], dict) else (nats, bits)
@@ -49,6 +54,31 @@ def _row(found: dict[str, Any]) -> list[str]:
     if isinstance(found["dequantization"], dict):
         conditions.insert(-1, found["dequantization"]["kind"])
     return [*first, "; ".join(conditions)]
+
+
+def _row_of_bound(found: dict[str, Any]) -> list[str]:
+    """Returns the row of a variational bound, with its terms, and the exact value beside it."""
+    integers = found["levels"] is not None
+    unit = "bits_per_dim" if integers else "nats"
+
+    def value(name: str) -> str:
+        return _with_error(found[name], found[f"{name}_stderr"])
+
+    terms = [
+        f"{name} {value(f'{name}_{unit}')}" for name in ("prior", "diffusion", "reconstruction")
+    ]
+    steps = "continuous time" if found["steps"] is None else f"{found['steps']} steps"
+    conditions = [
+        " + ".join(terms),
+        f"{found['examples']:,} examples of {Path(found['data']).name}, {found['failed']} failed",
+        f"step {found['step']}" + ("" if found["ema"] else " without EMA"),
+        f"{steps}, {found['times']} times an example",
+        "± one standard error over examples",
+    ]
+    if "exact_bits_per_dim" in found:
+        conditions.insert(1, f"{value('bound_above_exact')} above the exact value")
+    name = "bound, bits/dim" if integers else "bound of -log p in nats"
+    return [name, value(f"bound_{unit}"), "; ".join(conditions)]
 
 
 def _with_error(mean: float, stderr: float | None) -> str:
