@@ -55,7 +55,7 @@ class LikelihoodCommand(ModelCommand):
     data: str | None = None
     """Evaluate this .npy file instead: examples as given to training."""
     bound: bool = False
-    """The variational bound instead, on the probability of integers: a few network calls each."""
+    """The variational bound and its terms instead."""
     times: int = 100
     """Times per example at which --bound is evaluated."""
     steps: int | None = None
@@ -169,7 +169,7 @@ class LikelihoodCommand(ModelCommand):
 
     def _of_bound(self, trained: Trained, path: Path, x: np.ndarray, cond: Cond) -> dict[str, Any]:
         """Evaluates the bound of the examples, and returns what `scoresde likelihood` prints."""
-        pixels = trained.prepare
+        prepare = trained.prepare
         about = {
             **self.about(trained),
             "data": str(path),
@@ -179,7 +179,7 @@ class LikelihoodCommand(ModelCommand):
             "times": self.times,
             "steps": self.steps,
             "t_min": 0.0 if trained.model.sde.noisy_at_zero else self.t_min,
-            "levels": None if pixels is None else pixels.levels,
+            "prepare": "none: real-valued data" if prepare is None else _described(prepare),
             **_weights_and_version(trained),
         }
         content = _digest_of_tree((x, cond))
@@ -191,7 +191,7 @@ class LikelihoodCommand(ModelCommand):
             trained.model,
             x,
             cond,
-            pixels=pixels,
+            prepare=prepare,
             path=rows,
             about=about | {"content": content, "label": self.label},
             num_steps=self.steps,
@@ -202,9 +202,9 @@ class LikelihoodCommand(ModelCommand):
         dim = math.prod(trained.shape)
         found = {
             **about,
-            **bound_summary(out, dim, pixels is not None),
+            **bound_summary(out, dim, prepare is not None),
         }
-        if pixels is not None:
+        if prepare is not None:
             found |= beside_exact(found | {"content": content}, out, rows.parent, dim)
         found |= {"rows": str(rows), "seconds": time.perf_counter() - start}
         _keep(found, content, rows)
@@ -224,16 +224,9 @@ class LikelihoodCommand(ModelCommand):
         self, dequantization: Dequantization | None, divergence: AnyDivergence
     ) -> dict[str, Any]:
         """Returns how the likelihoods are computed, as it is printed and stored."""
-        described: Any = "none: real-valued data"
-        if dequantization is not None:
-            described = {
-                "kind": type(dequantization).__name__,
-                "levels": dequantization.levels,
-                "low": dequantization.low,
-                "high": dequantization.high,
-            }
+        known = dequantization is not None
         return {
-            "dequantization": described,
+            "dequantization": _described(dequantization) if known else "none: real-valued data",
             "divergence": {"kind": type(divergence).__name__, **to_dict(divergence)},
             "t_min": self.t_min,
             "tolerance": self.tolerance,
@@ -422,6 +415,12 @@ def _label_summary(given: list[SetLikelihood], label: np.ndarray) -> dict[str, A
 
 
 # --- What identifies the results of earlier calls ---
+
+
+def _described(bins: Any) -> dict[str, Any]:
+    """Returns how integers became real numbers, as it is printed and stored."""
+    kind = type(bins).__name__
+    return {"kind": kind, "levels": bins.levels, "low": bins.low, "high": bins.high}
 
 
 def _keep(found: dict[str, Any], content: str, rows: Path) -> None:

@@ -1,4 +1,12 @@
-"""The variational bounds of a whole set of examples, written to a file in chunks and resumed."""
+"""The variational bounds of a whole set of examples, written to a file in chunks and resumed.
+
+    at the centres of bins      -log P(k) <= ELBO                                       (Eq. 1)
+    dequantised uniformly       -log P(k) <= E[bound(x)] - D H,   H = log(bin width)    (Eq. 2)
+    real-valued                 -log p(x) <= bound(x)                                   (Eq. 3)
+
+A network knows the data that it was trained on: Eq. 1 is `elbo`, which begins with noise of the
+size of a bin; Eq. 2 and 3 are `variational_bound`, the bound of a density.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +20,9 @@ import numpy as np
 from jaxtyping import Float
 
 from scoresde import checks
-from scoresde.data.pixel_range import PixelRange
-from scoresde.keys import as_typed_key, example_keys
+from scoresde.data.dequantization import UniformDequantization
+from scoresde.data.prepare import BinCentres
+from scoresde.keys import as_typed_key, example_keys, split_examples
 from scoresde.likelihood import rows_file
 from scoresde.likelihood.bound import variational_bound
 from scoresde.likelihood.elbo import elbo
@@ -44,7 +53,7 @@ def bound_of_set(
     x: np.ndarray,
     cond: Cond = None,
     *,
-    pixels: PixelRange | None,
+    prepare: UniformDequantization | BinCentres | None,
     path: Path,
     about: dict[str, Any],
     num_steps: int | None = None,
@@ -53,7 +62,7 @@ def bound_of_set(
     batch_size: int = 64,
     progress: bool = True,
 ) -> SetBound:
-    """Returns `elbo` of every row of x, or `variational_bound` of real-valued data.
+    """Returns the bound of every row of x, as the data of the training ask for (Eq. 1 to 3).
 
     Each chunk is written to the file at `path` as soon as it is done; a file whose first line
     holds the same `about` and key is resumed. Example i depends on (key, i) alone.
@@ -61,9 +70,9 @@ def bound_of_set(
     Args:
         key: the random key of the whole set.
         model: a score that holds its SDE.
-        x: the examples (n, *data), integers if there are pixels.
+        x: the examples (n, *data), integers unless prepare is None.
         cond: a condition whose leaves have n rows, or None.
-        pixels: the bins of the integers, or None for real-valued data.
+        prepare: what made real numbers of integers in training; None if they were real.
         path: the file of results.
         about: the settings the results depend on, as JSON can hold them.
         num_steps: T, or None for continuous time.
@@ -73,13 +82,14 @@ def bound_of_set(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: if the file holds something else, or steps are asked for real-valued data.
+        ValueError: if the file holds something else, or steps are asked of the bound of a density.
     """
     checks.count("num_draws", num_draws)
-    if pixels is None and num_steps is not None:
+    if num_steps is not None and not isinstance(prepare, BinCentres):
         raise ValueError(
-            f"num_steps = {num_steps} is for integers: the bound of a density is in continuous "
-            f"time. Leave it out."
+            f"num_steps = {num_steps} is for networks of integers at the centres of their bins, "
+            f"and this one was trained with prepare = {prepare}: leave it out, for the bound in "
+            f"continuous time."
         )
     score, cond = move_out(model, cond, len(x))
     about = about | {"key": np.asarray(jax.random.key_data(as_typed_key(key))).tolist()}
@@ -89,23 +99,23 @@ def bound_of_set(
         """Returns the bounds of these rows."""
         own = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], cond)
         sizes = {"t_min": t_min, "batch_size": batch_size}
-        if pixels is None:
-            x0 = jnp.asarray(x[rows], jnp.float32)
-            out = variational_bound(keys[rows], model.sde, score, x0, own, num_draws, **sizes)
-        else:
-            out = elbo(
-                keys[rows],
-                score,
-                x[rows],
-                pixels.levels,
-                num_steps,
-                num_draws,
-                own,
-                low=pixels.low,
-                high=pixels.high,
-                **sizes,
-            )
-        return {name: getattr(out, name) for name in NAMES}
+        if isinstance(prepare, BinCentres):
+            bins = {"levels": prepare.levels, "low": prepare.low, "high": prepare.high}
+            counts = {"num_steps": num_steps, "num_draws": num_draws}
+            out = elbo(keys[rows], score, x[rows], cond=own, **bins, **counts, **sizes)
+            return {name: np.asarray(getattr(out, name)) for name in NAMES}
+
+        key_dequantize, key_draws = split_examples(keys[rows])
+        x0 = jnp.asarray(x[rows], jnp.float32)
+        entropy = 0.0
+        if prepare is not None:
+            x0 = prepare(key_dequantize, jnp.asarray(x[rows]))
+            entropy = x0[0].size * prepare.entropy
+        out = variational_bound(key_draws, model.sde, score, x0, own, num_draws, **sizes)
+        terms = {name: np.asarray(getattr(out, name)) for name in NAMES}
+        for name in ("nll", "reconstruction"):
+            terms[name] = terms[name] - entropy  # Eq. 2
+        return terms
 
     found = rows_file.stream(path, about, NAMES, solve, len(x), 1, batch_size, "bound", progress)
     return SetBound(**{name: table[:, 0] for name, table in found.items()})

@@ -64,7 +64,7 @@ def at_times(sde: SDE, t: Array) -> AtTimes:
         ends + moved - jax.lax.stop_gradient(moved)
         for ends, moved in zip((of_ends(t), derivative(of_ends, t)), by_variance, strict=True)
     )
-    return AtTimes(LearntVP(Tangent(t, value, slope)), zero)
+    return AtTimes(sde.with_schedule(Tangent(t, value, slope)), zero)
 
 
 @pytree_dataclass()

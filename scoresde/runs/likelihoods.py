@@ -58,7 +58,7 @@ def _row(found: dict[str, Any]) -> list[str]:
 
 def _row_of_bound(found: dict[str, Any]) -> list[str]:
     """Returns the row of a variational bound, with its terms, and the exact value beside it."""
-    integers = found["levels"] is not None
+    integers = isinstance(found["prepare"], dict)
     unit = "bits_per_dim" if integers else "nats"
 
     def value(name: str) -> str:
@@ -73,6 +73,7 @@ def _row_of_bound(found: dict[str, Any]) -> list[str]:
         f"{found['examples']:,} examples of {Path(found['data']).name}, {found['failed']} failed",
         f"step {found['step']}" + ("" if found["ema"] else " without EMA"),
         f"{steps}, {found['times']} times an example",
+        found["prepare"]["kind"] if integers else "real-valued data",
         "± one standard error over examples",
     ]
     if "exact_bits_per_dim" in found:

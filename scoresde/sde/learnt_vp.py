@@ -19,7 +19,7 @@ from jax import Array
 
 from scoresde.sde.base import SDE, as_float, as_time
 from scoresde.sde.calculus import derivative, increment, sqrt_or_zero
-from scoresde.sde.schedule import LinearGamma, MonotoneGamma, Parameters
+from scoresde.sde.schedule import LinearGamma, MonotoneGamma, Parameters, rebuilt
 from scoresde.types import Scalar, Time, pytree_dataclass
 
 if TYPE_CHECKING:
@@ -94,4 +94,8 @@ class LearntVP(SDE):
         return {} if offered is None else offered()
 
     def with_parameters(self, parameters: Parameters) -> LearntVP:
-        return LearntVP(self.schedule.with_parameters(parameters))
+        return self.with_schedule(self.schedule.with_parameters(parameters))
+
+    def with_schedule(self, schedule: Any) -> LearntVP:
+        """Returns the process with another schedule, any function of t."""
+        return rebuilt(self, schedule=schedule)

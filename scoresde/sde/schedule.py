@@ -85,7 +85,7 @@ class LinearGamma:
     def with_parameters(self, parameters: Parameters) -> LinearGamma:
         """Returns the schedule with these parameters."""
         low, high = _between_ends(self, parameters)
-        return _rebuilt(self, low=low, high=high)
+        return rebuilt(self, low=low, high=high)
 
 
 @pytree_dataclass("learn_ends", "hidden")
@@ -148,7 +148,7 @@ class MonotoneGamma:
     def with_parameters(self, parameters: Parameters) -> MonotoneGamma:
         """Returns the schedule with these parameters."""
         low, high = _between_ends(self, parameters)
-        return _rebuilt(self, low=low, high=high, weights=parameters["shape"])
+        return rebuilt(self, low=low, high=high, weights=parameters["shape"])
 
     def _weights_or_initial(self) -> dict[str, Any]:
         return initial_weights(self.hidden) if self.weights is None else self.weights
@@ -187,10 +187,10 @@ def _between_ends(schedule: Any, parameters: Parameters) -> tuple[Scalar, Scalar
     return low, low + LEAST_SPAN + TENS * jax.nn.softplus(ends["q"])
 
 
-def _rebuilt(schedule: Any, **values: Any) -> Any:
-    """Returns the schedule with other values, which are not checked: training may move the ends so
-    far that float32 does not tell them apart."""
-    new = copy.copy(schedule)
+def rebuilt(settings: Any, **values: Any) -> Any:
+    """Returns frozen settings with other values, which are not checked: training may move the ends
+    so far that float32 does not tell them apart."""
+    new = copy.copy(settings)
     for name, value in values.items():
         object.__setattr__(new, name, value)
     return new

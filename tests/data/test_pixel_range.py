@@ -7,7 +7,7 @@ import pytest
 
 import scoresde as sd
 from scoresde.data.pixel_range import PixelRange, check_levels
-from scoresde.data.prepare import Scale
+from scoresde.data.prepare import BinCentres, Scale
 
 KEY = jax.random.key(0)
 
@@ -27,6 +27,14 @@ def test_scale_maps_the_ends_to_the_ends():
     np.testing.assert_allclose(scaled, np.linspace(-0.5, 3.0, 17), atol=1e-6)
 
 
+def test_bin_centres_are_the_middles_of_the_bins():
+    centres = BinCentres(17, -0.5, 3.0)(KEY, jnp.arange(17)[:, None])[:, 0]
+    edges = np.linspace(-0.5, 3.0, 18)
+    np.testing.assert_allclose(centres, 0.5 * (edges[1:] + edges[:-1]), atol=1e-6)
+    with pytest.raises(ValueError, match="wanted whole numbers 0 … 16"):
+        BinCentres(17)(KEY, jnp.asarray([[17]]))
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "build",
@@ -34,10 +42,11 @@ def test_scale_maps_the_ends_to_the_ends():
         PixelRange,
         sd.UniformDequantization,
         Scale,
+        BinCentres,
         lambda **options: sd.TruncatedNormalDequantization(sd.VP(), 3e-3, **options),
         lambda **options: sd.bits_per_dim(jnp.zeros(1), 2, **options),
     ],
-    ids=["range", "uniform", "scale", "truncated normal", "bits"],
+    ids=["range", "uniform", "scale", "centres", "truncated normal", "bits"],
 )
 def test_every_user_of_a_range_refuses_a_wrong_one(build):
     with pytest.raises(ValueError, match="levels"):

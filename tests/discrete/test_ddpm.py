@@ -1,5 +1,6 @@
 """DDPM's tables and step are the papers', and lead back to an SDE."""
 
+import math
 import re
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import papers
 import pytest
+from categorical import Categorical, hump
 
 import scoresde as sd
 from scoresde.sde.vp import TabulatedVP
@@ -140,3 +142,80 @@ def test_a_table_without_terminal_signal_is_told_what_helps():
     line = re.search(r"DDPM\(np\..*0\.999\)\)", str(caught.value))[0]
     chain = eval(line, {"DDPM": sd.DDPM, "np": np, "betas": betas})
     np.testing.assert_array_equal(chain.betas[:-1], betas[:-1])
+
+
+# --- Schedules with noise at t = 0, and the bound ---
+
+
+@pytest.mark.parametrize("num_steps", [2, 10, 300])
+def test_a_learnt_schedule_keeps_its_marginals(num_steps):
+    """The first step of the chain adds the noise of t = 0."""
+    sde = sd.LearntVP(sd.MonotoneGamma(-8.0, 5.0, hidden=8))
+    ddpm = sd.DDPM.from_sde(sde, num_steps)
+    times = np.arange(num_steps) / (num_steps - 1)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(ddpm.alphas_bar, np.asarray(sde.alpha(times)) ** 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_the_terms_of_the_bound_are_divergences_of_the_chain(variance, x64):
+    """Each L_i is the KL divergence of `posterior` from `ancestral`, and L_0 an integral."""
+    ddpm = sd.DDPM.linear(6, 0.02, 0.4)
+    k = np.array([[0, 3], [4, 2]])
+    x0 = -1.0 + 2.0 * (k + 0.5) / 5
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(2))
+
+    def network(x, i):
+        return 0.3 * x + 0.1 * i[:, None]
+
+    out = ddpm.bound(jax.random.key(0), network, k, 5, variance)
+
+    def state(i):
+        noise = [jax.random.normal(jax.random.fold_in(key, i), (2,)) for key in keys]
+        mean, std = ddpm.marginal(jnp.asarray(x0), i)
+        return mean + std[:, None] * jnp.stack(noise)
+
+    for i in range(1, 6):
+        x = state(i)
+        mean, std = ddpm.posterior(x, jnp.asarray(x0), i)
+        other, other_std = ddpm.ancestral(x, network(x, jnp.full(2, i)), i, variance)
+        ratio = (std / other_std) ** 2
+        squares = jnp.sum((mean - other) ** 2, axis=1) / other_std**2
+        kl = 0.5 * (squares + 2.0 * (ratio - 1.0 - jnp.log(ratio)))
+        np.testing.assert_allclose(out.steps[i - 1], kl, rtol=1e-9)
+
+    # L_0: the Gaussian of variance beta_0 around the estimate of x0, between the edges of bins.
+    x = state(0)
+    mean, _ = ddpm.ancestral(x, network(x, jnp.zeros(2, int)), 0)
+    edges = np.array([-np.inf, -0.6, -0.2, 0.2, 0.6, np.inf])
+    cdf = np.vectorize(lambda z: 0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
+    std = math.sqrt(ddpm.betas[0])
+    upper, lower = (cdf((edges[k + j] - np.asarray(mean)) / std) for j in (1, 0))
+    np.testing.assert_allclose(out.decoder, -np.sum(np.log(upper - lower), axis=1), rtol=1e-9)
+
+    mean, std = ddpm.marginal(jnp.asarray(x0), 5)
+    kl = 0.5 * jnp.sum(mean**2 + std[:, None] ** 2 - 1.0 - 2.0 * jnp.log(std)[:, None], axis=1)
+    np.testing.assert_allclose(out.prior, kl, rtol=1e-9)
+    np.testing.assert_allclose(out.nll, out.prior + out.steps.sum(axis=0) + out.decoder)
+
+
+def test_the_bound_is_that_of_the_sde_in_steps(unchecked):
+    """Prior and steps are those of `sd.elbo`, 5 standard errors; the decoder's tails are finite."""
+    sde = sd.LearntVP(sd.LinearGamma(-7.0, 6.0))
+    law = Categorical(hump(), sde)
+    k = law.sample(0, 2000)
+    ddpm = sd.DDPM.from_sde(sde, 51)
+    network = ddpm.noise(sde, law.mixture().score(sde))
+    ours = ddpm.bound(jax.random.key(0), network, k, 17)
+    theirs = sd.elbo(jax.random.key(1), law, k, 17, num_steps=50, num_draws=50)
+    np.testing.assert_allclose(ours.prior, theirs.prior, rtol=1e-3)
+    difference = np.asarray(ours.steps.sum(axis=0) - theirs.diffusion)
+    assert abs(difference.mean()) < 5.0 * difference.std(ddof=1) / math.sqrt(2000)
+    assert ours.nll.mean() > law.entropy
+
+    far = ddpm.bound(jax.random.key(0), lambda x, i: 100.0 * jnp.ones_like(x), k[:4], 17)
+    assert np.all(np.isfinite(far.decoder))
+    with pytest.raises(ValueError, match="variance is 'fixed'"):
+        ddpm.bound(jax.random.key(0), network, k, 17, "fixed")
+    with pytest.raises(ValueError, match="wanted whole numbers 0 … 15"):
+        ddpm.bound(jax.random.key(0), network, k, 16)

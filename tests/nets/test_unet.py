@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import scoresde as sd
+from scoresde.nets.unet import with_fourier_features
 
 SMALL = sd.UNetConfig(channels=4, multipliers=(1,), num_blocks=1, attention_levels=())
 TWO_LEVELS = dataclasses.replace(SMALL, multipliers=(1, 2))
@@ -165,3 +166,19 @@ def test_labels_act_on_their_own_example(config, shape, unchecked):
 def test_bad_settings_are_refused_with_the_reason(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_fourier_features_are_further_channels():
+    """sin and cos of 2^n pi x: a change of one bin in 16, small in x, is large in them."""
+    x = jnp.asarray(np.linspace(-1.0, 1.0, 10).reshape(1, 5, 2))
+    seen = with_fourier_features(x, (0, 3))
+    assert seen.shape == (1, 5, 10)
+    np.testing.assert_allclose(seen[..., :2], x)
+    np.testing.assert_allclose(seen[..., 2:4], np.sin(np.pi * x), atol=1e-6)
+    np.testing.assert_allclose(seen[..., 8:], np.cos(8.0 * np.pi * x), atol=1e-5)
+    assert with_fourier_features(x, ()) is x
+
+    net = sd.UNetConfig(channels=8, num_blocks=1, fourier_features=(2, 3))
+    net = net.build((5, 2), rngs=nnx.Rngs(0))
+    assert net(x, jnp.ones(1)).shape == x.shape
+    assert net.input.kernel.shape[-2] == 10

@@ -42,11 +42,20 @@ sdes = st.one_of(
     st.builds(lambda a, b: sd.VP(min(a, b), max(a, b)), positive, positive),
     st.builds(lambda a, b: sd.SubVP(min(a, b), max(a, b)), positive, positive),
     st.builds(lambda a, b: sd.VE(a, a + b), positive, positive),
+    st.builds(
+        lambda kind, low, span, learn: sd.LearntVP(kind(low, low + span, learn)),
+        st.sampled_from([sd.LinearGamma, sd.MonotoneGamma]),
+        st.floats(-20.0, 0.0),
+        st.floats(1.0, 30.0),
+        st.booleans(),
+    ),
 )
 nets = st.one_of(
     st.builds(sd.MLPConfig, width=st.integers(4, 64), num_classes=st.none() | st.integers(1, 9)),
     st.builds(
-        lambda m, d: sd.UNetConfig(multipliers=tuple(m), attention_levels=(0,), dropout=d),
+        lambda m, d: sd.UNetConfig(
+            multipliers=tuple(m), attention_levels=(0,), dropout=d, fourier_features=tuple(m)
+        ),
         st.lists(st.integers(1, 4), min_size=1, max_size=4),
         st.floats(0, 0.9),
     ),
@@ -55,6 +64,7 @@ labels = st.one_of(
     st.builds(sd.labels.Scaled, positive),
     st.builds(sd.labels.Index, st.integers(2, 999)),
     st.builds(sd.labels.Sigma),
+    st.builds(sd.labels.LogSNR, positive),
 )
 parameterizations = st.one_of(
     st.builds(sd.EDM, positive),
@@ -143,6 +153,15 @@ training = st.builds(
     learning_rate=st.floats(1e-8, 1.0),
     weighting=st.sampled_from(WEIGHTINGS),
     times=st.sampled_from(TIMES),
+    schedule_rate=positive,
+)
+of_the_bound = st.builds(
+    sd.Training,
+    objective=st.builds(
+        sd.objectives.VariationalBound,
+        st.none() | st.integers(2, 300),
+        num_steps=st.none() | st.integers(1, 999),
+    ),
 )
 
 
@@ -153,7 +172,15 @@ training = st.builds(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    st.builds(Experiment, sdes, nets, parameterizations, samplers, training, st.text(max_size=20))
+    st.builds(
+        Experiment,
+        sdes,
+        nets,
+        parameterizations,
+        samplers,
+        training | of_the_bound,
+        st.text(max_size=20),
+    )
 )
 def test_any_experiment_reads_back_equal(tmp_path, experiment):
     save_yaml(experiment, tmp_path / "config.yaml")
@@ -181,6 +208,9 @@ def test_settings_choose_from_every_member_of_a_closed_union():
         ("sde: {kind: VPP}", "'VPP': wanted one of VP, SubVP, VE"),
         ("sde: {kind: [VP]}", "wanted one of VP"),
         ("sde: {beta_max: 3.0}", "kind is None"),
+        ("sde: {kind: LearntVP, schedule: {kind: Cubic}}", "wanted one of LinearGamma, Monotone"),
+        ("sde: {kind: LearntVP, schedule: {kind: MonotoneGamma, weights: 1}}", "weights"),
+        ("sde: {kind: LearntVP, schedule: {kind: LinearGamma, low: 6.0}}", "is not below high"),
         ("sde: 3", "3 is not a group of settings.* @ config.yaml.sde"),
         ("training: [1, 2]", "is not a group of settings.* @ config.yaml.training"),
         ("training: null", "None is not a group of settings"),

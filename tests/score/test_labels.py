@@ -22,6 +22,8 @@ def test_labels_say_which_level_it_is(sde):
         sd.labels.Sigma(log=True)(sde, t), jnp.log(sde.sigma(t)), rtol=1e-4, atol=1e-4
     )
     np.testing.assert_allclose(sd.labels.Scaled(999.0)(sde, t), 999 * t, rtol=1e-6)
+    log_snr = 2.0 * jnp.log(sde.alpha(t) / sde.sigma(t))
+    np.testing.assert_allclose(sd.labels.LogSNR(0.5)(sde, t), 0.5 * log_snr, rtol=1e-4, atol=1e-4)
     seen = []
     net = lambda x, label: (seen.append(label), x)[1]  # noqa: E731
     sd.ScoreModel(sde, net, sd.Velocity(label=sd.labels.Index(50)))(jnp.ones((2, 3)), t[4:6])
@@ -47,3 +49,8 @@ def test_a_network_with_an_integer_table_reads_every_level(sde):
         t[jnp.asarray([10, 500])]
     )
     np.testing.assert_allclose(slope, 1000 if sde == sd.VP() else 999, rtol=1e-6)
+
+
+def test_log_snr_is_finite_at_pure_noise():
+    label = sd.labels.LogSNR()(sd.RectifiedFlow(), jnp.asarray([0.5, 1.0]))
+    np.testing.assert_allclose(label, [0.0, -60.0], atol=1e-5)
