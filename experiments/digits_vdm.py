@@ -1,4 +1,4 @@
-"""A variational diffusion model of scikit-learn's 8×8 digits: its noise schedule trains with it.
+r"""A variational diffusion model of scikit-learn's 8×8 digits: its noise schedule trains with it.
 
     python experiments/digits_vdm.py      # --help lists every setting
 
@@ -7,10 +7,15 @@ the loss is the bound on the probability of the integers, in continuous time. Th
 gamma = -log SNR descend on it, its shape on the variance of its estimate; the network also sees
 Fourier features of its input. Each part can be turned off:
 
-    python experiments/digits_vdm.py sde.schedule:linear-gamma            # the ends alone learn
-    python experiments/digits_vdm.py --sde.schedule.no-learn-ends         # the shape alone
-    python experiments/digits_vdm.py --net.fourier-features               # no Fourier features
-    python experiments/digits_vdm.py --training.objective.num-steps 100   # T = 100 steps
+    python experiments/digits_vdm.py sde.schedule:linear-gamma --sde.schedule.low -8
+    python experiments/digits_vdm.py sde.schedule:linear-gamma --sde.schedule.low -8 \
+        --sde.schedule.learn-ends
+    python experiments/digits_vdm.py --sde.schedule.no-learn-ends
+    python experiments/digits_vdm.py --net.fourier-features
+    python experiments/digits_vdm.py --training.objective.num-steps 100
+
+The first keeps the schedule fixed, the second learns its ends alone, the third its shape alone; the
+fourth has no Fourier features, and the last has T = 100 steps.
 
 Network and steps are those of `digits_likelihood.py`. gamma begins at -8: the paper's -13.3 for 256
 levels, and 2 log(256 / 17) more.
