@@ -51,12 +51,13 @@ def headline(
     task: ImageTask, settings: ImageExperiment, f: dict[str, float], in_equal_numbers: str
 ) -> list[list[str]]:
     """Returns the page's first table: the three figures of the model and their conditions."""
+    levels = task.dequantize.levels
     return [
         [
             "bits/dim, held out",
             f"{f['bits_per_dim']:.3f} ± {f['bits_per_dim_stderr']:.3f}",
             f"{len(task.test)} {task.noun}; "
-            f"{likelihood_conditions(settings, task)}; "
+            f"{likelihood_conditions(settings, levels, task.dequantization_name)}; "
             f"± one standard error over {task.noun}",
         ],
         [
@@ -73,11 +74,12 @@ def headline(
     ]
 
 
-def likelihood_conditions(settings: ImageExperiment, task: ImageTask) -> str:
+def likelihood_conditions(
+    settings: ImageExperiment, levels: int, dequantization: str = "uniform"
+) -> str:
     """Returns how bits/dim were computed, as text."""
     return (
-        f"{task.dequantization_name} dequantisation of {task.dequantize.levels} levels, "
-        f"1 Rademacher probe, "
+        f"{dequantization} dequantisation of {levels} levels, 1 Rademacher probe, "
         f"t_min {settings.likelihood_t_min:.2g}, tolerance {settings.likelihood_tolerance:g}"
     )
 

@@ -78,7 +78,7 @@ class ImageTask:
         return self.test.shape[1:]
 
     @property
-    def prepare(self) -> sd.UniformDequantization | RandomShift:
+    def prepare(self) -> Any:
         """What training does to a batch: it dequantises, and shifts if `shift` is set."""
         return RandomShift(self.shift, self.dequantize) if self.shift else self.dequantize
 

@@ -32,7 +32,7 @@ class VariationalTask(ImageTask):
         return BinCentres(self.dequantize.levels, self.dequantize.low, self.dequantize.high)
 
     @property
-    def prepare(self) -> BinCentres | RandomShift:
+    def prepare(self) -> Any:
         """What training does to a batch."""
         return RandomShift(self.shift, self.centres) if self.shift else self.centres
 

@@ -9,7 +9,7 @@
     weights     pretrained: trained models of digits that come with the package
     sampling    sample, with EulerMaruyama, DDIM, Heun, ProbabilityFlow and the others
     guidance    conditioned, ClassifierFreeGuidance and the others: from score to score
-    likelihood  log_likelihood: exact, from the probability-flow ODE
+    likelihood  log_likelihood: exact, from the probability-flow ODE; elbo: the bound on integers
     evaluation  distances between samples and data
 
 A family's further members are in its namespace: grids, times, weightings, labels, predictors,

@@ -246,7 +246,7 @@ def _integers_to_reals(about: dict[str, Any]) -> UniformDequantization | BinCent
     augmentation."""
     described = about.get("prepare") or {}
     kinds = {kind.__name__: kind for kind in (UniformDequantization, BinCentres)}
-    kind = kinds.get(described.get("kind"))
+    kind = kinds.get(described.get("kind", ""))
     if kind is None:
         return None
 

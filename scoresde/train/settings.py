@@ -210,6 +210,6 @@ class Training:
         optimizer = optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
         if schedule:
             of_schedule = optax.chain(optimizer, optax.scale(self.schedule_rate))
-            parts = {"net": optimizer, "schedule": of_schedule}
-            optimizer = optax.partition(parts, {name: name for name in parts})
+            names = {"net": "net", "schedule": "schedule"}
+            optimizer = optax.partition({"net": optimizer, "schedule": of_schedule}, names)
         return optax.with_extra_args_support(optimizer)
