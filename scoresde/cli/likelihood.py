@@ -53,24 +53,23 @@ class LikelihoodCommand(ModelCommand):
     split: Literal["test"] = "test"
     """Examples to evaluate: those that the run held out."""
     data: str | None = None
-    """Evaluate this .npy file instead: examples as given to training."""
+    """Evaluate this .npy file instead: examples as for training."""
     bound: bool = False
     """The variational bound and its terms instead."""
     times: int = 100
     """Times per example at which --bound is evaluated."""
     steps: int | None = None
-    """Steps T of the model that --bound is for; continuous time if not given."""
+    """T steps of the bound; continuous time if not given."""
     dequantization: Literal["uniform", "truncated-normal"] | None = None
-    """Noise added to integers: uniform, as in training, or the SDE's own, which is the default of a
-    network that was trained without noise."""
+    """Noise added to integers; by default the SDE's own if training added none, else uniform."""
     repeats: int = 1
-    """Draws per example of noise and probes; 2 or more split the error."""
+    """Draws per example of noise and probes; 2 split the error."""
     probes: int = 1
     """Rademacher probes per example that estimate the divergence."""
     exact: bool = False
-    """Compute the divergence without probes: slow if data are large."""
+    """Divergence without probes: slow if data are large."""
     label_information: bool = False
-    """Also each label's information in bits, and the accuracy: K classes cost K times as much."""
+    """Also the labels' information in bits; K classes cost K times."""
     tolerance: float = 1e-4
     """Relative and absolute tolerance of each solver step."""
     t_min: float = 1e-5
