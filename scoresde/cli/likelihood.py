@@ -44,7 +44,6 @@ from scoresde.types import Cond
 @dataclasses.dataclass(frozen=True)
 class LikelihoodCommand(ModelCommand):
     """Compute log-likelihoods under the model of a run: mean ± standard error in nats and bits/dim.
-
     Results go to RUN/likelihood, where the same command resumes; failed examples are left out.
     """
 
@@ -59,9 +58,9 @@ class LikelihoodCommand(ModelCommand):
     times: int = 100
     """Times per example at which --bound is evaluated."""
     steps: int | None = None
-    """T steps of the bound; continuous time if not given."""
+    """T, for the bound in steps; else in continuous time."""
     dequantization: Literal["uniform", "truncated-normal"] | None = None
-    """Noise added to integers; by default the SDE's own if training added none, else uniform."""
+    """Noise added to integers, if not what training asks for."""
     repeats: int = 1
     """Draws per example of noise and probes; 2 split the error."""
     probes: int = 1
@@ -69,7 +68,7 @@ class LikelihoodCommand(ModelCommand):
     exact: bool = False
     """Divergence without probes: slow if data are large."""
     label_information: bool = False
-    """Also the labels' information in bits; K classes cost K times."""
+    """Also the bits that a label tells; K classes cost K times."""
     tolerance: float = 1e-4
     """Relative and absolute tolerance of each solver step."""
     t_min: float = 1e-5
