@@ -43,9 +43,7 @@ from scoresde.types import Cond
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodCommand(ModelCommand):
-    """Compute log-likelihoods under the model of a run: mean ± standard error in nats and bits/dim.
-    Results go to RUN/likelihood, where the same command resumes; failed examples are left out.
-    """
+    """Compute log-likelihoods, in nats and bits/dim; the same command resumes in RUN/likelihood."""
 
     num: int | None = None
     """Number of examples, from the first; all if not given."""
