@@ -59,10 +59,10 @@ def assert_same(ours, theirs):
 
 
 def test_it_learns_ends_and_shape():
-    """300 steps: the held-out bound falls below that of the fixed schedule, and the variance of its
+    """250 steps: the held-out bound falls below that of the fixed schedule, and the variance of its
     estimate over times to less than half."""
     training = dataclasses.replace(
-        SHORT, steps=300, batch_size=128, learning_rate=3e-3, validate_every=300
+        SHORT, steps=250, batch_size=128, learning_rate=4e-3, validate_every=250
     )
     learnt = train(training=training)
     fixed = train(model(sd.LinearGamma(-9.0, 5.0)), training=training)
@@ -80,14 +80,15 @@ def test_it_learns_ends_and_shape():
         """Of one draw of the diffusion term under the trained network, over times and noise."""
         score = dataclasses.replace(learnt.model, sde=sde)
         key_t, key_noise = jax.random.split(jax.random.key(1))
-        t = jax.random.uniform(key_t, (20, len(x)))
-        keys = jax.random.split(key_noise, (20, len(x)))
-        draws = [
-            bound_terms.continuous_weight(sde, t[i])
-            * bound_terms.noise_error(keys[i], sde, score, x, t[i])
-            for i in range(20)
-        ]
-        return np.var(draws)
+        many = jnp.tile(x, (8, 1))
+        t = jax.random.uniform(key_t, (len(many),))
+
+        @jax.jit
+        def draws(t, keys):
+            error = bound_terms.noise_error(keys, sde, score, many, t)
+            return bound_terms.continuous_weight(sde, t) * error
+
+        return np.var(draws(t, jax.random.split(key_noise, len(many))))
 
     linear = sd.LearntVP(sd.LinearGamma(float(start.low), float(start.high)))
     assert variance(learnt.model.sde) < 0.5 * variance(linear)
@@ -181,9 +182,9 @@ def test_another_objective_keeps_the_schedule_and_says_so(tmp_path):
 
 
 def test_arrays_that_do_not_train_are_named():
-    fixed = sd.MonotoneGamma(jnp.float32(-9.0), 5.0, hidden=4)
+    fixed = model(sd.MonotoneGamma(jnp.float32(-9.0), 5.0, hidden=4))
     with pytest.warns(UserWarning, match=r"sde.schedule.low \(float32") as caught:
-        train(model(fixed))
+        warn_of_constants(fixed, trains_schedule(BOUND, fixed.sde))
     assert "weights" not in str(caught[0].message)
 
 
