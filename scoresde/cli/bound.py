@@ -40,31 +40,47 @@ def bound_summary(out: SetBound, dim: int, integers: bool) -> dict[str, Any]:
 
 def beside_exact(found: dict[str, Any], bound: SetBound, folder: Path, dim: int) -> dict[str, Any]:
     """Returns the exact bits/dim of the same examples, and what the bound is above them, where a
-    result of `scoresde likelihood` of the same weights and examples lies in the folder."""
-    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    result of `scoresde likelihood` of the same weights and examples lies in the folder.
+
+    Of several it takes the one whose dequantisation suits the training, with the smallest
+    tolerance.
+    """
+    suits = "TruncatedNormalDequantization"
+    if found["prepare"]["kind"] != "BinCentres":
+        suits = found["prepare"]["kind"]
+
+    best: tuple[Any, dict[str, Any]] | None = None
+    for path in sorted(folder.glob("*.json")):
         try:
             exact = json.loads(path.read_bytes())
             if any(exact[name] != found[name] for name in SAME) or "bits_per_dim" not in exact:
                 continue
-            shape = (exact["examples"], exact["repeats"])
-            nats = rows_file.read_tables(Path(exact["rows"]), ["nats"], shape)["nats"]
-        except (OSError, ValueError, TypeError, KeyError):
-            continue  # a file of another kind, or one that is being written
+            kind = exact["dequantization"]["kind"]
+            rank = (kind != suits, float(exact["tolerance"]), path.name)
+            if best is None or rank < best[0]:
+                best = rank, _compared(exact, bound, path.with_suffix(".jsonl"), dim)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue  # a file of another kind, damaged, or one that is being written
+    return {} if best is None else best[1]
 
-        # Bits are affine in nats: bits = -(nats + offset) / (D ln 2).
-        scale = dim * math.log(2.0)
-        offset = -exact["bits_per_dim"] * scale - exact["nats"]
-        bits = -(nats.mean(axis=1) + offset) / scale
-        difference = bound.nll / scale - bits
-        good = np.isfinite(difference)
-        kind = exact["dequantization"]
-        return {
-            "exact_bits_per_dim": exact["bits_per_dim"],
-            "exact_bits_per_dim_stderr": exact["bits_per_dim_stderr"],
-            "exact_dequantization": kind["kind"] if isinstance(kind, dict) else kind,
-            **_mean_and_error("bound_above_exact", difference[good]),
-        }
-    return {}
+
+def _compared(exact: dict[str, Any], bound: SetBound, rows: Path, dim: int) -> dict[str, Any]:
+    """Returns an exact result, and the mean of what the bound is above it, example by example."""
+    shape = (exact["examples"], exact["repeats"])
+    nats = rows_file.read_tables(rows, ["nats"], shape)["nats"]
+
+    # Bits are affine in nats: bits = -(nats + offset) / (D ln 2).
+    scale = dim * math.log(2.0)
+    offset = -exact["bits_per_dim"] * scale - exact["nats"]
+    bits = -(nats.mean(axis=1) + offset) / scale
+    difference = bound.nll / scale - bits
+    stderr = exact["bits_per_dim_stderr"]
+    return {
+        "exact_bits_per_dim": float(exact["bits_per_dim"]),
+        "exact_bits_per_dim_stderr": math.nan if stderr is None else float(stderr),
+        "exact_dequantization": exact["dequantization"]["kind"],
+        **_mean_and_error("bound_above_exact", difference[np.isfinite(difference)]),
+    }
 
 
 def _mean_and_error(name: str, values: np.ndarray) -> dict[str, float]:

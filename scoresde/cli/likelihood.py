@@ -80,7 +80,7 @@ class LikelihoodCommand(ModelCommand):
         checks.setting("t_min", self.t_min, "[0, 1)")
         if self.exact and self.probes != 1:
             raise ValueError("--exact uses no probes: leave out --exact or --probes.")
-        checks.count("times", self.times)
+        checks.count("times", self.times, 2)
         if self.steps is not None:
             checks.count("steps", self.steps)
         self._check_bound()
@@ -166,6 +166,12 @@ class LikelihoodCommand(ModelCommand):
     def _of_bound(self, trained: Trained, path: Path, x: np.ndarray, cond: Cond) -> dict[str, Any]:
         """Evaluates the bound of the examples, and returns what `scoresde likelihood` prints."""
         prepare = trained.prepare
+        if self.steps is not None and not isinstance(prepare, BinCentres):
+            raise ValueError(
+                f"--steps is for networks of integers at the centres of their bins, which "
+                f"{trained.path} is not: leave it out, for the bound in continuous time."
+            )
+        t_min = 0.0 if trained.model.sde.noisy_at_zero else self.t_min
         about = {
             **self.about(trained),
             "data": str(path),
@@ -174,7 +180,7 @@ class LikelihoodCommand(ModelCommand):
             "bound": True,
             "times": self.times,
             "steps": self.steps,
-            "t_min": 0.0 if trained.model.sde.noisy_at_zero else self.t_min,
+            "t_min": t_min,
             "prepare": "none: real-valued data" if prepare is None else _described(prepare),
             **_weights_and_version(trained),
         }
@@ -192,7 +198,7 @@ class LikelihoodCommand(ModelCommand):
             about=about | {"content": content, "label": self.label},
             num_steps=self.steps,
             num_draws=self.times,
-            t_min=self.t_min,
+            t_min=t_min,
             batch_size=self.batch_size,
         )
         dim = math.prod(trained.shape)
@@ -441,9 +447,7 @@ def _weights_and_version(trained: Trained) -> dict[str, str]:
     from scoresde import __version__
 
     _, params, constants = Skeleton.split(trained.model)
-    schedule = trained.model.sde.parameters()
-    weights = (params, constants, schedule) if schedule else (params, constants)
-    described = {"weights": _digest_of_tree(weights), "version": __version__}
+    described = {"weights": _digest_of_tree((params, constants)), "version": __version__}
     standardization = trained.model.standardization
     if standardization is not None:
         described["standardization"] = str(standardization)

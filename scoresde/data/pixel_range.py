@@ -8,6 +8,7 @@ its centre           c(k) = e(k + 1/2)                         (Eq. 3)
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +107,16 @@ def check_levels(
             f"{name} holds {low} … {high} of {levels} levels: if these are all the values of the "
             f"data, write levels={max(2, used)}; otherwise the bits are those of finer bins."
         )
+
+
+def whole_numbers(x: Any, levels: int, advice: str) -> Array:
+    """Returns a batch of whole numbers 0 … levels - 1 as an array.
+
+    Raises:
+        ValueError: if it has no batch axis, or other values; advice: what to write for them.
+    """
+    x = x if hasattr(x, "shape") else np.asarray(x)
+    if len(x.shape) < 1:
+        raise ValueError("x is a scalar: wanted (batch, *data). For one example write x[None].")
+    check_levels(x, levels, "x", advice)
+    return jnp.asarray(x)

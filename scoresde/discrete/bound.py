@@ -12,8 +12,8 @@
 with the tables of base.py; u_i is the variance of p, w_i ("posterior") or v_i ("beta"), and x0 the
 centres of the bins. The outermost bins reach to infinity. Ho et al. 2020 (arXiv:2006.11239), Eq. 5
 and 13, who count levels from 1 and scale 0 … 255 to [-1, 1] without half bins at the ends: low =
--256/255, high = 256/255. With "posterior", L_T and L_i are the terms of `sd.elbo` in N - 1 steps,
-whose last term asks a softmax and no network.
+-256/255, high = 256/255. Of a chain from an `sd.LearntVP`, with "posterior", L_T and L_i are the
+terms of `sd.elbo` in N - 1 steps, whose last term asks a softmax and no network.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from jax import Array
 from jaxtyping import Real
 
 from scoresde import checks
-from scoresde.data.pixel_range import PixelRange, check_levels
+from scoresde.data.pixel_range import PixelRange, whole_numbers
 from scoresde.discrete.base import Chain, check_choice, check_from_sde
 from scoresde.discrete.bound import DDPMBound, ddpm_bound
 from scoresde.discrete.table import table_of
@@ -186,7 +186,7 @@ class DDPM(Chain):
         check_choice("variance", variance, ("posterior", "beta"))
         check_choice("predicts", predicts, ("noise", "score"))
         pixels = PixelRange(levels, low, high)
-        check_levels(jnp.asarray(x), levels, "x", f"Scale them to 0 … {levels - 1}.")
+        x = whole_numbers(x, levels, f"Scale them to 0 … {levels - 1}.")
         checks.condition(cond, x.shape[0])
 
         k = jnp.asarray(x, jnp.result_type(float))

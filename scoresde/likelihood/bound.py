@@ -100,7 +100,7 @@ def variational_bound(
     x0 = to_model_units(score, x0, float64)
     bound = per_example(
         _bound,
-        Settings(num_times, t_min),
+        Settings(int(num_times), t_min),
         key,
         sde,
         score,

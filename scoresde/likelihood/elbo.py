@@ -27,7 +27,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Real
 
 from scoresde import checks
-from scoresde.data.pixel_range import PixelRange, check_levels
+from scoresde.data.pixel_range import PixelRange, whole_numbers
 from scoresde.keys import fold_in_examples
 from scoresde.loss import bound_terms
 from scoresde.parallel.per_example import per_example
@@ -123,10 +123,8 @@ def elbo(
             f"sd.ScoreModel(sde, net, parameterization)."
         )
     check_sde(sde)
-    pixels = PixelRange(levels, low, high)
-    if jnp.ndim(x) < 1:
-        raise ValueError("x is a scalar: wanted (batch, *data). For one example write x[None].")
-    check_levels(jnp.asarray(x), levels, "x", OF_ELBO)
+    pixels = PixelRange(levels, float(low), float(high))
+    x = whole_numbers(x, levels, OF_ELBO)
     checks.count("num_draws", num_draws)
     t_min = 0.0 if sde.noisy_at_zero else checks.fixed("t_min", t_min)
     checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")
@@ -140,11 +138,11 @@ def elbo(
 
     return per_example(
         _elbo,
-        Settings(pixels, num_steps, num_draws, t_min),
+        Settings(pixels, None if num_steps is None else int(num_steps), int(num_draws), t_min),
         key,
         sde,
         model,
-        jnp.asarray(x),
+        x,
         cond,
         x.shape[0],
         float64=float64,

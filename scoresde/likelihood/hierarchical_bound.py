@@ -24,6 +24,7 @@ Luo 2022 (arXiv:2208.11970), Eq. 43 to 45 and 58; Kingma et al. 2021 (arXiv:2107
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -39,10 +40,10 @@ from scoresde.data.real_valued import check_real_valued
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.loss import bound_terms
 from scoresde.parallel.per_example import per_example
-from scoresde.precision import full_precision
+from scoresde.precision import full_precision, precision_of
 from scoresde.sde.base import SDE, check_sde
 from scoresde.sde.bound_score import bind
-from scoresde.standardization import to_model_units
+from scoresde.standardization import log_volume, to_model_units
 from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass, right_pad, sum_data
 
 
@@ -51,7 +52,7 @@ class HierarchicalBound:
     """The terms of both decompositions in nats, on the same draws of the states."""
 
     reconstruction: Float[Array, " batch draws"]
-    """-log p(x | x_0), in the model's units."""
+    """-log p(x | x_0)."""
     consistency: Float[Array, " batch draws steps"]
     """The terms of Eq. 1, i = 1 … T."""
     consistency_prior: Float[Array, " batch draws"]
@@ -62,13 +63,15 @@ class HierarchicalBound:
     @property
     def by_consistency(self) -> Float[Array, " batch draws"]:
         """The bound by Eq. 1, one per draw of the trajectory."""
-        terms = self.consistency.sum(axis=-1)
-        return self.reconstruction + self.consistency_prior + terms
+        with precision_of(self.consistency):
+            terms = self.consistency.sum(axis=-1)
+            return self.reconstruction + self.consistency_prior + terms
 
     @property
     def by_matching(self) -> Float[Array, " batch draws"]:
         """The bound by Eq. 2, one per draw of the trajectory."""
-        return self.reconstruction + self.matching_prior + self.matching.sum(axis=-1)
+        with precision_of(self.matching):
+            return self.reconstruction + self.matching_prior + self.matching.sum(axis=-1)
 
 
 def hierarchical_bound(
@@ -108,18 +111,22 @@ def hierarchical_bound(
             f"infinite weight: take sd.variational_bound, in continuous time."
         )
 
-    return per_example(
+    x = to_model_units(score, x, float64)
+    bound = per_example(
         _hierarchical_bound,
-        Settings(num_steps, num_draws, t_min),
+        Settings(int(num_steps), int(num_draws), t_min),
         key,
         sde,
         score,
-        to_model_units(score, x, float64),
+        x,
         cond,
         x.shape[0],
         float64=float64,
         batch_size=batch_size,
     )
+    with precision_of(bound.reconstruction):
+        reconstruction = bound.reconstruction + log_volume(score, x)
+        return dataclasses.replace(bound, reconstruction=reconstruction)
 
 
 class Settings(NamedTuple):
@@ -155,7 +162,7 @@ def _hierarchical_bound(
         reconstruction = -_log_normal(x, x_0 / sde.alpha(first), decoder_std)
 
         def step(state, i):
-            x_s, log_q = state
+            x_s, log_q, _ = state
             s, t = times[i - 1], times[i]
             c, std = sde.transition(s, t)
             x_t = c * x_s + std * normal_like(fold_in_examples(own, i), x)
@@ -168,11 +175,11 @@ def _hierarchical_bound(
             noise = (x_t - sde.alpha(t) * x) / sde.sigma(t)
             error = sum_data((noise - noise_hat) ** 2)
             matching = bound_terms.step_weight(sde, s, t) * error  # Eq. 2
-            return (x_t, _log_normal(x_t, c * x_s, std)), (consistency, matching, x_s)
+            return (x_t, _log_normal(x_t, c * x_s, std), x_s), (consistency, matching)
 
         steps = jnp.arange(1, num_steps + 1)
-        (_, _), (consistency, matching, states) = jax.lax.scan(step, (x_0, log_q), steps)
-        prior = _kl_to_prior(sde, times[-2], states[-1])
+        (_, _, before_last), (consistency, matching) = jax.lax.scan(step, (x_0, log_q, x_0), steps)
+        prior = _kl_to_prior(sde, times[-2], before_last)
         return None, (reconstruction, consistency, prior, matching)
 
     with full_precision():

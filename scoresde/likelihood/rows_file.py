@@ -61,7 +61,7 @@ def read_tables(path: Path, names: Sequence[str], shape: tuple[int, int]) -> dic
         ValueError: if a line cannot be read.
     """
     found = {name: np.full(shape, np.nan) for name in names}
-    _read_lines(path, path.read_text().splitlines(), found, np.zeros(shape, bool))
+    _read_lines(path, path.read_text(errors="replace").splitlines(), found, np.zeros(shape, bool))
     return found
 
 
@@ -94,7 +94,7 @@ def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np
     first = json.dumps({"about": about})
 
     # A new file, or one whose process was stopped within the first line.
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(errors="replace") if path.exists() else ""
     lines = text.splitlines()
     if not lines or (len(lines) == 1 and not text.endswith("\n")):
         path.write_text(first + "\n")

@@ -99,8 +99,10 @@ class VariationalBound:
     """The variational bound in nats per data dimension (Eq. 4), which trains a score and the
     schedule of an `sd.LearntVP`; times must be uniform in t.
 
+    For a model of standardised data it is the bound in standard units.
+
     Raises:
-        ValueError: if levels < 2, low >= high, or num_steps < 1.
+        ValueError: if levels < 2 or low >= high with levels given, or num_steps < 1.
     """
 
     levels: int | None = None
@@ -131,7 +133,7 @@ class VariationalBound:
         else:
             with_gradients = None
             sde = model.sde
-            i = jnp.ceil(t * self.num_steps)
+            i = jnp.maximum(jnp.ceil(t * self.num_steps), 1.0)
             t = i / self.num_steps
             before = (i - 1.0) / self.num_steps
             weight = self.num_steps * bound_terms.step_weight(sde, before, t)

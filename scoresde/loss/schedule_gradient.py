@@ -9,7 +9,9 @@ E[l]. The shape between them descends on the variance, which has the gradient of
     grad E[l^2] = E[2 l grad l] = E[2 (l - b) grad l],   since E[grad l] = 0             (Eq. 2)
 
 for any b that does not depend on the draw; it varies least where b is about E[l]. Here b is the
-mean of the other examples of the batch. Kingma et al. 2021 (arXiv:2107.00630), App. I.2.
+mean of the other examples of the batch. Their times are independent of t, or evenly spread with it,
+in which case Eq. 2 is scaled by about n / (n - 1) for a batch of n. Kingma et al. 2021
+(arXiv:2107.00630), App. I.2.
 
 The network sees gamma_i = gamma(t_i) and its slope gamma'_i, one per example i. The factor of Eq. 2
 multiplies what the backward pass brings to these two numbers, before it goes on to the parameters

@@ -51,7 +51,8 @@ class UNetConfig:
     """Multiplies the time label before its sinusoidal embedding."""
     fourier_features: tuple[int, ...] = ()
     """Exponents n: the network also sees sin and cos of 2^n pi x (Eq. 3), in which fine detail is
-    large; for 8-bit data in [-1, 1] 7 and 8, for 16 levels 3 and 4 (Kingma et al. 2021)."""
+    large: 7 and 8 for 8 bits in [-1, 1] (Kingma et al. 2021), 3 and 4 for 16 levels. `sd.EDM(0.5)`
+    shows the network twice the data at low noise, so there they are one less."""
     num_classes: Classes = None
     """Classes of a network that is conditioned on a label per example, or on several."""
     cond_dim: int | None = None
@@ -62,6 +63,7 @@ class UNetConfig:
         checks.count("num_blocks", self.num_blocks)
         checks.count("num_heads", self.num_heads)
         checks.setting("dropout", self.dropout, "[0, 1)")
+        _check_exponents(self.fourier_features)
         check_settings(self)
 
         # The group norms want multiples of 4 channels, attention an equal share for each head.
@@ -96,6 +98,16 @@ class UNetConfig:
         net = UNet(self, shape, rngs=rngs)
         net.eval()  # no dropout; training switches it on for its own copy
         return net
+
+
+def _check_exponents(exponents: Any) -> None:
+    """Refuses what is not a tuple of small whole numbers."""
+    whole = isinstance(exponents, tuple) and all(type(n) is int for n in exponents)
+    if not whole or any(not -10 <= n <= 20 for n in exponents):
+        raise ValueError(
+            f"fourier_features = {exponents!r}: wanted a tuple of whole numbers n, of sin(2^n pi "
+            f"x), such as (7, 8) for 8 bits or (3, 4) for 16 levels."
+        )
 
 
 class UNet(Network):

@@ -27,7 +27,7 @@ def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
     for path in sorted(folder.glob("*.json")):
         try:
             found = json.loads(path.read_bytes())
-            results.append((found["step"], _row(found)))
+            results.append((int(found["step"]), _row(found)))
         except (ValueError, TypeError, KeyError) as error:
             notes.append(f"likelihood/{path.name} cannot be read and was left out ({error!r}).")
 
@@ -77,7 +77,9 @@ def _row_of_bound(found: dict[str, Any]) -> list[str]:
         "± one standard error over examples",
     ]
     if "exact_bits_per_dim" in found:
-        conditions.insert(1, f"{value('bound_above_exact')} above the exact value")
+        kind = found["exact_dequantization"]
+        above = f"{value('bound_above_exact')} above the exact value"
+        conditions.insert(1, f"{above} by {kind}, {value('exact_bits_per_dim')}")
     name = "bound, bits/dim" if integers else "bound of -log p in nats"
     return [name, value(f"bound_{unit}"), "; ".join(conditions)]
 

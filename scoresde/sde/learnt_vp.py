@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from scoresde.checks import is_concrete
 from scoresde.sde.base import SDE, as_float, as_time
 from scoresde.sde.calculus import derivative, increment, sqrt_or_zero
 from scoresde.sde.schedule import LinearGamma, MonotoneGamma, Parameters, rebuilt
@@ -46,6 +47,8 @@ class LearntVP(SDE):
                 f"schedule is {self.schedule!r}: wanted one such as sd.LinearGamma(-13.3, 5.0), or "
                 f"a rising function of t."
             )
+        if not isinstance(self.schedule, LinearGamma | MonotoneGamma):
+            _check_custom(self.schedule)
 
     @property
     def noisy_at_zero(self) -> bool:
@@ -94,8 +97,35 @@ class LearntVP(SDE):
         return {} if offered is None else offered()
 
     def with_parameters(self, parameters: Parameters) -> LearntVP:
+        if not parameters:
+            return self
         return self.with_schedule(self.schedule.with_parameters(parameters))
 
     def with_schedule(self, schedule: Any) -> LearntVP:
         """Returns the process with another schedule, any function of t."""
         return rebuilt(self, schedule=schedule)
+
+
+def _check_custom(schedule: Any) -> None:
+    """Refuses a custom schedule that falls, or whose parameters are not those of the protocol.
+
+    Raises:
+        ValueError: if gamma(0) >= gamma(1).
+        TypeError: if it offers `parameters` that cannot train.
+    """
+    low, high = schedule(jnp.asarray(0.0)), schedule(jnp.asarray(1.0))
+    if is_concrete(low, high) and not bool(jnp.all(low < high)):
+        raise ValueError(
+            f"gamma falls from {float(low):g} at t = 0 to {float(high):g} at t = 1: gamma = -log "
+            f"SNR rises from data to noise. Write LearntVP(lambda t: -log_snr(t))."
+        )
+    offered = getattr(schedule, "parameters", None)
+    if offered is None:
+        return
+    parts = offered() if callable(offered) and hasattr(schedule, "with_parameters") else None
+    if not isinstance(parts, dict) or not set(parts) <= {"ends", "shape"}:
+        raise TypeError(
+            f"{type(schedule).__name__} offers `parameters`, but not as training takes them: "
+            f"parameters() returns a dict with 'ends', 'shape' or both, and "
+            f"with_parameters(parameters) the schedule that has them."
+        )

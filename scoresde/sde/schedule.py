@@ -60,6 +60,7 @@ class LinearGamma:
     """-log SNR at t = 0: of the paper, for 256 levels."""
     high: Scalar = 5.0
     """-log SNR at t = 1."""
+    _: dataclasses.KW_ONLY
     learn_ends: bool = False
     """Whether training by the variational bound moves the ends."""
 
@@ -102,6 +103,7 @@ class MonotoneGamma:
     """-log SNR at t = 0."""
     high: Scalar = 5.0
     """-log SNR at t = 1."""
+    _: dataclasses.KW_ONLY
     learn_ends: bool = False
     """Whether training by the variational bound moves the ends."""
     hidden: int = 1024
@@ -215,7 +217,8 @@ def _check_ends(low: Scalar, high: Scalar) -> None:
 
 
 def _check_weights(weights: Any, hidden: int) -> None:
-    shapes = {name: np.shape(value) for name, value in dict(weights).items()}
+    known = weights if isinstance(weights, dict) else {}
+    shapes = {name: np.shape(value) for name, value in known.items()}
     if shapes != dict.fromkeys("wbc", (hidden,)):
         raise ValueError(
             f"weights has shapes {shapes}: wanted w, b and c of length hidden = {hidden}, as in "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,10 +19,13 @@ from scoresde.sde.schedule import LinearGamma
 BY_LOG_SNR = "sd.EDM(), or sd.Noise(sd.labels.LogSNR())"
 
 
-def check_bound(objective: VariationalBound, model: Any, prepare: Any) -> None:
+def check_bound(
+    objective: VariationalBound, model: Any, prepare: Any, x: np.ndarray | None = None
+) -> None:
     """Refuses what the bound does not hold for.
 
-    prepare: what makes real numbers of the data, without augmentation.
+    prepare: what makes real numbers of the data, without augmentation. x: some of the data, as it
+    makes them.
 
     Raises:
         TypeError: if the model is not a score.
@@ -44,14 +46,19 @@ def check_bound(objective: VariationalBound, model: Any, prepare: Any) -> None:
     if model.sde.parameters():
         _check_label(model)
     _check_levels(objective, model, prepare)
+    if objective.levels is not None and x is not None:
+        _check_in_bins(objective, x)
 
 
 def _check_label(model: ScoreModel) -> None:
     """Refuses a network that sees the time: what it sees must follow the noise when the schedule
     moves."""
-    if not (isinstance(model.sde, LearntVP) and is_concrete(*jax.tree.leaves(model.sde))):
+    if not isinstance(model.sde, LearntVP):
         return
-    low, high = np.asarray(model.sde.gamma(np.array([0.0, 1.0]))).tolist()
+    ends = model.sde.gamma(np.array([0.0, 1.0]))
+    if not is_concrete(ends):
+        return
+    low, high = np.asarray(ends).tolist()
     gamma = jnp.linspace(low, high, 5)
     x = jnp.ones((5, 1))
 
@@ -93,6 +100,18 @@ def _check_levels(objective: VariationalBound, model: ScoreModel, prepare: Any) 
         raise ValueError(
             f"objective = {objective} has bins in the data's own units, and the model is one of "
             f"standardised data: leave out standardize."
+        )
+
+
+def _check_in_bins(objective: VariationalBound, x: np.ndarray) -> None:
+    """Refuses data beyond the range of the bins, by more than rounding."""
+    assert objective.levels is not None
+    slack = 1e-5 * (objective.high - objective.low)
+    if x.min() < objective.low - slack or x.max() > objective.high + slack:
+        raise ValueError(
+            f"the data reach from {x.min():g} to {x.max():g}, and the bins of {objective} do not: "
+            f"write prepare=sd.data.prepare.BinCentres"
+            f"{(objective.levels, objective.low, objective.high)}, which puts integers into them."
         )
 
 

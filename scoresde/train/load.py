@@ -186,6 +186,8 @@ def describe(model: Model, shape: tuple[int, ...], prepare: Any = None) -> dict[
         "prepare": _describe_prepare(prepare),
         "standardization": _describe_standardization(model.standardization),
     }
+    if model.sde.parameters():
+        about["schedule"] = True
     if isinstance(model, ScoreModel):
         if model.null_is_trained is not None:
             about["null_is_trained"] = model.null_is_trained

@@ -40,7 +40,7 @@ from scoresde.train.load import describe
 from scoresde.train.measured import Measured, measure
 from scoresde.train.model_settings import Model
 from scoresde.train.record import Record, decisive_settings
-from scoresde.train.settings import Training
+from scoresde.train.settings import Training, check_uniform
 from scoresde.train.step import Prepare
 from scoresde.train.trainer import Trainer
 from scoresde.train.what_trains import warn_of_constants
@@ -135,7 +135,8 @@ def fit(
 
     model = _with_known_null(model, train, training)
     if isinstance(minimised, VariationalBound):
-        check_bound(minimised, model, without_augmentation(prepare)[0])
+        check_uniform(training.times)
+        check_bound(minimised, model, without_augmentation(prepare)[0], measured.x)
     trainer = Trainer(key_steps, model, train, held_out, prepare, training, minimised)
     folder = None if run is None else RunFolder(run)
 
@@ -147,7 +148,6 @@ def fit(
         "examples": len(train),
         "range": [measured.low, measured.high],
         **_describe_objective(minimised, _objective(model, training)),
-        **({"schedule": True} if trainer.skeleton.schedule else {}),
     }
 
     # All processes start together, alike, and from the state of process 0.

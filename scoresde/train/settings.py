@@ -11,6 +11,7 @@ with u = (k - warmup) / (steps - warmup), at most 1, and r = final_rate.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import optax
@@ -158,18 +159,18 @@ class Training:
                 f"times is {self.times!r}: wanted a distribution such as sd.times.LowDiscrepancy()."
             )
 
+        if isinstance(self.objective, type):
+            raise ValueError(
+                f"objective is {self.objective!r}: wanted an objective such as "
+                f"sd.objectives.VariationalBound(levels)."
+            )
         if self.objective != Usual() and self.weighting != weightings.Variance():
             raise ValueError(
                 f"weighting = {self.weighting} weighs the denoising loss, and objective = "
                 f"{self.objective} is minimised instead: leave one of them at its default."
             )
-        uniform = time_distributions.Uniform | time_distributions.LowDiscrepancy
-        if isinstance(self.objective, VariationalBound) and not isinstance(self.times, uniform):
-            raise ValueError(
-                f"times = {self.times}: the bound weighs times that are uniform in t, and the "
-                f"schedule decides how much noise they have. Write "
-                f"times=sd.times.LowDiscrepancy()."
-            )
+        if isinstance(self.objective, VariationalBound):
+            check_uniform(self.times)
         by_likelihood = isinstance(self.weighting, weightings.Likelihood)
         if by_likelihood and isinstance(self.times, time_distributions.LogSNR):
             checks.warn(
@@ -198,18 +199,36 @@ class Training:
             return float(np.asarray(self.schedule()(update)))
         return None
 
-    def transformation(self, schedule: bool = False) -> optax.GradientTransformationExtraArgs:
-        """Returns the optimiser, after clipping by the norm of all gradients together.
+    def transformation(self, of_schedule: bool = False) -> optax.GradientTransformationExtraArgs:
+        """Returns the optimiser, after clipping by the norm of all its gradients together.
 
-        schedule: whether the parameters are {"net": ..., "schedule": ...}, of which each part is
-        clipped and optimised by itself.
+        of_schedule: whether it is that of a noise schedule, which has `schedule_rate` and no decay
+        of weights: its parameters are no weights.
         """
         optimizer = self.optimizer
+        if of_schedule and isinstance(optimizer, AdamW):
+            optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
         if isinstance(optimizer, Adam | AdamW):
             optimizer = optimizer.transformation(self.schedule(), self.epsilon)
         optimizer = optax.chain(optax.clip_by_global_norm(self.clip), optimizer)
-        if schedule:
-            of_schedule = optax.chain(optimizer, optax.scale(self.schedule_rate))
-            names = {"net": "net", "schedule": "schedule"}
-            optimizer = optax.partition({"net": optimizer, "schedule": of_schedule}, names)
+        if of_schedule:
+            optimizer = optax.chain(optimizer, optax.scale(self.schedule_rate))
         return optax.with_extra_args_support(optimizer)
+
+
+LATEST_START = 1e-2
+"""The largest t_min of times by which the bound is trained: what lies below it is left out."""
+
+
+def check_uniform(times: Any) -> None:
+    """Refuses times other than uniform on (nearly) all of [0, 1].
+
+    Raises:
+        ValueError: for another distribution.
+    """
+    uniform = time_distributions.Uniform | time_distributions.LowDiscrepancy
+    if not isinstance(times, uniform) or times.t_min > LATEST_START:
+        raise ValueError(
+            f"times = {times}: the bound weighs times that are uniform in t on [0, 1], and the "
+            f"schedule decides how much noise they have. Write times=sd.times.LowDiscrepancy()."
+        )

@@ -13,6 +13,7 @@ from jax import Array
 
 from scoresde.sde.base import SDE
 from scoresde.train.model_settings import Model
+from scoresde.train.settings import Training
 from scoresde.train.what_trains import check_trainable
 
 TrainState = dict[str, Any]
@@ -53,18 +54,26 @@ class Skeleton:
     schedule: bool = False
     """Whether the parameters are {"net": ..., "schedule": ...}, rather than the network's alone."""
 
+    schedule_trains: bool = False
+    """Whether the schedule has a gradient."""
+
     @classmethod
-    def split(cls, model: Model, schedule: bool = False) -> tuple[Skeleton, dict, dict]:
+    def split(
+        cls, model: Model, schedule: bool | None = None, schedule_trains: bool = False
+    ) -> tuple[Skeleton, dict, dict]:
         """Returns the skeleton, the parameters and the constants (frozen variables) of a model.
 
         Parameters and constants are nested plain dicts of arrays: `nnx.merge` makes new variables
-        of them each time, so random streams may advance inside a trace. With `schedule`, the
-        parameters are {"net": those of the network, "schedule": those of the SDE}.
+        of them each time, so random streams may advance inside a trace. Where the SDE has
+        parameters too, they are {"net": those of the network, "schedule": those of the SDE},
+        whether the latter train or not; `schedule` says otherwise.
 
         Raises:
             TypeError: as `check_trainable`.
         """
         check_trainable(model)
+        if schedule is None:
+            schedule = bool(model.sde.parameters())
 
         net = nnx.clone(cast(nnx.Module, model.net))
         net.train()
@@ -72,11 +81,23 @@ class Skeleton:
         net.eval()
         eval_graph, params, streams, constants = nnx.split(net, nnx.Param, nnx.RngState, ...)
 
-        skeleton = cls(model, train_graph, eval_graph, nnx.to_pure_dict(streams), schedule)
+        streams = nnx.to_pure_dict(streams)
+        skeleton = cls(model, train_graph, eval_graph, streams, schedule, schedule_trains)
         of_net = nnx.to_pure_dict(params)
         if schedule:
             of_net = {"net": of_net, "schedule": model.sde.parameters()}
         return skeleton, of_net, nnx.to_pure_dict(constants)
+
+    def optimizer(self, training: Training) -> optax.GradientTransformation:
+        """Returns the optimiser of these parameters."""
+        optimizer = training.transformation()
+        if not self.schedule:
+            return optimizer
+        names = {"net": "net", "schedule": "schedule"}
+        of_schedule = optax.set_to_zero()
+        if self.schedule_trains:
+            of_schedule = training.transformation(of_schedule=True)
+        return optax.partition({"net": optimizer, "schedule": of_schedule}, names)
 
     def in_training(self, params: dict, constants: dict, key: Array) -> Model:
         """Returns the model in training mode, with dropout drawn from the key."""
@@ -96,4 +117,7 @@ class Skeleton:
     def sde(self, params: dict) -> SDE:
         """Returns the SDE of the model with these parameters."""
         sde = self.model.sde
-        return sde.with_parameters(params["schedule"]) if self.schedule else sde
+        if not self.schedule:
+            return sde
+        own = params["schedule"]
+        return sde.with_parameters(own if self.schedule_trains else jax.lax.stop_gradient(own))

@@ -58,7 +58,7 @@ def make_step(
     x: (batch, *data), as the source holds it; `key` is the same at every step.
     """
     loss_and_gradient = _make_loss_and_gradient(skeleton, training, objective, prepare)
-    optimizer = training.transformation(skeleton.schedule)
+    optimizer = optax.with_extra_args_support(skeleton.optimizer(training))
 
     def step(
         state: TrainState, key: Array, batch: tuple[Array, Cond]

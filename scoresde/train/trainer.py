@@ -83,11 +83,11 @@ class Trainer:
             self.held_out, without = standardized(held_out, without, self.standardization)
 
         # The steps donate the state, so it must not share arrays with the caller's model.
-        schedule = trains_schedule(objective, model.sde)
         without_units = dataclasses.replace(model, standardization=None)
-        self.skeleton, *arrays = Skeleton.split(without_units, schedule)
+        moves = trains_schedule(objective, model.sde)
+        self.skeleton, *arrays = Skeleton.split(without_units, schedule_trains=moves)
         params, constants = jax.tree.map(jnp.copy, arrays)
-        self.state = init_state(params, constants, training.transformation(schedule))
+        self.state = init_state(params, constants, self.skeleton.optimizer(training))
         self.step = 0
         self._validation_times: np.ndarray | None = None
 

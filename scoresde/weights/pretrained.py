@@ -70,7 +70,8 @@ def names() -> list[str]:
 
 
 def packed(model: ScoreModel) -> tuple[UInt8[np.ndarray, "2 n"], dict[str, str]]:
-    """Returns the weights of a model's network, rounded and packed, and their names and shapes.
+    """Returns the weights of a model's network, and the parameters of its schedule, rounded and
+    packed, and their names and shapes.
 
     Raises:
         OverflowError: if float16 does not hold a weight.
@@ -106,9 +107,10 @@ def rebuilt(about: dict[str, Any], weights: UInt8[np.ndarray, "2 n"]) -> ScoreMo
     params = jax.tree.unflatten(tree, jax.device_put(arrays))
 
     units = about["standardization"]
+    model = skeleton.in_evaluation(params, {})
     return ScoreModel(
-        settings.sde,
-        skeleton.in_evaluation(params, {}).net,
+        model.sde,
+        model.net,
         settings.parameterization,
         standardization=None if units is None else Standardization(units["mean"], units["std"]),
         null_is_trained=about["null_is_trained"],

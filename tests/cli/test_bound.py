@@ -87,8 +87,12 @@ def test_the_exact_likelihood_is_beside_it(of_centres, json_of, call):
     assert bound["bound_above_exact"] == pytest.approx(difference, abs=1e-4)
     assert bound["bound_above_exact_stderr"] > 0.0
 
+    # A worse one, or one with another dequantisation, does not take its place, nor does damage.
     uniform = json_of("likelihood", run, *data, "--tolerance", "0.1", "--dequantization", "uniform")
     assert uniform["dequantization"]["kind"] == "UniformDequantization"
+    (run / "likelihood" / "damaged.json").write_text('{"step": null, "bits_per_dim": null}')
+    again = json_of("likelihood", run, *data, "--bound", "--times", "20")
+    assert again["exact_bits_per_dim"] == exact["bits_per_dim"]
 
     # Other examples are not compared.
     fewer = json_of("likelihood", run, *data, "--bound", "--times", "2", "--num", "5")
@@ -123,13 +127,29 @@ def test_other_runs_have_the_bound_of_their_density(kind, tmp_path, json_of):
         assert about["bound_bits_per_dim"] == pytest.approx(float(np.mean(bits)), rel=1e-3)
 
 
+def test_one_example_has_no_error_and_t_min_is_part_of_the_name(tmp_path, call, json_of):
+    settings = ModelSettings(sd.VE(0.05, 5.0), sd.MLPConfig(width=16, depth=1), sd.EDM(0.5))
+    run = untrained(tmp_path / "run", settings, (2,), LEVELS)
+    np.save(tmp_path / "k.npy", K[:1])
+    flags = ["--data", str(tmp_path / "k.npy"), "--bound", "--times", "4"]
+    call("likelihood", run, *flags[:2], "--tolerance", "1e-2")
+    code, out, _ = call("likelihood", run, *flags)
+    assert code == 0
+    assert "exact bits per dim" in out
+
+    # Under VE the bound begins at t = 0, whatever --t-min says.
+    late = json_of("likelihood", run, *flags, "--t-min", "0.3")
+    assert late["t_min"] == 0.0
+    assert late["bound_nats"] == json_of("likelihood", run, *flags)["bound_nats"]
+
+
 def test_options_of_the_other_are_refused(of_centres, call):
     run, data = of_centres
     for flags, message in (
         (["--bound", "--probes", "3"], "--probes is of the likelihood"),
         (["--bound", "--exact"], "--exact is of the likelihood"),
         (["--times", "3"], "--times is of the bound: leave it out, or add"),
-        (["--bound", "--times", "0"], "times = 0"),
+        (["--bound", "--times", "1"], "times = 1"),
     ):
         code, _, err = call("likelihood", run, *data, *flags)
         assert code == 2
@@ -144,4 +164,5 @@ def test_steps_of_a_density_are_refused(tmp_path, call):
         "likelihood", run, "--data", str(tmp_path / "k.npy"), "--bound", "--steps", "3"
     )
     assert code == 1
+    assert "--steps is for networks of integers" in " ".join(err.split())
     assert "leave it out, for the bound in continuous time" in " ".join(err.split())

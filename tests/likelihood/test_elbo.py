@@ -234,6 +234,32 @@ def test_under_every_sde_it_is_the_entropy(name):
     assert np.mean(out.stderr) > error  # it takes evenly spread times for independent ones
 
 
+def test_steps_begin_where_the_bound_does():
+    """Under VP the first level is at t_min, so that T = 1 has one step from there to 1: its mean
+    is the prior's kernel seen from there. Larger T lie below, and all above the entropy."""
+    sde = sd.VP()
+    law = Categorical(hump(5), sde)
+    k = law.sample(0, 400)
+    score = law.mixture().score(sde)
+    found = [
+        float(np.mean(sd.elbo(KEY, score, k, 5, steps, 40, t_min=0.05).diffusion))
+        for steps in (1, 8, 64, None)
+    ]
+    assert found[0] > found[1] > found[2] > 0.9 * found[3]
+
+    # T = 1: the weight is expm1(gamma(1) - gamma(t_min)) / 2, and the error that of x_1.
+    gamma = -np.asarray(sde.log_snr(jnp.asarray([0.05, 1.0])))
+    x = jnp.asarray(law.centres, jnp.float32)[:, None]
+    alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
+    z = np.linspace(-6.0, 6.0, 2001)
+    weights = np.exp(-0.5 * ((z - alpha * np.asarray(x)) / sigma) ** 2)
+    weights *= law.p[:, None] / weights.sum(axis=1, keepdims=True)
+    guess, _ = law.data_and_noise(jnp.asarray(z, jnp.float32)[:, None], jnp.ones(2001))
+    error = np.sum(weights * (alpha / sigma * (np.asarray(x) - np.asarray(guess)[:, 0])) ** 2)
+    wanted = 0.5 * np.expm1(gamma[1] - gamma[0]) * error
+    np.testing.assert_allclose(found[0], wanted, rtol=0.1)  # of 400 draws of k
+
+
 # --- The interface ---
 
 
@@ -291,6 +317,13 @@ def test_float64_and_conditions():
     b = sd.elbo(KEY, Conditioned(), K, 17, cond=jnp.arange(7.0))
     assert a.nll[0] == b.nll[0]
     assert np.all(np.asarray(a.nll[1:]) != np.asarray(b.nll[1:]))
+
+
+def test_lists_numbers_of_numpy_and_bytes_are_taken(unchecked):
+    whole = sd.elbo(KEY, model_of(), K, 17, num_draws=2).nll
+    for x in (K.tolist(), K.astype(np.uint8), K.astype(np.float32)):
+        draws = sd.elbo(KEY, model_of(), x, 17, num_draws=np.int64(2), low=jnp.float32(-1.0))
+        np.testing.assert_allclose(draws.nll, whole, rtol=1e-6)
 
 
 def test_what_it_cannot_bound_is_refused(unchecked):

@@ -1,9 +1,12 @@
 """Both decompositions of the bound are equal on average, and on Gaussian data to closed forms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import scoresde as sd
 
@@ -62,6 +65,26 @@ def test_variances_favour_one_form_at_a_random_step_and_the_other_along_a_trajec
     of_sum = [np.var(terms.sum(axis=-1)) for terms in (out.consistency, out.matching)]
     assert of_one[1] < 0.1 * of_one[0]
     assert of_sum[0] < 0.8 * of_sum[1]
+
+
+def test_priors_units_and_precision():
+    """The matching prior is the SDE's; units shift the bound by log std; float64 is kept."""
+    sde = SDES["learnt"]
+    units = sd.Standardization(0.3, 2.0)
+    net = sd.MLPConfig(width=8, depth=1).build((1,), rngs=nnx.Rngs(0))
+    plain = sd.ScoreModel(sde, net, sd.EDM(0.5))
+    x = jax.random.normal(KEY, (5, 1))
+    in_units = units.to_data(x)
+
+    ours = sd.hierarchical_bound(KEY, sde, plain, x, 4, 2)
+    theirs = sd.hierarchical_bound(
+        KEY, sde, dataclasses.replace(plain, standardization=units), in_units, 4, 2
+    )
+    np.testing.assert_allclose(theirs.by_matching, ours.by_matching + np.log(2.0), rtol=1e-4)
+    np.testing.assert_allclose(ours.matching_prior[:, 0], sde.prior_kl(x), rtol=1e-6)
+
+    double = sd.hierarchical_bound(KEY, sde, plain, x, 4, 2, float64=True)
+    assert double.by_matching.dtype == double.by_consistency.dtype == np.float64
 
 
 def test_each_example_has_draws_of_its_own():

@@ -43,7 +43,7 @@ sdes = st.one_of(
     st.builds(lambda a, b: sd.SubVP(min(a, b), max(a, b)), positive, positive),
     st.builds(lambda a, b: sd.VE(a, a + b), positive, positive),
     st.builds(
-        lambda kind, low, span, learn: sd.LearntVP(kind(low, low + span, learn)),
+        lambda kind, low, span, learn: sd.LearntVP(kind(low, low + span, learn_ends=learn)),
         st.sampled_from([sd.LinearGamma, sd.MonotoneGamma]),
         st.floats(-20.0, 0.0),
         st.floats(1.0, 30.0),

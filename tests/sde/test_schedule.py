@@ -19,7 +19,7 @@ def weights(seed, hidden=16, scale=1.0):
 
 
 def monotone(low, high, seed, hidden=16, scale=1.0):
-    return sd.MonotoneGamma(low, high, False, hidden, weights(seed, hidden, scale))
+    return sd.MonotoneGamma(low, high, hidden=hidden, weights=weights(seed, hidden, scale))
 
 
 def written_out(t, schedule):
@@ -144,6 +144,19 @@ def test_ends_that_cross_and_weights_that_do_not_fit_are_refused(unchecked):
         sd.MonotoneGamma(hidden=4, weights={"a": 1.0, "w": np.ones(3)})
     with pytest.raises(TypeError, match="a rising function of t"):
         sd.LearntVP(sd.LinearGamma)
+    with pytest.raises(ValueError, match="gamma falls from 5 at t = 0 to -5"):
+        sd.LearntVP(lambda t: 5.0 - 10.0 * t)
+    with pytest.raises(TypeError, match="positional"):
+        sd.MonotoneGamma(-13.3, 5.0, initial_weights(4))
+
+    class Odd:
+        parameters = ()
+
+        def __call__(self, t):
+            return 10.0 * t - 5.0
+
+    with pytest.raises(TypeError, match="not as training takes them"):
+        sd.LearntVP(Odd())
     given = sd.MonotoneGamma(hidden=4, weights=initial_weights(4))
     assert given(0.3) == sd.MonotoneGamma(hidden=4)(0.3)
 

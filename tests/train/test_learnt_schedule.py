@@ -17,6 +17,7 @@ import scoresde as sd
 from scoresde.data.prepare import BinCentres, Scale
 from scoresde.loss import bound_terms
 from scoresde.loss.objectives import trains_schedule
+from scoresde.sde.schedule import rebuilt
 from scoresde.train.bound_checks import check_bound
 from scoresde.train.load import describe
 from scoresde.train.record import _in_full, decisive_settings
@@ -30,6 +31,9 @@ SHORT = sd.Training(
     steps=20, batch_size=32, warmup=2, validate_every=10, log_every=10, objective=BOUND
 )
 MONOTONE = sd.MonotoneGamma(-9.0, 5.0, learn_ends=True, hidden=16)
+
+STEEP = {"w": np.full(4, 20.0), "b": np.full(4, -5.0), "c": np.full(4, 3.0)}
+BENT = sd.MonotoneGamma(-9.0, 5.0, learn_ends=True, hidden=4, weights=STEEP)
 
 
 def model(schedule=MONOTONE, parameterization=None, width=32):
@@ -168,10 +172,13 @@ def test_metadata_of_an_earlier_version_are_completed():
 def test_another_objective_keeps_the_schedule_and_says_so(tmp_path):
     usual = dataclasses.replace(SHORT, objective=sd.objectives.Usual())
     with pytest.warns(UserWarning, match="fit keeps the shape and ends of the schedule") as caught:
-        fit = train(training=usual, prepare=sd.UniformDequantization(17), run=tmp_path / "run")
+        fit = train(
+            model(BENT), training=usual, prepare=sd.UniformDequantization(17), run=tmp_path / "run"
+        )
     assert "sd.objectives.VariationalBound(levels)" in str(caught[0].message)
-    assert fit.model.sde.schedule.low == -9.0
-    assert sd.load(tmp_path / "run").sde == sd.LearntVP(MONOTONE)
+    t = np.linspace(0.0, 1.0, 5)
+    for kept in (fit.model, sd.load(tmp_path / "run"), sd.load(tmp_path / "run", ema=False)):
+        np.testing.assert_allclose(kept.sde.gamma(t), BENT(t), rtol=1e-5)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -179,6 +186,38 @@ def test_another_objective_keeps_the_schedule_and_says_so(tmp_path):
         train(
             model(sd.LinearGamma(-9.0, 5.0)), training=usual, prepare=sd.UniformDequantization(17)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """A custom schedule, low + span t^power, whose shape trains."""
+
+    power: float = 1.0
+
+    def __call__(self, t):
+        return -9.0 + 14.0 * t**self.power
+
+    def parameters(self):
+        return {"shape": {"log": jnp.log(jnp.asarray(self.power))}}
+
+    def with_parameters(self, parameters):
+        return rebuilt(self, power=jnp.exp(parameters["shape"]["log"]))
+
+
+def test_custom_schedules_train_or_stay(unchecked, tmp_path):
+    """One that offers parameters trains, and is loaded with the model; a function stays."""
+    own = model(Power())
+    fit = train(own, run=tmp_path / "run")
+    assert abs(float(fit.model.sde.schedule.power) - 1.0) > 1e-3
+    loaded = sd.load(tmp_path / "run", model=model(Power()))
+    assert float(loaded.sde.schedule.power) == float(fit.model.sde.schedule.power)
+    with pytest.raises(ValueError, match="which tell it log SNR"):
+        train(model(Power(), sd.Noise()))
+
+    usual = dataclasses.replace(SHORT, steps=2, objective=sd.objectives.Usual())
+    plain = model(lambda t: 14.0 * t - 9.0)
+    kept = train(plain, training=usual, prepare=sd.UniformDequantization(17)).model
+    assert float(kept.sde.gamma(0.5)) == -2.0
 
 
 def test_arrays_that_do_not_train_are_named():
@@ -225,6 +264,11 @@ REFUSED = {
             "objective": sd.objectives.VariationalBound(),
         },
     ),
+    "range": (
+        {"prepare": lambda key, k: k.astype(jnp.float32)},
+        r"write prepare=sd.data.prepare.BinCentres\(17, -1.0, 1.0\)",
+        {"prepare": sd.data.prepare.BinCentres(17, -1.0, 1.0)},
+    ),
     "units": ({"standardize": True}, "leave out standardize", {}),
 }
 
@@ -244,6 +288,13 @@ def test_times_that_weigh_twice_are_refused(unchecked):
     with pytest.raises(ValueError, match=r"times=sd.times.LowDiscrepancy\(\)"):
         sd.Training(objective=BOUND, times=sd.times.LogSNR())
     sd.Training(objective=BOUND, times=sd.times.LowDiscrepancy())
+    with pytest.raises(ValueError, match="uniform in t on"):
+        train(training=dataclasses.replace(SHORT, times=sd.times.LowDiscrepancy(0.5)))
+    with pytest.raises(ValueError, match="uniform in t on"):
+        usual = dataclasses.replace(SHORT, objective=sd.objectives.Usual())
+        train(training=dataclasses.replace(usual, times=sd.times.LogSNR()), objective=BOUND)
+    with pytest.raises(ValueError, match=r"such as sd.objectives.VariationalBound\(levels\)"):
+        sd.Training(objective=sd.objectives.VariationalBound)
     with pytest.raises(ValueError, match="num_steps"):
         sd.objectives.VariationalBound(17, num_steps=0)
     with pytest.raises(ValueError, match="levels"):
