@@ -33,15 +33,20 @@ class Digits(ImageExperiment):
     """Augmentation: training digits are moved at random by up to this many pixels per axis."""
 
 
-def run(settings: Digits, others: dict[str, AnySampler] | None = None) -> int:
+def run(
+    settings: Digits,
+    others: dict[str, AnySampler] | None = None,
+    kind: type[ImageTask] = ImageTask,
+) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code.
 
-    others: samplers to compare with the sampler of the settings, by name.
+    others: samplers to compare with the sampler of the settings, by name. kind: what is done with
+    the digits.
     """
 
     def build() -> ImageTask:
         data = arrays.digits()
-        return ImageTask.build(
+        return kind.build(
             noun="digits",
             train=data.train,
             test=data.test,

@@ -28,12 +28,10 @@ from __future__ import annotations
 import dataclasses
 
 import digits
-import pipeline
 from variational_task import VariationalTask
 
 import scoresde as sd
 from scoresde.cli.flags import run_script
-from scoresde.data import arrays
 
 EXPERIMENT = digits.Digits(
     name="digits_vdm",
@@ -46,20 +44,7 @@ EXPERIMENT = digits.Digits(
 
 def run(settings: digits.Digits) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code."""
-
-    def build() -> VariationalTask:
-        data = arrays.digits()
-        return VariationalTask.build(
-            noun="digits",
-            train=data.train,
-            test=data.test,
-            reference=data.train,
-            labels=data.train_labels,
-            levels=data.levels,
-            shift=settings.shift,
-        )
-
-    return pipeline.run(settings, build)
+    return digits.run(settings, kind=VariationalTask)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,97 @@ likelihood of the same ones where an earlier call left it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax import Array
 
+from scoresde.cli.results import described, digest_of_tree, keep, rows_path, weights_and_version
+from scoresde.data.prepare import BinCentres
 from scoresde.likelihood import rows_file
-from scoresde.likelihood.set_bound import NAMES, SetBound
+from scoresde.likelihood.set_bound import NAMES, SetBound, bound_of_set
 from scoresde.runs.likelihoods import SAME
+from scoresde.train.load import Trained
+from scoresde.types import Cond
 
 TERMS = NAMES[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundSettings:
+    """The options of the bound."""
+
+    times: int
+    steps: int | None
+    t_min: float
+    batch_size: int
+
+
+def bound_of_run(
+    key: Array,
+    trained: Trained,
+    x: np.ndarray,
+    cond: Cond,
+    settings: BoundSettings,
+    about: dict[str, Any],
+    label: int | None,
+) -> dict[str, Any]:
+    """Evaluates the bound of examples, and returns what `scoresde likelihood` prints.
+
+    about: the run and the examples; label: the one that all examples were given, if any.
+
+    Raises:
+        ValueError: if steps are asked of a network that does not know integers, or no example has
+            a bound.
+    """
+    prepare = trained.prepare
+    if settings.steps is not None and not isinstance(prepare, BinCentres):
+        raise ValueError(
+            f"--steps is for networks of integers at the centres of their bins, which "
+            f"{trained.path} is not: leave it out, for the bound in continuous time."
+        )
+    t_min = 0.0 if trained.model.sde.noisy_at_zero else settings.t_min
+    about = {
+        **about,
+        "shape": list(trained.shape),
+        "bound": True,
+        "times": settings.times,
+        "steps": settings.steps,
+        "t_min": t_min,
+        "prepare": "none: real-valued data" if prepare is None else described(prepare),
+        **weights_and_version(trained),
+    }
+    content = digest_of_tree((x, cond))
+    identity = about | {"content": content, "label": label}
+    rows = rows_path(trained, identity)
+
+    start = time.perf_counter()
+    out = bound_of_set(
+        key,
+        trained.model,
+        x,
+        cond,
+        prepare=prepare,
+        path=rows,
+        about=identity,
+        num_steps=settings.steps,
+        num_draws=settings.times,
+        t_min=t_min,
+        batch_size=settings.batch_size,
+    )
+
+    dim = math.prod(trained.shape)
+    found = about | bound_summary(out, dim, prepare is not None)
+    if prepare is not None:
+        found |= beside_exact(found | {"content": content}, out, rows.parent, dim)
+    found |= {"rows": str(rows), "seconds": time.perf_counter() - start}
+    keep(found, content, rows)
+    return found
 
 
 def bound_summary(out: SetBound, dim: int, integers: bool) -> dict[str, Any]:

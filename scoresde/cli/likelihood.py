@@ -7,12 +7,10 @@ say, see likelihood/label_information.py.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,23 +19,26 @@ import jax
 import numpy as np
 
 from scoresde import checks
-from scoresde.cli.bound import beside_exact, bound_summary
-from scoresde.cli.output import as_json
+from scoresde.cli.bound import BoundSettings, bound_of_run
+from scoresde.cli.label_information import given_each_label, given_own_label, label_summary
+from scoresde.cli.results import (
+    described,
+    digest_of_tree,
+    keep,
+    rows_of_label,
+    rows_path,
+    weights_and_version,
+)
 from scoresde.cli.with_model import ModelCommand, in_python, takes_more_than_a_label
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.prepare import BinCentres
-from scoresde.data.source import digest
 from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihood_of_set
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
-from scoresde.likelihood.label_information import LabelInformation
-from scoresde.likelihood.set_bound import bound_of_set
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
-from scoresde.runs.files import write_atomically
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import to_dict
 from scoresde.train.load import Trained
-from scoresde.train.state import Skeleton
 from scoresde.types import Cond
 
 
@@ -111,6 +112,7 @@ class LikelihoodCommand(ModelCommand):
         x, cond = self._examples(trained, path)
         if self.bound:
             return self._of_bound(trained, path, x, cond)
+
         dequantization = self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
 
@@ -122,13 +124,13 @@ class LikelihoodCommand(ModelCommand):
             "repeats": self.repeats,
             "shape": list(trained.shape),
             **self._described(dequantization, divergence),
-            **_weights_and_version(trained),
+            **weights_and_version(trained),
         }
-        content = _digest_of_tree((x, cond))
+        content = digest_of_tree((x, cond))
         identity = about | {"content": content, "label": self.label}
         if self.label_information:
             identity["label_information"] = True
-        rows = _rows_path(trained, identity)
+        rows = rows_path(trained, identity)
 
         start = time.perf_counter()
         solve = partial(
@@ -147,9 +149,9 @@ class LikelihoodCommand(ModelCommand):
         of_labels: dict[str, Any] = {}
         if self.label_information:
             label = np.asarray(cond)
-            given = _given_each_label(solve, label, trained.model.num_classes, rows, identity)
-            out = _given_own_label(given, label)
-            of_labels = _label_summary(given, label)
+            given = given_each_label(solve, label, trained.model.num_classes, rows, identity)
+            out = given_own_label(given, label)
+            of_labels = label_summary(given, label)
         else:
             out = solve(cond, path=rows, about=identity)
 
@@ -157,60 +159,18 @@ class LikelihoodCommand(ModelCommand):
             **about,
             **self._summary(out, math.prod(trained.shape)),
             **of_labels,
-            "rows": str(_rows_of_label(rows, "*") if self.label_information else rows),
+            "rows": str(rows_of_label(rows, "*") if self.label_information else rows),
             "seconds": time.perf_counter() - start,
         }
-        _keep(found, content, rows)
+        keep(found, content, rows)
         return found
 
     def _of_bound(self, trained: Trained, path: Path, x: np.ndarray, cond: Cond) -> dict[str, Any]:
         """Evaluates the bound of the examples, and returns what `scoresde likelihood` prints."""
-        prepare = trained.prepare
-        if self.steps is not None and not isinstance(prepare, BinCentres):
-            raise ValueError(
-                f"--steps is for networks of integers at the centres of their bins, which "
-                f"{trained.path} is not: leave it out, for the bound in continuous time."
-            )
-        t_min = 0.0 if trained.model.sde.noisy_at_zero else self.t_min
-        about = {
-            **self.about(trained),
-            "data": str(path),
-            "examples": len(x),
-            "shape": list(trained.shape),
-            "bound": True,
-            "times": self.times,
-            "steps": self.steps,
-            "t_min": t_min,
-            "prepare": "none: real-valued data" if prepare is None else _described(prepare),
-            **_weights_and_version(trained),
-        }
-        content = _digest_of_tree((x, cond))
-        rows = _rows_path(trained, about | {"content": content, "label": self.label})
-
-        start = time.perf_counter()
-        out = bound_of_set(
-            jax.random.key(self.seed),
-            trained.model,
-            x,
-            cond,
-            prepare=prepare,
-            path=rows,
-            about=about | {"content": content, "label": self.label},
-            num_steps=self.steps,
-            num_draws=self.times,
-            t_min=t_min,
-            batch_size=self.batch_size,
-        )
-        dim = math.prod(trained.shape)
-        found = {
-            **about,
-            **bound_summary(out, dim, prepare is not None),
-        }
-        if prepare is not None:
-            found |= beside_exact(found | {"content": content}, out, rows.parent, dim)
-        found |= {"rows": str(rows), "seconds": time.perf_counter() - start}
-        _keep(found, content, rows)
-        return found
+        about = {**self.about(trained), "data": str(path), "examples": len(x)}
+        settings = BoundSettings(self.times, self.steps, self.t_min, self.batch_size)
+        key = jax.random.key(self.seed)
+        return bound_of_run(key, trained, x, cond, settings, about, self.label)
 
     def _check_label_information(self, trained: Trained) -> None:
         """Refuses the information of labels where the network is not conditioned on one."""
@@ -228,7 +188,7 @@ class LikelihoodCommand(ModelCommand):
         """Returns how the likelihoods are computed, as it is printed and stored."""
         known = dequantization is not None
         return {
-            "dequantization": _described(dequantization) if known else "none: real-valued data",
+            "dequantization": described(dequantization) if known else "none: real-valued data",
             "divergence": {"kind": type(divergence).__name__, **to_dict(divergence)},
             "t_min": self.t_min,
             "tolerance": self.tolerance,
@@ -356,104 +316,3 @@ class LikelihoodCommand(ModelCommand):
             raise ValueError(
                 f"the examples of {path} have labels already: leave out --label {self.label}."
             )
-
-
-# --- The information of labels ---
-
-
-def _given_each_label(
-    solve: Callable[..., SetLikelihood],
-    label: np.ndarray,
-    classes: int,
-    rows: Path,
-    identity: dict[str, Any],
-) -> list[SetLikelihood]:
-    """Returns the likelihoods of the examples given label 0, 1, …, each from a file of its own.
-
-    The draws of example i depend on (seed, repeat, i) alone, so that one draw of the dequantisation
-    and of the probes serves all labels.
-    """
-    return [
-        solve(
-            np.full(len(label), y, np.int32),
-            path=_rows_of_label(rows, y),
-            about=identity | {"given": y},
-        )
-        for y in range(classes)
-    ]
-
-
-def _given_own_label(given: list[SetLikelihood], label: np.ndarray) -> SetLikelihood:
-    """Returns the likelihood of each example given its own label."""
-    examples = np.arange(len(label))
-
-    def own(tables: list[Any]) -> np.ndarray:
-        return np.stack(tables)[label, examples]
-
-    has_stderr = all(one.stderr is not None for one in given)
-    return dataclasses.replace(
-        given[0],
-        nats=own([one.nats for one in given]),
-        stderr=own([one.stderr for one in given]) if has_stderr else None,
-        nfe=own([one.nfe for one in given]),
-    )
-
-
-def _label_summary(given: list[SetLikelihood], label: np.ndarray) -> dict[str, Any]:
-    """Returns the mean information of a label in bits, with its error, and the accuracy.
-
-    log p given a label is the mean over repeats, and all labels are equally likely beforehand.
-    """
-    log_prob = np.stack([one.nats.mean(axis=1) for one in given], axis=1)
-    prior = np.full(len(given), 1.0 / len(given))
-    found = LabelInformation(log_prob, label, prior)
-    return {
-        "classes": len(given),
-        "label_bits": found.mean,
-        "label_bits_stderr": found.stderr,
-        "label_accuracy": found.accuracy,
-        "label_failed": len(found.failed),
-    }
-
-
-# --- What identifies the results of earlier calls ---
-
-
-def _described(bins: Any) -> dict[str, Any]:
-    """Returns how integers became real numbers, as it is printed and stored."""
-    kind = type(bins).__name__
-    return {"kind": kind, "levels": bins.levels, "low": bins.low, "high": bins.high}
-
-
-def _keep(found: dict[str, Any], content: str, rows: Path) -> None:
-    """Writes what the command prints beside its rows, for the run's page."""
-    text = as_json(found | {"content": content})
-    write_atomically(rows.with_suffix(".json"), text.encode())
-
-
-def _rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
-    """Returns the file for the results, named by everything that they depend on."""
-    name = digest(json.dumps(identity, sort_keys=True).encode())
-    return trained.path / "likelihood" / f"{name}.jsonl"
-
-
-def _rows_of_label(rows: Path, label: int | str) -> Path:
-    """Returns the file for the results given a label; "*" is the pattern of all of them."""
-    return rows.with_name(f"{rows.stem}_label={label}{rows.suffix}")
-
-
-def _weights_and_version(trained: Trained) -> dict[str, str]:
-    """Returns a digest of the model's weights, and the version of scoresde."""
-    from scoresde import __version__
-
-    _, params, constants = Skeleton.split(trained.model)
-    described = {"weights": _digest_of_tree((params, constants)), "version": __version__}
-    standardization = trained.model.standardization
-    if standardization is not None:
-        described["standardization"] = str(standardization)
-    return described
-
-
-def _digest_of_tree(tree: Any) -> str:
-    """Returns a digest of the arrays in a tree."""
-    return digest(*map(np.asarray, jax.tree.leaves(tree)))

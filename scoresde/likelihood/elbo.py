@@ -4,7 +4,7 @@
                  + 1/2 ∫ gamma'(t) E|noise - noise_hat|^2 dt      diffusion             (Eq. 2)
                  + E[-log P(k | x_0)]                             reconstruction        (Eq. 3)
 
-with gamma = -log SNR and x = c(k), the centre of the bin of k; x_0 stands for the state at t_min.
+with gamma = -log SNR and x = c(k), the centre of the bin of k; x_0 is the state at t_min.
 With T steps, Eq. 2 is T times the mean of expm1(gamma(t_i) - gamma(t_{i-1})) |...|^2 / 2 over
 steps, which is larger. Eq. 3 asks the softmax over the bins, not the network. The terms for one
 draw are in loss/bound_terms.py. Kingma et al. 2021 (arXiv:2107.00630), Eq. 4, 11 and 14.
@@ -224,7 +224,8 @@ def _step_and_weight(sde: SDE, u: Array, t_min: float, num_steps: int) -> tuple[
     """Returns the end of the step at u in [0, 1), and the weight that makes the mean over u the sum
     over steps of equal length."""
     i = jnp.floor(u * num_steps)
-    before, t = (t_min + (1.0 - t_min) * (i + k) / num_steps for k in (0.0, 1.0))
+    before = t_min + (1.0 - t_min) * i / num_steps
+    t = t_min + (1.0 - t_min) * (i + 1.0) / num_steps
     return t, num_steps * bound_terms.step_weight(sde, before, t)
 
 

@@ -163,7 +163,8 @@ def _hierarchical_bound(
 
         def step(state, i):
             x_s, log_q, _ = state
-            s, t = times[i - 1], times[i]
+            s = times[i - 1]
+            t = times[i]
             c, std = sde.transition(s, t)
             x_t = c * x_s + std * normal_like(fold_in_examples(own, i), x)
 

@@ -36,7 +36,7 @@ def stream(
     """Returns tables (examples, repeats) of the results by name, each computed exactly once.
 
     Each chunk is written to the file at `path` as soon as it is done, and a file whose first line
-    holds the same `about` is resumed. NaN stands for what there is not.
+    holds the same `about` is resumed. NaN marks a missing number.
 
     Raises:
         ValueError: if the file holds something else.

@@ -60,13 +60,15 @@ def at_times(sde: SDE, t: Array) -> AtTimes:
     of_ends = sde.with_parameters(parameters | {"shape": held["shape"]}).gamma
     of_shape = sde.with_parameters(held | {"shape": parameters["shape"]}).gamma
 
-    by_shape = (of_shape(t), derivative(of_shape, t))
-    *by_variance, zero = _by_variance(*by_shape)
-    value, slope = (
-        ends + moved - jax.lax.stop_gradient(moved)
-        for ends, moved in zip((of_ends(t), derivative(of_ends, t)), by_variance, strict=True)
-    )
+    moved, moved_slope, zero = _by_variance(of_shape(t), derivative(of_shape, t))
+    value = of_ends(t) + _gradient_of(moved)
+    slope = derivative(of_ends, t) + _gradient_of(moved_slope)
     return AtTimes(sde.with_schedule(Tangent(t, value, slope)), zero)
+
+
+def _gradient_of(x: Array) -> Array:
+    """Returns 0 with the gradient of x."""
+    return x - jax.lax.stop_gradient(x)
 
 
 @pytree_dataclass()

@@ -23,7 +23,7 @@ import numpy as np
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception
 
-from scoresde.types import NO_SETTING, Classes, Scalar
+from scoresde.types import Classes, Scalar
 
 T = TypeVar("T")
 
@@ -71,8 +71,8 @@ def union_members(kind: Any) -> tuple[type, ...]:
 
 
 def is_setting(field: dataclasses.Field) -> bool:
-    """Returns whether files and the command line may set a field."""
-    return field.metadata.get("setting") is not NO_SETTING["setting"]
+    """Returns whether files and the command line may set a field, unlike one of `NO_SETTING`."""
+    return field.metadata.get("setting", True)
 
 
 def stable_repr(value: Any) -> str:

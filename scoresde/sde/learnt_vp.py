@@ -113,7 +113,8 @@ def _check_custom(schedule: Any) -> None:
         ValueError: if gamma(0) >= gamma(1).
         TypeError: if it offers `parameters` that cannot train.
     """
-    low, high = schedule(jnp.asarray(0.0)), schedule(jnp.asarray(1.0))
+    low = schedule(jnp.asarray(0.0))
+    high = schedule(jnp.asarray(1.0))
     if is_concrete(low, high) and not bool(jnp.all(low < high)):
         raise ValueError(
             f"gamma falls from {float(low):g} at t = 0 to {float(high):g} at t = 1: gamma = -log "

@@ -11,7 +11,8 @@ import pytest
 from tiny_run import LEVELS, fake_likelihood, untrained
 
 import scoresde as sd
-from scoresde.cli.likelihood import LikelihoodCommand, _given_own_label, _label_summary
+from scoresde.cli.label_information import given_own_label, label_summary
+from scoresde.cli.likelihood import LikelihoodCommand
 from scoresde.keys import example_keys
 from scoresde.likelihood import dataset
 from scoresde.likelihood.dataset import SetLikelihood
@@ -364,14 +365,14 @@ def test_labels_of_which_a_solve_failed_are_left_out():
         SetLikelihood(nats[y], 0.1 * np.abs(nats[y]), np.full((4, 2), 10 + y), LEVELS)
         for y in range(2)
     ]
-    own = _given_own_label(given, label)
+    own = given_own_label(given, label)
     np.testing.assert_array_equal(own.nats, [[-1, -3], [-2, -4], [-2, -2], [-1, -1]])
     np.testing.assert_allclose(own.stderr, 0.1 * np.abs(own.nats))
     np.testing.assert_array_equal(own.nfe[:, 0], [10, 11, 10, 10])
 
     # Means over repeats -2, -2; -5, -3; -2, -1: the first is a tie, which label 0 wins.
     bits = np.log2(2 / (1 + np.exp([0.0, -2.0, 1.0])))
-    found = _label_summary(given, label)
+    found = label_summary(given, label)
     assert (found["classes"], found["label_failed"]) == (2, 1)
     assert found["label_bits"] == pytest.approx(bits.mean())
     assert found["label_bits_stderr"] == pytest.approx(bits.std(ddof=1) / np.sqrt(3))

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bound_variance import variance_over_times
 from flax import nnx
 from small_training import mlp
 
 import scoresde as sd
 from scoresde.data.prepare import BinCentres, Scale
-from scoresde.loss import bound_terms
 from scoresde.loss.objectives import trains_schedule
 from scoresde.sde.schedule import rebuilt
 from scoresde.train.bound_checks import check_bound
@@ -78,24 +78,10 @@ def test_it_learns_ends_and_shape():
     assert 0.5 < moved < 6.0  # towards -log SNR of noise of the size of a bin
     assert np.max(np.abs(end.weights["c"] - 1.0)) > 0.05
 
-    x = jnp.asarray(BinCentres(17)(KEY, jnp.asarray(K)))
-
-    def variance(sde):
-        """Of one draw of the diffusion term under the trained network, over times and noise."""
-        score = dataclasses.replace(learnt.model, sde=sde)
-        key_t, key_noise = jax.random.split(jax.random.key(1))
-        many = jnp.tile(x, (8, 1))
-        t = jax.random.uniform(key_t, (len(many),))
-
-        @jax.jit
-        def draws(t, keys):
-            error = bound_terms.noise_error(keys, sde, score, many, t)
-            return bound_terms.continuous_weight(sde, t) * error
-
-        return np.var(draws(t, jax.random.split(key_noise, len(many))))
-
+    x = jnp.tile(BinCentres(17)(KEY, jnp.asarray(K)), (8, 1))
     linear = sd.LearntVP(sd.LinearGamma(float(start.low), float(start.high)))
-    assert variance(learnt.model.sde) < 0.5 * variance(linear)
+    ours, theirs = (variance_over_times(learnt.model, sde, x) for sde in (learnt.model.sde, linear))
+    assert ours < 0.5 * theirs
 
 
 def test_in_steps_ends_learn_too():

@@ -1,0 +1,59 @@
+"""The results in RUN/likelihood: files named by everything that they depend on.
+
+<digest>.jsonl holds a row per example, and <digest>.json what the command printed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scoresde.cli.output import as_json
+from scoresde.data.source import digest
+from scoresde.runs.files import write_atomically
+from scoresde.train.load import Trained
+from scoresde.train.state import Skeleton
+
+
+def described(bins: Any) -> dict[str, Any]:
+    """Returns how integers became real numbers, as it is printed and stored."""
+    kind = type(bins).__name__
+    return {"kind": kind, "levels": bins.levels, "low": bins.low, "high": bins.high}
+
+
+def keep(found: dict[str, Any], content: str, rows: Path) -> None:
+    """Writes what the command prints beside its rows, for the run's page."""
+    text = as_json(found | {"content": content})
+    write_atomically(rows.with_suffix(".json"), text.encode())
+
+
+def rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
+    """Returns the file for the results, named by everything that they depend on."""
+    name = digest(json.dumps(identity, sort_keys=True).encode())
+    return trained.path / "likelihood" / f"{name}.jsonl"
+
+
+def rows_of_label(rows: Path, label: int | str) -> Path:
+    """Returns the file for the results given a label; "*" is the pattern of all of them."""
+    return rows.with_name(f"{rows.stem}_label={label}{rows.suffix}")
+
+
+def weights_and_version(trained: Trained) -> dict[str, str]:
+    """Returns a digest of the model's weights, and the version of scoresde."""
+    from scoresde import __version__
+
+    _, params, constants = Skeleton.split(trained.model)
+    described = {"weights": digest_of_tree((params, constants)), "version": __version__}
+    standardization = trained.model.standardization
+    if standardization is not None:
+        described["standardization"] = str(standardization)
+    return described
+
+
+def digest_of_tree(tree: Any) -> str:
+    """Returns a digest of the arrays in a tree."""
+    return digest(*map(np.asarray, jax.tree.leaves(tree)))
