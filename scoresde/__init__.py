@@ -9,11 +9,12 @@
     weights     pretrained: trained models of digits that come with the package
     sampling    sample, with EulerMaruyama, DDIM, Heun, ProbabilityFlow and the others
     guidance    conditioned, ClassifierFreeGuidance and the others: from score to score
+    inverse     y = A(x) + noise: from the score of p(x) to that of p(x | y)
     likelihood  log_likelihood: exact, from the probability-flow ODE; elbo: the bound on integers
     evaluation  distances between samples and data
 
 A family's further members are in its namespace: grids, times, weightings, labels, predictors,
-correctors, variables, divergences, optimizers, nets, data, evaluation, runs, plots.
+correctors, variables, divergences, optimizers, inverse, nets, data, evaluation, runs, plots.
 """
 
 import importlib
@@ -81,7 +82,7 @@ from scoresde.standardization import Standardization
 from scoresde.types import ScoreFn
 
 if TYPE_CHECKING:
-    from scoresde import data, evaluation, nets, runs
+    from scoresde import data, evaluation, inverse, nets, runs
     from scoresde.nets.dit import DiTConfig
     from scoresde.nets.mlp import MLPConfig
     from scoresde.nets.ncsnpp import NCSNppConfig
@@ -111,6 +112,7 @@ rest."""
 _LATE_MODULES = {
     "data": "scoresde.data",
     "evaluation": "scoresde.evaluation",
+    "inverse": "scoresde.inverse",
     "nets": "scoresde.nets",
     "optimizers": "scoresde.train.optimizers",
     "plots": "scoresde.runs.plots",
@@ -212,6 +214,7 @@ __all__ = [
     "grids",
     "hierarchical_bound",
     "interpolate",
+    "inverse",
     "label_information",
     "labels",
     "load",

@@ -163,6 +163,12 @@ def log_volume(score: Any, x: Array) -> float:
     return 0.0 if standardization is None else standardization.log_volume(x.shape[1:])
 
 
+def units_of(score: Any) -> Standardization | None:
+    """Returns the units of a score's data, also where other code converts the samples to them."""
+    own = standardization_of(score)
+    return getattr(score, "data_units", None) if own is None else own
+
+
 CondUnits = tuple[Standardization | None, ...]
 """The units of a condition: one per leaf, None where it is a label."""
 
@@ -231,6 +237,11 @@ class InModelUnits:
     score: Any
 
     standardization = None
+
+    @property
+    def data_units(self) -> Standardization | None:
+        """The units of the score's data, for what is measured in them."""
+        return standardization_of(self.score)
 
     def __call__(self, x: Array, t: Array, *cond: Cond) -> Array:
         """Returns the score."""

@@ -25,6 +25,7 @@ ALLOWED = {
     "runs": {"ground", "parallel"},
     "sampling": {"ground", "sde", "parallel"},
     "guidance": {"ground", "sde", "parallel"},
+    "inverse": {"ground", "sde", "parallel", "sampling"},
     "likelihood": {"ground", "sde", "parallel", "sampling", "data", "loss"},
 }
 

@@ -94,7 +94,7 @@ def repeat_held(score: ScoreFn, times: int) -> ScoreFn:
     return jax.tree.map(repeat, score, is_leaf=_is_marked)
 
 
-def move_out(score: ScoreFn, cond: Cond, batch: int) -> tuple[ScoreFn, Cond]:
+def move_out(score: Any, cond: Cond, batch: int) -> tuple[Any, Cond]:
     """Moves the rows that a score holds into the condition (Eq. 1); both as they are without any.
 
     Raises:
@@ -109,6 +109,13 @@ def move_out(score: ScoreFn, cond: Cond, batch: int) -> tuple[ScoreFn, Cond]:
 
     empty = [PerExample(None) if isinstance(leaf, PerExample) else leaf for leaf in leaves]
     return WithRows(jax.tree.unflatten(structure, empty)), (rows, cond)
+
+
+def moved_back(score: Any, cond: Cond) -> tuple[Any, Cond]:
+    """Returns the score with the rows that `move_out` moved, and the condition without them."""
+    if not isinstance(score, WithRows):
+        return score, cond
+    return score.filled(cond)
 
 
 @pytree_dataclass()
@@ -146,6 +153,11 @@ class WithRows:
 
     def _filled(self, x: Any, t: Any, cond: Any) -> tuple[Any, tuple[Any, ...]]:
         """Returns the score with its rows, and its arguments."""
+        score, inner = self.filled(cond)
+        return score, ((x, t) if inner is None else (x, t, inner))
+
+    def filled(self, cond: Any) -> tuple[Any, Cond]:
+        """Returns the score with its rows, and the condition that is left."""
         rows, inner = cond
         rows = iter(rows)
         score = jax.tree.map(
@@ -153,7 +165,7 @@ class WithRows:
             self.score,
             is_leaf=_is_marked,
         )
-        return score, ((x, t) if inner is None else (x, t, inner))
+        return score, inner
 
 
 def _is_marked(leaf: Any) -> bool:

@@ -28,7 +28,7 @@ from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, are_alike, check_sde
-from scoresde.types import Cond, Key, ScoreFn
+from scoresde.types import Cond, Key
 
 Core = Callable[..., Any]
 """(settings, sde, score, keys, rows, cond) → a pytree whose leaves have the batch axis first,
@@ -40,7 +40,7 @@ def per_example(
     settings: Any,
     key: Key | None,
     sde: SDE,
-    score: ScoreFn,
+    score: Any,
     rows: PyTree,
     cond: Cond,
     batch: int,
@@ -53,9 +53,10 @@ def per_example(
 ) -> Any:
     """Returns `core(settings, sde, score, keys, rows, cond)` for all `batch` examples.
 
-    rows: a pytree of arrays (batch, ...). batch_size: examples a chunk, all at once if None.
-    progress: whether to show a bar over chunks. what, goal: name the examples, and what a failed
-    one did not reach. Example i depends on (key, i) alone, not on how the batch is cut.
+    score: a ScoreFn, or what holds one. rows: a pytree of arrays (batch, ...). batch_size: examples
+    a chunk, all at once if None. progress: whether to show a bar over chunks. what, goal: name the
+    examples, and what a failed one did not reach. Example i depends on (key, i) alone, not on how
+    the batch is cut.
 
     Raises:
         TypeError: if sde is not an SDE.

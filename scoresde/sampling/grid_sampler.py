@@ -127,9 +127,7 @@ class GridSampler:
         batch = x1.shape[0]
 
         times = self.times(sde)
-        table = on_grid(type(self).coefficients, (self,), sde, times[:-1], times[1:])
-        table = jax.tree.map(lambda a: _one_per_step(a, len(times) - 1), table)
-        rows = jax.tree.map(lambda a: jnp.asarray(a, x1.dtype), (times[:-1], times[1:], table))
+        rows = self.rows(sde, times, x1.dtype)
 
         def body(state, inputs):
             i, t, t_next, row = inputs
@@ -138,18 +136,24 @@ class GridSampler:
             t_next = jnp.full(batch, t_next)
             new = self.step(sde, score, step_keys, state, t, t_next, row)
             checks.same_shapes(new, state, f"{type(self).__name__}.step")
-            return new, (_states(new) if self.save_path else None)
+            return new, (states(new) if self.save_path else None)
 
         with full_precision():
             steps = jnp.arange(len(times) - 1)
             state, saved = jax.lax.scan(body, self.initial_state(x1), (steps, *rows))
-            x, path = self._end(score, _states(state), jnp.asarray(times, x1.dtype), x1, saved)
+            x, path = self.end(score, states(state), jnp.asarray(times, x1.dtype), x1, saved)
 
         more = len(times) if self.save_path else int(self.denoise)
         nfe = (len(times) - 1) * self.evaluations + more
         return finish(x, jnp.ones(batch, bool), nfe, path, dtype, score)
 
-    def _end(self, score: Any, x: Array, times: Array, x1: Array, saved: Array | None) -> Any:
+    def rows(self, sde: SDE, times: Times, dtype: Any) -> tuple[Array, Array, PyTree[Array]]:
+        """Returns t_i, t_{i+1} and the coefficients of every step, leaves (steps, ...)."""
+        table = on_grid(type(self).coefficients, (self,), sde, times[:-1], times[1:])
+        table = jax.tree.map(lambda a: _one_per_step(a, len(times) - 1), table)
+        return jax.tree.map(lambda a: jnp.asarray(a, dtype), (times[:-1], times[1:], table))
+
+    def end(self, score: Any, x: Array, times: Array, x1: Array, saved: Array | None) -> Any:
         """Returns the last state, denoised if so set (Eq. 3), and the path if it is kept."""
         if saved is not None:
             path, denoised = path_of(score, times, jnp.concatenate([x1[None], saved]))
@@ -189,7 +193,7 @@ def _one_per_step(coefficient: Any, num_steps: int) -> Any:
     return coefficient if np.ndim(coefficient) else jnp.full(num_steps, coefficient)
 
 
-def _states(state: Any) -> Array:
+def states(state: Any) -> Array:
     """Returns x of what the steps carry."""
     return state[0] if isinstance(state, tuple) else state
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -13,11 +15,12 @@ from jax import Array
 from scoresde import checks
 from scoresde.keys import normal_like, split_examples
 from scoresde.parallel.arguments import ByIdentity, is_hashable
+from scoresde.parallel.held import moved_back
 from scoresde.parallel.per_example import per_example
 from scoresde.sampling.base import Sample, Sampler, in_data_units
 from scoresde.sde.base import SDE, plain_settings
 from scoresde.standardization import in_model_units, to_model_units
-from scoresde.types import Cond, Key, ScoreFn
+from scoresde.types import Cond, Key, ScoreFn, pytree_dataclass
 
 
 def sample(
@@ -50,7 +53,6 @@ def sample(
             not of that shape, or the sampler starts below t = 1 and has neither.
     """
     shape = _checked_shape(sampler, shape, x1, x0)
-    settings = Draw(_static(sampler), shape[1:])
     if x0 is not None:
         x0 = to_model_units(score, x0).astype(jnp.result_type(x0))
     start = (None if x1 is None else jnp.asarray(x1), x0)
@@ -58,10 +60,10 @@ def sample(
     # Units are converted here, so that a custom sampler need not know of them.
     out = per_example(
         _draw,
-        settings,
+        shape[1:],
         key,
         plain_settings(sde),
-        in_model_units(score),
+        SamplerAndScore(_as_leaves(sampler), in_model_units(score)),
         start,
         cond,
         shape[0],
@@ -73,28 +75,35 @@ def sample(
     return in_data_units(score, out)
 
 
-class Draw(NamedTuple):
-    """What is drawn: the static argument of the compiled program."""
+@pytree_dataclass()
+class SamplerAndScore:
+    """What a program is compiled for: a sampler may hold arrays too, one row per example."""
 
-    sampler: Sampler
-    data_shape: tuple[int, ...]
+    sampler: Any
+    score: Any
+
+    def __getattr__(self, name: str) -> Any:
+        """Offers what the score offers: its `sde`, its check of a condition and the others."""
+        if name == "score":  # not set yet, while JAX rebuilds the pytree
+            raise AttributeError(name)
+        return getattr(self.score, name)
 
 
 @eqx.filter_jit
 def _draw(
-    settings: Draw, sde: SDE, score: ScoreFn, keys: Array, start: tuple, cond: Cond
+    data_shape: tuple[int, ...], sde: SDE, both: Any, keys: Array, start: tuple, cond: Cond
 ) -> Sample:
     """Draws the start of each example, and runs the sampler."""
-    sampler = settings.sampler
+    both, cond = moved_back(both, cond)
     x1, x0 = start
     start_keys, sampler_keys = split_examples(keys)
 
     if x0 is not None:
-        mean, std = sde.marginal_prob(x0, start_time(sampler))
+        mean, std = sde.marginal_prob(x0, start_time(both.sampler))
         x1 = mean + std * normal_like(start_keys, x0)
     elif x1 is None:
-        x1 = sde.prior_sample(start_keys, (keys.shape[0], *settings.data_shape))
-    return sampler(sampler_keys, sde, score, x1, cond)
+        x1 = sde.prior_sample(start_keys, (keys.shape[0], *data_shape))
+    return both.sampler(sampler_keys, sde, both.score, x1, cond)
 
 
 def start_time(sampler: Any) -> float:
@@ -102,10 +111,12 @@ def start_time(sampler: Any) -> float:
     return getattr(sampler, "start", 1.0)
 
 
-def _static(sampler: Sampler) -> Sampler:
-    """Returns the sampler as a static argument: by its identity where a setting is an array, as in
-    some controllers of diffrax."""
-    return sampler if is_hashable(sampler) else cast(Sampler, ByIdentity(sampler))
+def _as_leaves(sampler: Sampler) -> Sampler:
+    """Returns the sampler with its arrays as leaves, if it is a pytree; else one leaf, which is
+    static: by its identity where a setting is an array, as in some controllers of diffrax."""
+    is_leaf = jax.tree.structure(sampler) == jax.tree.structure(0)
+    by_identity = is_leaf and (inspect.isfunction(sampler) or not is_hashable(sampler))
+    return cast(Sampler, ByIdentity(sampler)) if by_identity else sampler
 
 
 def _checked_shape(sampler: Any, shape: Sequence[int], x1: Any, x0: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
+from scoresde.standardization import units_of
 from scoresde.types import Cond, ScoreFn, pytree_dataclass, right_pad
 
 
@@ -86,6 +87,11 @@ class BoundScore:
     def standardization(self) -> Any:
         """The score's own standardization (standardization.py), if it has one."""
         return getattr(self.score, "standardization", None)
+
+    @property
+    def data_units(self) -> Any:
+        """The units of the score's data (standardization.py)."""
+        return units_of(self.score)
 
     def _arguments(self, x: Array, t: Array) -> tuple[Any, ...]:
         x = x if self.dtype is None else x.astype(self.dtype)

@@ -1,0 +1,539 @@
+"""What is measured of an image or a vector: y = A(x) + noise, A linear.
+
+    Mask         A = diag(m), m in {0, 1}        A Aᵀ = diag(m)
+    Downsample   means of blocks of n pixels     A Aᵀ = I / n
+    Gray         sum over channels of w_c x_c    A Aᵀ = |w|² I
+    Blur         convolution with a kernel k     A Aᵀ = F⁻¹ |k^|² F, where the image wraps around
+    Projection   A x = M x                       A Aᵀ = U diag(e) Uᵀ
+
+    f(A Aᵀ) y    by the eigenvalues of A Aᵀ                                          (Eq. 1)
+    A⁺ y = Aᵀ (A Aᵀ)⁺ y                                                              (Eq. 2)
+
+Aᵀ is JAX's own transpose of A. `Operator` is any function, linear or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from scoresde import checks
+from scoresde.checks import is_concrete
+from scoresde.parallel.held import held, rows_for
+from scoresde.types import pytree_dataclass
+
+Numbers = Array | np.ndarray
+
+Spectrum = Callable[[Array], Array]
+"""A function of the eigenvalues of A Aᵀ, such as e ↦ 1 / (e + 1). They have the rank of y, with an
+axis of the batch or of 1 first."""
+
+
+def _floating(values: Any, name: str) -> Array:
+    """Returns a batch of floating-point numbers as JAX's."""
+    values = checks.unmasked(values, name)
+    checks.batch(values, name)
+    return jnp.asarray(values)
+
+
+class LinearOperator:
+    """A linear map of each example: A(x), its transpose, and functions of A Aᵀ where its
+    eigenvalues are known.
+
+    A new operator is a frozen pytree dataclass that defines `apply`, linear in x, and, where A Aᵀ
+    has known eigenvalues, `of_gram`.
+    """
+
+    def __call__(self, x: Float[Numbers, " batch *data"]) -> Float[Array, " batch *measured"]:
+        """Returns A(x) of each example.
+
+        Raises:
+            ValueError: if x has no batch axis, or is not of the operator's shape.
+        """
+        return self.apply(_floating(x, "x"))
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
+        """Returns A(x) of each example."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply(self, x), A(x).")
+
+    def transpose(
+        self, y: Float[Numbers, " batch *measured"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *data"]:
+        """Returns Aᵀ y of each example; data_shape is that of one x.
+
+        Raises:
+            ValueError: if A is not linear, or y is not of the shape of A(x).
+        """
+        y = _floating(y, "y")
+        x = jax.ShapeDtypeStruct((len(y), *data_shape), y.dtype)
+        self.check_linear(x)
+        check_measured(y, jax.eval_shape(self.apply, x))
+        (x,) = jax.linear_transpose(self.apply, x)(y)
+        return x
+
+    def pseudo_inverse(
+        self, y: Float[Numbers, " batch *measured"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *data"]:
+        """Returns A⁺ y, the smallest x of those whose A(x) is nearest to y (Eq. 2).
+
+        Raises:
+            ValueError: if the eigenvalues of A Aᵀ are not known, or y is not of the shape of A(x).
+        """
+        if not self.knows_gram:
+            raise ValueError(
+                f"{self} has no pseudo-inverse, since the eigenvalues of A Aᵀ are not known: write "
+                f"sd.inverse.Projection(matrix), or a class with `of_gram`."
+            )
+        y = self.observed(_floating(y, "y"))
+        return self.transpose(self.of_gram(inverse_or_zero, y, data_shape), data_shape)
+
+    @property
+    def knows_gram(self) -> bool:
+        """Whether `of_gram` is defined."""
+        return type(self).of_gram is not LinearOperator.of_gram
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch *measured"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *measured"]:
+        """Returns function(A Aᵀ) y (Eq. 1); data_shape is that of one x."""
+        raise NotImplementedError(f"{type(self).__name__} does not define of_gram.")
+
+    def observed(self, y: Float[Array, " batch *measured"]) -> Float[Array, " batch *measured"]:
+        """Returns y without the entries that A does not measure: as it is, unless overridden."""
+        return y
+
+    def num_observed(self, y: Float[Array, " batch *measured"]) -> Array:
+        """Returns how many numbers are measured of each example, (batch,)."""
+        return jnp.full(y.shape[:1], float(math.prod(y.shape[1:])))
+
+    def check_linear(self, x: Any) -> None:
+        """Refuses a function that is not linear; x: an array or a shape.
+
+        Raises:
+            ValueError: if it is not.
+        """
+
+    def check_rows(self, batch: int) -> None:
+        """Refuses rows of another batch.
+
+        Raises:
+            ValueError: if it holds some.
+        """
+
+
+ROUNDING = 30.0
+"""In units of the machine's: below this share of the largest, an eigenvalue is taken for 0."""
+
+
+def inverse_or_zero(eigenvalues: Array) -> Array:
+    """Returns 1 / e, and 0 where e is zero to rounding."""
+    largest = jnp.max(jnp.abs(eigenvalues))
+    positive = eigenvalues > ROUNDING * jnp.finfo(eigenvalues.dtype).eps * largest
+    return jnp.where(positive, 1.0 / jnp.where(positive, eigenvalues, 1.0), 0.0)
+
+
+def check_operator(operator: Any) -> None:
+    """Refuses what is no operator.
+
+    Raises:
+        TypeError: if it is not one.
+    """
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"operator is {operator!r}: wanted one such as sd.inverse.Mask(mask), or of a function "
+            f"of a batch sd.inverse.Operator(function)."
+        )
+
+
+def check_measured(y: Any, measured: Any) -> None:
+    """Refuses a measurement of another shape than A(x).
+
+    Raises:
+        ValueError: if it is.
+    """
+    if jnp.shape(y) != measured.shape:
+        raise ValueError(
+            f"y has shape {jnp.shape(y)}, and A(x) has {measured.shape}: wanted one measurement "
+            f"per example, or one for all of them, (1, {', '.join(map(str, measured.shape[1:]))})."
+        )
+
+
+def _images(x: Any, name: str) -> None:
+    if len(x.shape) < 3:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: {name} wants images (batch, height, width, channels), "
+            f"or signals (batch, length, channels). For vectors write "
+            f"sd.inverse.Projection(matrix)."
+        )
+
+
+# --- Operators ---
+
+
+@pytree_dataclass()
+class Mask(LinearOperator):
+    """A(x) = m x: some entries are known, the others are not. Inpainting.
+
+    What y holds where the mask is 0 or False is never read.
+
+    Raises:
+        ValueError: if the mask holds anything but 0 and 1, or no entry is known.
+    """
+
+    mask: Any
+    """1 or True where x is known: (1, *data) for all examples, or one per example, (batch,
+    *data)."""
+
+    def __post_init__(self):
+        values = checks.unmasked(self.mask, "mask")
+        values = values if isinstance(values, Array) else np.asarray(values)
+        if values.ndim < 2:
+            raise ValueError(
+                f"mask has shape {values.shape}: wanted one for all examples, (1, *data), or one "
+                f"per example. For one mask write mask[None]."
+            )
+        if is_concrete(values):
+            _check_mask(np.asarray(values))
+        object.__setattr__(self, "mask", held(values.astype(np.float32), "mask"))
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """Returns x where it is known, and 0 elsewhere."""
+        return self._rows(x) * x
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch *data"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *data"]:
+        """Returns function(m) y."""
+        return function(self._rows(y)) * y
+
+    def observed(self, y: Float[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """Returns y where it is known, and 0 elsewhere, whatever it holds there."""
+        return jnp.where(self._rows(y) > 0.0, y, jnp.zeros((), y.dtype))
+
+    def num_observed(self, y: Float[Array, " batch *data"]) -> Array:
+        """Returns the number of known entries of each example."""
+        return jnp.sum(self._rows(y), axis=tuple(range(1, y.ndim)))
+
+    def check_rows(self, batch: int) -> None:
+        """Refuses masks of another batch.
+
+        Raises:
+            ValueError: if there are.
+        """
+        rows_for(self.mask, batch, "mask")
+
+    def _rows(self, x: Any) -> Array:
+        mask = rows_for(self.mask, len(x), "mask")
+        if mask.shape != x.shape:
+            raise ValueError(
+                f"the mask has shape {mask.shape[1:]}, and an example {x.shape[1:]}: wanted the "
+                f"shape of the data. For one mask of all examples write mask[None]; for one of all "
+                f"channels np.broadcast_to(mask, {x.shape[1:]})[None]."
+            )
+        return mask.astype(x.dtype)
+
+
+def _check_mask(values: np.ndarray) -> None:
+    """Refuses masks of other values, or without any known entry."""
+    if not np.all((values == 0) | (values == 1)):
+        raise ValueError(
+            f"mask holds {values.min():g} … {values.max():g}: wanted 1 or True where x is known, "
+            f"and 0 or False elsewhere. Of a gray picture write mask > 127."
+        )
+    if not np.all(values.reshape(len(values), -1).any(axis=1)):
+        raise ValueError("mask is 0 everywhere, so that nothing is known: wanted 1 where x is.")
+
+
+@pytree_dataclass("factor")
+class Downsample(LinearOperator):
+    """A(x): means over blocks of factor pixels along each axis of space. Super-resolution.
+
+    Raises:
+        ValueError: if factor is not a whole number, at least 2.
+    """
+
+    factor: int
+    """Pixels of a block along each axis; it divides every axis of space."""
+
+    def __post_init__(self):
+        checks.count("factor", self.factor, at_least=2)
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
+        """Returns the mean of every block.
+
+        Raises:
+            ValueError: if x is not of images or signals, or factor does not divide an axis.
+        """
+        _images(x, "Downsample")
+        batch, *space, channels = x.shape
+        if any(size % self.factor for size in space):
+            raise ValueError(
+                f"factor = {self.factor} does not divide {' × '.join(map(str, space))}: wanted a "
+                f"divisor of every axis of space."
+            )
+        blocks = [part for size in space for part in (size // self.factor, self.factor)]
+        inside = tuple(range(2, 2 + 2 * len(space), 2))
+        return jnp.mean(x.reshape(batch, *blocks, channels), axis=inside)
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch *measured"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *measured"]:
+        """Returns function(1 / n) y, n the pixels of a block."""
+        pixels = self.factor ** (y.ndim - 2)
+        return function(jnp.full((1,) * y.ndim, 1.0 / pixels, y.dtype)) * y
+
+
+@pytree_dataclass("weights")
+class Gray(LinearOperator):
+    """A(x): the weighted sum of the channels, (…, 1). Colourisation.
+
+    Raises:
+        ValueError: if a weight is not finite, or all are 0.
+    """
+
+    weights: tuple[float, ...] | None = None
+    """One per channel; None for their mean. (0.299, 0.587, 0.114) is the luma of a photograph."""
+
+    def __post_init__(self):
+        if self.weights is None:
+            return
+        weights = tuple(float(weight) for weight in self.weights)
+        if not all(map(math.isfinite, weights)) or not any(weights):
+            raise ValueError(f"weights = {weights}: wanted one finite number per channel.")
+        object.__setattr__(self, "weights", weights)
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
+        """Returns the weighted sum of the channels.
+
+        Raises:
+            ValueError: if x has another number of channels.
+        """
+        _images(x, "Gray")
+        return jnp.sum(x * self._weights(x.shape[-1], x.dtype), axis=-1, keepdims=True)
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch *measured"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *measured"]:
+        """Returns function(|w|^2) y."""
+        weights = self._weights(data_shape[-1], y.dtype)
+        return function(jnp.full((1,) * y.ndim, jnp.sum(weights**2))) * y
+
+    def _weights(self, channels: int, dtype: Any) -> Array:
+        weights = (1.0 / channels,) * channels if self.weights is None else self.weights
+        if len(weights) != channels:
+            raise ValueError(
+                f"weights are {weights}, and x has {channels} channels: wanted one per channel."
+            )
+        return jnp.asarray(weights, dtype)
+
+
+Boundary = Literal["wrap", "reflect", "zero"]
+
+
+@pytree_dataclass("boundary")
+class Blur(LinearOperator):
+    """A(x): the convolution of every channel with a kernel. Deblurring.
+
+    Raises:
+        ValueError: if the kernel is not of finite numbers, or boundary is none of the three.
+    """
+
+    kernel: Any
+    """(height, width) for images, (length,) for signals; its centre is entry size // 2."""
+    boundary: Boundary = "wrap"
+    """What lies beyond the edge: the other side of the image, where the pseudo-inverse is known,
+    its mirror image, or zeros."""
+
+    def __post_init__(self):
+        kernel = checks.unmasked(self.kernel, "kernel")
+        kernel = kernel if isinstance(kernel, Array) else np.asarray(kernel, np.float32)
+        if kernel.ndim not in (1, 2) or kernel.size == 0:
+            raise ValueError(
+                f"kernel has shape {kernel.shape}: wanted (height, width), or (length,) of signals."
+            )
+        if is_concrete(kernel) and not np.all(np.isfinite(kernel)):
+            raise ValueError("kernel holds NaN or infinity: wanted finite numbers.")
+        if self.boundary not in ("wrap", "reflect", "zero"):
+            raise ValueError(f"boundary is {self.boundary!r}: wanted 'wrap', 'reflect' or 'zero'.")
+        object.__setattr__(self, "kernel", kernel)
+
+    @classmethod
+    def gaussian(cls, std: float, size: int, boundary: Boundary = "wrap") -> Blur:
+        """Returns the blur by a Gaussian of this standard deviation in pixels, on size × size
+        pixels.
+
+        Raises:
+            ValueError: if std is not positive, or size is not a whole number.
+        """
+        checks.setting("std", std, "(0, inf)")
+        checks.count("size", size)
+        line = np.exp(-0.5 * ((np.arange(size) - size // 2) / std) ** 2)
+        kernel = np.outer(line, line)
+        return cls(kernel / kernel.sum(), boundary)
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *data"]:
+        """Returns the convolution of every channel.
+
+        Raises:
+            ValueError: if x is not of images, or smaller than the kernel.
+        """
+        self._check_size(x)
+        channels = x.shape[-1]
+        padding = [(0, 0), *((size - 1 - size // 2, size // 2) for size in self._size), (0, 0)]
+        mode = {"wrap": "wrap", "reflect": "reflect", "zero": "constant"}[self.boundary]
+        padded = jnp.pad(x, padding, mode=mode)
+
+        # lax correlates, so the kernel is turned round; every channel is a group of its own.
+        kernel = jnp.flip(jnp.asarray(self.kernel, x.dtype))
+        kernel = jnp.broadcast_to(kernel[..., None, None], (*kernel.shape, 1, channels))
+        layout = ("NHWC", "HWIO", "NHWC") if len(self._size) == 2 else ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(
+            padded,
+            kernel,
+            window_strides=(1,) * len(self._size),
+            padding="VALID",
+            dimension_numbers=layout,
+            feature_group_count=channels,
+            precision="highest",
+        )
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch *data"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch *data"]:
+        """Returns function(A Aᵀ) y by the Fourier transform of the kernel, where the image wraps
+        around."""
+        self._check_size(y)
+        axes = tuple(range(1, y.ndim - 1))
+        space = tuple(y.shape[axis] for axis in axes)
+
+        spectrum = jnp.fft.rfftn(jnp.asarray(self.kernel, y.dtype), space)
+        factor = function(jnp.abs(spectrum[None, ..., None]) ** 2)
+        return jnp.fft.irfftn(factor * jnp.fft.rfftn(y, axes=axes), space, axes=axes)
+
+    @property
+    def knows_gram(self) -> bool:
+        """Whether the image wraps around, so that the Fourier transform diagonalises A."""
+        return self.boundary == "wrap"
+
+    @property
+    def _size(self) -> tuple[int, ...]:
+        return tuple(self.kernel.shape)
+
+    def _check_size(self, x: Any) -> None:
+        _images(x, "Blur")
+        space = tuple(x.shape[1:-1])
+        fits = len(space) == len(self._size)
+        if not fits or any(k > n for k, n in zip(self._size, space, strict=True)):
+            raise ValueError(
+                f"the kernel has shape {self._size}, and x has {' × '.join(map(str, space))} "
+                f"pixels: wanted a kernel of as many axes, none of them longer."
+            )
+
+
+@pytree_dataclass()
+class Projection(LinearOperator):
+    """A(x) = M x, for a matrix M and x as one vector.
+
+    Raises:
+        ValueError: if M is not (m, d), or not of finite numbers.
+    """
+
+    matrix: Any
+    """M: (m, d), d the number of entries of an example."""
+    eigenvalues: Any = dataclasses.field(init=False)
+    """e of A Aᵀ: (m,)."""
+    basis: Any = dataclasses.field(init=False)
+    """U of A Aᵀ: (m, m)."""
+
+    def __post_init__(self):
+        matrix = checks.unmasked(self.matrix, "matrix")
+        matrix = matrix if isinstance(matrix, Array) else np.asarray(matrix)
+        if matrix.ndim != 2 or matrix.size == 0:
+            raise ValueError(
+                f"matrix has shape {matrix.shape}: wanted (m, d). For one row write matrix[None]."
+            )
+        if is_concrete(matrix):
+            values = np.asarray(matrix, np.float64)
+            if not np.all(np.isfinite(values)):
+                raise ValueError("matrix holds NaN or infinity: wanted finite numbers.")
+            eigenvalues, basis = np.linalg.eigh(values @ values.T)
+        else:
+            eigenvalues, basis = jnp.linalg.eigh(matrix @ matrix.T)
+        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "eigenvalues", eigenvalues)
+        object.__setattr__(self, "basis", basis)
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch m"]:
+        """Returns M x of each example.
+
+        Raises:
+            ValueError: if an example has another number of entries than M has columns.
+        """
+        dim = math.prod(x.shape[1:])
+        if dim != self.matrix.shape[1]:
+            raise ValueError(
+                f"matrix has shape {self.matrix.shape}, and an example {tuple(x.shape[1:])}, "
+                f"{dim} entries: wanted as many columns."
+            )
+        matrix = jnp.asarray(self.matrix, x.dtype)
+        return jnp.einsum("md,bd->bm", matrix, x.reshape(len(x), dim), precision="highest")
+
+    def of_gram(
+        self, function: Spectrum, y: Float[Array, " batch m"], data_shape: Sequence[int]
+    ) -> Float[Array, " batch m"]:
+        """Returns U function(e) Uᵀ y."""
+        basis = jnp.asarray(self.basis, y.dtype)
+        factor = function(jnp.asarray(self.eigenvalues, y.dtype)[None])
+        inside = jnp.einsum("mk,bm->bk", basis, y, precision="highest")
+        return jnp.einsum("mk,bk->bm", basis, factor * inside, precision="highest")
+
+
+@pytree_dataclass()
+class Operator(LinearOperator):
+    """Any function as A, of a batch: (batch, *data) → (batch, *measured).
+
+    Linear methods want it linear, up to a constant: its transpose is then JAX's own. `DPS` takes
+    any function that has a derivative.
+    """
+
+    function: Callable[[Array], Array]
+    """x ↦ A(x), each example by itself."""
+
+    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
+        """Returns function(x).
+
+        Raises:
+            ValueError: if it does not keep the batch axis.
+        """
+        measured = self.function(x)
+        if jnp.ndim(measured) < 1 or len(measured) != len(x):
+            raise ValueError(
+                f"the operator's function returned shape {jnp.shape(measured)} for {len(x)} "
+                f"examples: wanted one measurement per example, ({len(x)}, …)."
+            )
+        return measured
+
+    def check_linear(self, x: Any) -> None:
+        """Refuses a function that JAX cannot transpose, as it is not linear.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        measured = jax.eval_shape(self.apply, shape)
+        try:
+            jax.eval_shape(jax.linear_transpose(self.apply, shape), measured)
+        except Exception as error:
+            raise ValueError(
+                f"the operator's function is not linear ({type(error).__name__}: JAX has no "
+                f"transpose of it): wanted a linear one. sd.inverse.DPS takes any function with a "
+                f"derivative."
+            ) from error
