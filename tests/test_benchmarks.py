@@ -141,6 +141,16 @@ def test_guidance():
     } <= goals
 
 
+def test_inverse():
+    """Each method has its goal, and memory grows no faster than the batch."""
+    ratios = run("inverse")["ratios"]
+    goals = [name for name, ratio in ratios.items() if ratio["goal"] == 1.15]
+    assert len(goals) == 3
+    for name, ratio in ratios.items():
+        if "memory" in name:
+            assert 1.0 < ratio["median"] <= 2.1, name
+
+
 @pytest.mark.slow
 def test_likelihood_variables():
     """Every variable is exact; with four points of each problem under VP."""

@@ -2,6 +2,8 @@
 
     scoresde sample RUN --num 64      draw samples: an .npz file and a picture in RUN/samples
     scoresde likelihood RUN           compute nats and bits/dim of the run's held-out examples
+    scoresde inpaint RUN --image ...  fill in the pixels of a picture that a mask leaves out
+    scoresde restore RUN --image ...  draw what a small, blurred or gray picture may be of
     scoresde info RUN                 show what was trained, how far, if checkpoints are intact
     scoresde report RUN               write the run's page, RUN/report.html
     scoresde import-checkpoint FILE   turn a checkpoint of Song et al.'s Flax release into a run
@@ -32,11 +34,14 @@ from scoresde.cli.flags import parse
 from scoresde.cli.folder import ImportCommand, InfoCommand, ReportCommand
 from scoresde.cli.likelihood import LikelihoodCommand
 from scoresde.cli.output import as_json, as_text
+from scoresde.cli.restore import InpaintCommand, RestoreCommand
 from scoresde.cli.sample import SampleCommand
 
 COMMANDS = {
     "sample": SampleCommand,
     "likelihood": LikelihoodCommand,
+    "inpaint": InpaintCommand,
+    "restore": RestoreCommand,
     "info": InfoCommand,
     "report": ReportCommand,
     "import-checkpoint": ImportCommand,
@@ -122,7 +127,7 @@ def _parse(name: str, options: list[str]) -> Any:
         options,
         prog=f"scoresde {name}",
         defaults={} if folder is None else defaults_of_run(name, folder, options),
-        hidden=_hidden_in_help(options) if name == "sample" else (),
+        hidden=_hidden_in_help(kind, options),
         footer=FOOTER,
     )
     if folder is not None and folder != command.run:  # the defaults are those of another run
@@ -132,15 +137,14 @@ def _parse(name: str, options: list[str]) -> Any:
     return command
 
 
-def _hidden_in_help(options: list[str]) -> list[str]:
-    """Returns the fields of the sample command that --help leaves out, so that it fits a screen.
+def _hidden_in_help(kind: Any, options: list[str]) -> list[str]:
+    """Returns the fields of a command that --help leaves out, so that it fits a screen.
 
     A sampler has many options: they are shown alone, and only for a sampler that is named.
     """
-    if not {"-h", "--help"} & {*options}:
+    names = [field.name for field in dataclasses.fields(kind)]
+    if not {"-h", "--help"} & {*options} or "sampler" not in names:
         return []
     if not any(word.startswith("sampler:") for word in options):
-        return ["sampler"]
-
-    names = [field.name for field in dataclasses.fields(SampleCommand)]
+        return ["sampler", *getattr(kind, "unlisted", ())]
     return [name for name in names if name not in ("run", "sampler")]

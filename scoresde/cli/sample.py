@@ -22,7 +22,12 @@ from scoresde.cli.pictures import (
     draw_animation,
     draw_picture,
 )
-from scoresde.cli.with_model import ModelCommand, in_python, takes_more_than_a_label
+from scoresde.cli.with_model import (
+    ModelCommand,
+    in_python,
+    labels_in_turn,
+    takes_more_than_a_label,
+)
 from scoresde.guidance.classifier_free import ClassifierFreeGuidance
 from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import to_dict
@@ -105,7 +110,7 @@ class SampleCommand(ModelCommand):
 
         start = time.perf_counter()
         classes = trained.model.num_classes
-        labels = self._labels(classes)
+        labels = labels_in_turn(classes, self.label, self._num)
         out = self._draw(trained, score, labels)
         x = np.asarray(out.x)
         success = np.asarray(out.success)
@@ -175,14 +180,6 @@ class SampleCommand(ModelCommand):
                 f"--training.drop-cond 0.1 of the experiment, or sd.Training(drop_cond=0.1)."
             )
         return ClassifierFreeGuidance(model, self.guidance, self.guidance_interval)
-
-    def _labels(self, classes: int | None) -> np.ndarray | None:
-        """Returns the class of every sample, (num,); None for an unconditional network."""
-        if not classes:
-            return None
-        if self.label is None:
-            return np.arange(self._num) % classes
-        return np.full(self._num, self.label)
 
     def _draw(self, trained: Trained, score: ScoreFn, labels: np.ndarray | None) -> Sample:
         """Draws the samples.

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scoresde import checks
 from scoresde.cli.custom_model import build_model
 from scoresde.nets.conditions import Conditions
@@ -81,6 +83,14 @@ def takes_more_than_a_label(model: ScoreModel) -> bool:
     if not isinstance(conditions, Conditions) or not conditions:
         return False
     return model.num_classes is None or conditions.cond_dim > 0
+
+
+def labels_in_turn(classes: int | None, label: int | None, num: int) -> np.ndarray | None:
+    """Returns the class of every sample, (num,): the label, or all classes in turn; None for an
+    unconditional network."""
+    if not classes:
+        return None
+    return np.arange(num) % classes if label is None else np.full(num, label)
 
 
 def in_python(run: Path, call: str) -> str:

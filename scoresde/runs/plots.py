@@ -8,4 +8,5 @@ from scoresde.runs.path_gif import path_gif as path_gif
 from scoresde.runs.plane import densities_2d as densities_2d
 from scoresde.runs.plane import scatter_2d as scatter_2d
 from scoresde.runs.rank_plot import plot_ranks as plot_ranks
+from scoresde.runs.restoration import plot_restoration as plot_restoration
 from scoresde.runs.training_curve import training_curve as training_curve
