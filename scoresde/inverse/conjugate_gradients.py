@@ -3,8 +3,9 @@
     u ← u + a p,   r ← r - a S p,   a = rᵀ z / pᵀ S p,   z = M⁻¹ r                   (Eq. 1)
     p ← z + b p,   b = (rᵀ z)_new / rᵀ z                                              (Eq. 2)
 
-Each example has its own a and b, and stops moving once |r| <= tolerance |b|, or where pᵀ S p is not
-positive, as it can be for the covariance of a network: so it does not depend on its neighbours.
+Each example has its own a and b, so it does not depend on its neighbours. It stops moving once |r|
+<= tolerance |b|, and at a direction with pᵀ S p < least pᵀ p, which S cannot have: the Jacobian of a
+network is no covariance, and there its sum with the noise can be near 0 or negative.
 Hestenes & Stiefel 1952; Rozet et al. 2024 (arXiv:2405.13712), Alg. 3.
 """
 
@@ -24,6 +25,10 @@ Linear = Callable[[Array], Array]
 """A linear map of each example of a batch."""
 
 
+ROUNDED = 0.99
+"""What rounding may take of a curvature that is the least one."""
+
+
 class _State(NamedTuple):
     iteration: Array
     u: Array
@@ -39,21 +44,23 @@ def conjugate_gradients(
     iterations: int,
     tolerance: float,
     preconditioner: Linear | None = None,
+    least: Float[Array, " batch"] | None = None,
 ) -> Float[Array, " batch *measured"]:
     """Returns u with S u = b, after at most this many iterations, one product each.
 
-    product: v ↦ S v. preconditioner: v ↦ M⁻¹ v, M near S. Its derivative is that of the solution,
-    by another solve.
+    product: v ↦ S v. preconditioner: v ↦ M⁻¹ v, M near S. least: what no eigenvalue of S is below;
+    0 if None. The derivative is that of the solution, by another solve.
     """
+    floor = jnp.zeros(len(b), b.dtype) if least is None else least
 
     def solve(product: Linear, b: Array) -> Array:
-        return _iterate(product, b, iterations, tolerance, preconditioner)
+        return _iterate(product, b, iterations, tolerance, preconditioner, floor)
 
     return jax.lax.custom_linear_solve(product, b, solve, solve, symmetric=True)
 
 
 def _iterate(
-    product: Linear, b: Array, iterations: int, tolerance: float, preconditioner: Any
+    product: Linear, b: Array, iterations: int, tolerance: float, preconditioner: Any, least: Array
 ) -> Array:
     """Runs Eq. 1 and 2 until every example has stopped."""
     precondition = (lambda v: v) if preconditioner is None else preconditioner
@@ -65,7 +72,8 @@ def _iterate(
     def improve(state: _State) -> _State:
         image = product(state.p)
         curvature = sum_data(state.p * image)
-        moving = state.moving & (curvature > 0.0)
+        possible = (curvature > 0.0) & (curvature >= ROUNDED * least * sum_data(state.p**2))
+        moving = state.moving & possible
 
         a = right_pad(jnp.where(moving, state.rz / jnp.where(moving, curvature, 1.0), 0.0), b)
         u = state.u + a * state.p  # Eq. 1

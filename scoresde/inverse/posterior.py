@@ -321,4 +321,6 @@ class MMPS(PosteriorScore):
             return isotropic_solve(self.sde, 1.0, around, v, noise, t)
 
         preconditioner = near if self.precondition else None
-        return conjugate_gradients(product, r, self.iterations, self.tolerance, preconditioner)
+        return conjugate_gradients(
+            product, r, self.iterations, self.tolerance, preconditioner, least=noise
+        )

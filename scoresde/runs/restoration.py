@@ -64,7 +64,7 @@ def plot_restoration(
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
     fig = Figure(figsize=(1.7 * columns + 0.6, 1.85 * rows), dpi=160, layout="constrained")
-    axes = fig.subplots(rows, columns, squeeze=False).flat
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set_axis_off()
     for ax, (title, image) in zip(axes, panels, strict=False):
