@@ -70,7 +70,7 @@ SHORT = {
         "lows": [-7.0, -2.0],
         "step_counts": [10, 40],
         "num_points": 200,
-        "plane_steps": 400,
+        "plane_steps": 250,
         "network": "MLPConfig",
         "size": {"width": 64, "depth": 1},
         "training_steps": 60,
