@@ -25,6 +25,11 @@ SMALLER = [
     (r"UNetConfig\(channels=8", "UNetConfig(channels=4, num_blocks=1"),
     (r"NCSNppConfig\.(\w+)\(", r"NCSNppConfig.\1(channels=8, num_blocks=1, "),
     (r"width=384, depth=12", "width=48, depth=2"),
+    (
+        r"sd.pretrained\(\"digits-vp\"\)",
+        "sd.ScoreModel(sd.VP(), sd.MLPConfig(width=8, depth=1).build((8, 8, 1), "
+        'rngs=__import__("flax.nnx").nnx.Rngs(0)), sd.EDM(0.6))',
+    ),
 ]
 """What training for a few steps, and building small networks, changes in the text of a block."""
 

@@ -4,8 +4,8 @@
     p ← z + b p,   b = (rᵀ z)_new / rᵀ z                                              (Eq. 2)
 
 Each example has its own a and b, so it does not depend on its neighbours. It stops moving once |r|
-<= tolerance |b|, and at a direction with pᵀ S p < least pᵀ p, which S cannot have: the Jacobian of a
-network is no covariance, and there its sum with the noise can be near 0 or negative.
+<= tolerance |b|, and at a direction with pᵀ S p < least pᵀ p, which S cannot have: the Jacobian of
+a network is no covariance, and there its sum with the noise can be near 0 or negative.
 Hestenes & Stiefel 1952; Rozet et al. 2024 (arXiv:2405.13712), Alg. 3.
 """
 
