@@ -44,8 +44,8 @@ def main() -> None:
     settings = {"batch": batch, "steps": steps, "repeats": args.repeats}
     report = bench.Report("inverse", args.quick, settings)
 
-    channels = 4 if args.quick else 32
-    net = sd.UNetConfig(channels=channels, num_blocks=1).build(SHAPE, rngs=nnx.Rngs(0))
+    config = sd.MLPConfig(width=8) if args.quick else sd.UNetConfig(channels=32, num_blocks=1)
+    net = config.build(SHAPE, rngs=nnx.Rngs(0))
     model = sd.ScoreModel(SDE, net, sd.EDM(0.6))
     sampler = sd.DDIM(num_steps=steps, denoise=False)
     scores = posterior_scores(model)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 
 # Two processes of tests on two cores: threads of BLAS that wait for each other take minutes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -56,7 +57,23 @@ sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any mach
 
 @pytest.fixture(params=PROCESSES.values(), ids=PROCESSES.keys())
 def any_sde(request):
+    """Every SDE in tests/sde; elsewhere half of them, and the others are `slow`."""
     return request.param
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks select
+def pytest_collection_modifyitems(items):
+    """Marks every other SDE of a family test outside tests/sde as slow, in rotation by its name."""
+    names = [*PROCESSES]
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if params is None or "tests/sde/" in item.nodeid:
+            continue
+        sde = params.params.get("any_sde", params.params.get("finite_sde"))
+        if sde is not None:
+            index = next(i for i, name in enumerate(names) if PROCESSES[name] is sde)
+            if (index + zlib.crc32(item.originalname.encode())) % 2:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(

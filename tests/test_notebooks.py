@@ -2,6 +2,7 @@
 is whole and small."""
 
 import ast
+import asyncio
 import re
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ SHORT = {
         "lows": [-7.0, -2.0],
         "step_counts": [10, 40],
         "num_points": 200,
-        "plane_steps": 250,
+        "plane_steps": 400,
         "network": "MLPConfig",
         "size": {"width": 64, "depth": 1},
         "training_steps": 60,
@@ -113,9 +114,13 @@ def test_it_runs_with_short_settings(path, tmp_path):
     notebook.cells.insert(notebook.cells.index(parameters) + 1, nbformat.v4.new_code_cell(short))
 
     kernel = AsyncKernelManager(kernel_spec_manager=ThisInterpreter())
-    NotebookClient(
+    client = NotebookClient(
         notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
+    )
+    try:
+        client.execute()
+    finally:
+        asyncio.run(kernel.shutdown_kernel(now=True))  # the client leaves a given kernel running
     assert not complaints(notebook.cells)
     assert not list(tmp_path.iterdir())  # a notebook leaves no files behind
 

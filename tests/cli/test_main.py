@@ -10,7 +10,7 @@ from scoresde.train.load import open_run
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "wanted one of sample, likelihood, info, report"),
+        ([], 2, "wanted one of sample, likelihood, inpaint, restore"),
         (["smaple"], 2, "did you mean 'sample'"),
         (["sample"], 2, "RUN"),
         (["sample", "RUN", "--nun", "3"], 2, "--num"),

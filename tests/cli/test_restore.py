@@ -43,7 +43,17 @@ def words(folder, command, *options):
     return command, str(folder / "run"), *options, *FAST
 
 
-@pytest.mark.parametrize("method", ["mmps", "pigdm", "dps", "repaint", "replacement"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "mmps",
+        "repaint",
+        *(pytest.param(name, marks=SLOW) for name in ("pigdm", "dps", "replacement")),
+    ],
+)
 def test_inpaint_writes_a_picture_samples_and_json(folder, call, method):
     code, out, err = call(
         *words(folder, "inpaint", "--image", str(folder / "in.png")),
@@ -72,7 +82,9 @@ def test_inpaint_writes_a_picture_samples_and_json(folder, call, method):
     assert about["spread"] == pytest.approx(x.std(axis=0, ddof=1).mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("operator", ["downsample:2", "blur:0.3", "gray"])
+@pytest.mark.parametrize(
+    "operator", ["blur:0.3", *(pytest.param(name, marks=SLOW) for name in ("downsample:2", "gray"))]
+)
 def test_restore_reports_errors_of_a_picture_that_it_degraded(folder, call, operator):
     code, out, err = call(
         *words(folder, "restore", "--image", str(folder / "in.png")),

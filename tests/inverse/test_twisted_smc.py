@@ -54,7 +54,9 @@ def test_the_distance_falls_to_the_floor_with_the_number_of_particles():
     assert sliced_wasserstein(np.asarray(x), reference) > distances[0]
 
 
-@pytest.mark.parametrize("method", [inverse.PiGDM, inverse.DPS])
+@pytest.mark.parametrize(
+    "method", [inverse.PiGDM, pytest.param(inverse.DPS, marks=pytest.mark.slow)]
+)
 def test_means_and_spreads_are_those_of_the_posterior(method, long_sde):
     """Of Gaussian data: weighted means over 16 independent sets, 5 standard errors of theirs."""
     data = gaussian(3)
