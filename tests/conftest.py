@@ -64,15 +64,13 @@ def any_sde(request):
 @pytest.hookimpl(tryfirst=True)  # before the marks select
 def pytest_collection_modifyitems(items):
     """Marks every other SDE of a family test outside tests/sde as slow, in rotation by its name."""
-    names = [*PROCESSES]
     for item in items:
         params = getattr(item, "callspec", None)
         if params is None or "tests/sde/" in item.nodeid:
             continue
         sde = params.params.get("any_sde", params.params.get("finite_sde"))
-        if sde is not None:
-            index = next(i for i, name in enumerate(names) if PROCESSES[name] is sde)
-            if (index + zlib.crc32(item.originalname.encode())) % 2:
+        for index, process in enumerate(PROCESSES.values()):
+            if process is sde and (index + zlib.crc32(item.originalname.encode())) % 2:
                 item.add_marker(pytest.mark.slow)
 
 
