@@ -19,7 +19,7 @@ from image_task import ImageTask
 import scoresde as sd
 from scoresde.cli.flags import run_script
 from scoresde.data import arrays
-from scoresde.inverse.operators import LinearOperator
+from scoresde.inverse.linear_operator import LinearOperator
 
 
 def run(settings: inverse_study.InverseStudy) -> int:

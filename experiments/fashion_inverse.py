@@ -29,7 +29,7 @@ import scoresde as sd
 from scoresde.cli.exit import UsageError
 from scoresde.cli.flags import run_script
 from scoresde.data import images
-from scoresde.inverse.operators import LinearOperator
+from scoresde.inverse.linear_operator import LinearOperator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bookkeeping import Clock, Page, is_finished
 from image_task import ImageTask
 
 import scoresde as sd
-from scoresde.inverse.operators import LinearOperator
+from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.runs.pictures import save_picture
 from scoresde.runs.yaml_files import save_yaml
 

@@ -24,7 +24,8 @@ from scoresde.cli.with_model import (
     labels_in_turn,
     takes_more_than_a_label,
 )
-from scoresde.inverse.operators import Blur, Downsample, Gray, LinearOperator, Mask
+from scoresde.inverse.linear_operator import LinearOperator
+from scoresde.inverse.operators import Blur, Downsample, Gray, Mask
 from scoresde.inverse.posterior import DPS, MMPS, PiGDM
 from scoresde.inverse.replacement import Replacement
 from scoresde.runs.files import write_atomically

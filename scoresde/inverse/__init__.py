@@ -1,10 +1,10 @@
 """Inverse problems: y = A(x) + noise."""
 
 from scoresde.inverse.gradient_steps import GradientSteps as GradientSteps
+from scoresde.inverse.linear_operator import LinearOperator as LinearOperator
 from scoresde.inverse.operators import Blur as Blur
 from scoresde.inverse.operators import Downsample as Downsample
 from scoresde.inverse.operators import Gray as Gray
-from scoresde.inverse.operators import LinearOperator as LinearOperator
 from scoresde.inverse.operators import Mask as Mask
 from scoresde.inverse.operators import Operator as Operator
 from scoresde.inverse.operators import Projection as Projection

@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde.inverse.linear_operator import LinearOperator, check_operator
 from scoresde.inverse.measurement import Measurement, held_measurement
-from scoresde.inverse.operators import LinearOperator, check_operator
 from scoresde.keys import fold_in_examples, split_examples
 from scoresde.parallel.held import rows_for
 from scoresde.precision import full_precision

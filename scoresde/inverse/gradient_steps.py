@@ -19,8 +19,8 @@ from jax import Array
 
 from scoresde import checks
 from scoresde.inverse.around import Between, Move, SamplerAround, Step, with_states
+from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.inverse.measurement import Measurement
-from scoresde.inverse.operators import LinearOperator
 from scoresde.sampling.grid_sampler import GridSampler, states
 from scoresde.sde.base import SDE
 from scoresde.types import pytree_dataclass, right_pad, sum_data

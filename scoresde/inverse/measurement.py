@@ -21,7 +21,7 @@ from jaxtyping import Float
 from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.inverse.conjugate_gradients import conjugate_gradients
-from scoresde.inverse.operators import LinearOperator, check_measured, inverse_or_zero
+from scoresde.inverse.linear_operator import LinearOperator, check_measured, inverse_or_zero
 from scoresde.parallel.held import held, rows_for
 from scoresde.standardization import Standardization
 from scoresde.types import pytree_dataclass, right_pad

@@ -6,10 +6,8 @@
     Blur         convolution with a kernel k     A Aᵀ = F⁻¹ |k^|² F, where the image wraps around
     Projection   A x = M x                       A Aᵀ = U diag(e) Uᵀ
 
-    f(A Aᵀ) y    by the eigenvalues of A Aᵀ                                          (Eq. 1)
-    A⁺ y = Aᵀ (A Aᵀ)⁺ y                                                              (Eq. 2)
-
-Aᵀ is JAX's own transpose of A. `Operator` is any function, linear or not.
+What a linear A offers beside A(x) is in linear_operator.py. `Operator` is any function, linear or
+not.
 """
 
 from __future__ import annotations
@@ -27,143 +25,9 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.checks import is_concrete
+from scoresde.inverse.linear_operator import LinearOperator, Spectrum
 from scoresde.parallel.held import held, rows_for
 from scoresde.types import pytree_dataclass
-
-Numbers = Array | np.ndarray
-
-Spectrum = Callable[[Array], Array]
-"""A function of the eigenvalues of A Aᵀ, such as e ↦ 1 / (e + 1). They have the rank of y, with an
-axis of the batch or of 1 first."""
-
-
-def _floating(values: Any, name: str) -> Array:
-    """Returns a batch of floating-point numbers as JAX's."""
-    values = checks.unmasked(values, name)
-    checks.batch(values, name)
-    return jnp.asarray(values)
-
-
-class LinearOperator:
-    """A linear map of each example: A(x), its transpose, and functions of A Aᵀ where its
-    eigenvalues are known.
-
-    A new operator is a frozen pytree dataclass that defines `apply`, linear in x, and, where A Aᵀ
-    has known eigenvalues, `of_gram`.
-    """
-
-    def __call__(self, x: Float[Numbers, " batch *data"]) -> Float[Array, " batch *measured"]:
-        """Returns A(x) of each example.
-
-        Raises:
-            ValueError: if x has no batch axis, or is not of the operator's shape.
-        """
-        return self.apply(_floating(x, "x"))
-
-    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
-        """Returns A(x) of each example."""
-        raise NotImplementedError(f"{type(self).__name__} must define apply(self, x), A(x).")
-
-    def transpose(
-        self, y: Float[Numbers, " batch *measured"], data_shape: Sequence[int]
-    ) -> Float[Array, " batch *data"]:
-        """Returns Aᵀ y of each example; data_shape is that of one x.
-
-        Raises:
-            ValueError: if A is not linear, or y is not of the shape of A(x).
-        """
-        y = _floating(y, "y")
-        x = jax.ShapeDtypeStruct((len(y), *data_shape), y.dtype)
-        self.check_linear(x)
-        check_measured(y, jax.eval_shape(self.apply, x))
-        (x,) = jax.linear_transpose(self.apply, x)(y)
-        return x
-
-    def pseudo_inverse(
-        self, y: Float[Numbers, " batch *measured"], data_shape: Sequence[int]
-    ) -> Float[Array, " batch *data"]:
-        """Returns A⁺ y, the smallest x of those whose A(x) is nearest to y (Eq. 2).
-
-        Raises:
-            ValueError: if the eigenvalues of A Aᵀ are not known, or y is not of the shape of A(x).
-        """
-        if not self.knows_gram:
-            raise ValueError(
-                f"{self} has no pseudo-inverse, since the eigenvalues of A Aᵀ are not known: write "
-                f"sd.inverse.Projection(matrix), or a class with `of_gram`."
-            )
-        y = self.observed(_floating(y, "y"))
-        return self.transpose(self.of_gram(inverse_or_zero, y, data_shape), data_shape)
-
-    @property
-    def knows_gram(self) -> bool:
-        """Whether `of_gram` is defined."""
-        return type(self).of_gram is not LinearOperator.of_gram
-
-    def of_gram(
-        self, function: Spectrum, y: Float[Array, " batch *measured"], data_shape: Sequence[int]
-    ) -> Float[Array, " batch *measured"]:
-        """Returns function(A Aᵀ) y (Eq. 1); data_shape is that of one x."""
-        raise NotImplementedError(f"{type(self).__name__} does not define of_gram.")
-
-    def observed(self, y: Float[Array, " batch *measured"]) -> Float[Array, " batch *measured"]:
-        """Returns y without the entries that A does not measure: as it is, unless overridden."""
-        return y
-
-    def num_observed(self, y: Float[Array, " batch *measured"]) -> Array:
-        """Returns how many numbers are measured of each example, (batch,)."""
-        return jnp.full(y.shape[:1], float(math.prod(y.shape[1:])))
-
-    def check_linear(self, x: Any) -> None:
-        """Refuses a function that is not linear; x: an array or a shape.
-
-        Raises:
-            ValueError: if it is not.
-        """
-
-    def check_rows(self, batch: int) -> None:
-        """Refuses rows of another batch.
-
-        Raises:
-            ValueError: if it holds some.
-        """
-
-
-ROUNDING = 30.0
-"""In units of the machine's: below this share of the largest, an eigenvalue is taken for 0."""
-
-
-def inverse_or_zero(eigenvalues: Array) -> Array:
-    """Returns 1 / e, and 0 where e is zero to rounding."""
-    largest = jnp.max(jnp.abs(eigenvalues))
-    positive = eigenvalues > ROUNDING * jnp.finfo(eigenvalues.dtype).eps * largest
-    return jnp.where(positive, 1.0 / jnp.where(positive, eigenvalues, 1.0), 0.0)
-
-
-def check_operator(operator: Any) -> None:
-    """Refuses what is no operator.
-
-    Raises:
-        TypeError: if it is not one.
-    """
-    if not isinstance(operator, LinearOperator):
-        raise TypeError(
-            f"operator is {operator!r}: wanted one such as sd.inverse.Mask(mask), or of a function "
-            f"of a batch sd.inverse.Operator(function)."
-        )
-
-
-def check_measured(y: Any, measured: Any) -> None:
-    """Refuses a measurement of another shape than A(x).
-
-    Raises:
-        ValueError: if it is.
-    """
-    if jnp.shape(y) != measured.shape:
-        raise ValueError(
-            f"y has shape {jnp.shape(y)}, and A(x) has {measured.shape}: wanted one measurement "
-            f"per example, or one for all of them, (1, {', '.join(map(str, measured.shape[1:]))})."
-        )
 
 
 def _images(x: Any, name: str) -> None:

@@ -30,8 +30,8 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.inverse.conjugate_gradients import conjugate_gradients
+from scoresde.inverse.linear_operator import LinearOperator, check_operator
 from scoresde.inverse.measurement import Measurement, held_measurement, held_noise_std
-from scoresde.inverse.operators import LinearOperator, check_operator
 from scoresde.parallel.held import rows_for
 from scoresde.sde.base import SDE, check_sde, times_of
 from scoresde.sde.bound_score import bind

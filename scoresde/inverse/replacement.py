@@ -29,8 +29,8 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.inverse.around import Between, Move, SamplerAround, Step, with_states
+from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.inverse.measurement import Measurement
-from scoresde.inverse.operators import LinearOperator
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.sampling.grid_sampler import GridSampler, states
 from scoresde.sampling.on_grid import Times, on_grid

@@ -13,7 +13,7 @@ from posteriors import exact_posterior, gaussian
 
 import scoresde as sd
 from scoresde import inverse
-from scoresde.inverse.operators import check_operator
+from scoresde.inverse.linear_operator import check_operator
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
