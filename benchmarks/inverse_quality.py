@@ -53,7 +53,7 @@ def main() -> None:
     matrix = rng.normal(size=(4, 8)) / np.sqrt(8)
     for name, law in laws.items():
         y = matrix @ np.asarray(law.sample(jax.random.key(9), 1))[0]
-        exact = posterior(law, matrix, y, 0.3)
+        exact = law.posterior(matrix, y, 0.3)
         for method, sample in methods(law, matrix, y, 0.3, draws, steps, ()).items():
             report.figures[f"{name}, {method}: error of the mean, variance ratio"] = moments(
                 sample(), exact
@@ -64,7 +64,7 @@ def main() -> None:
         law = mixture(dim)
         matrix = rng.normal(size=(max(1, dim // 8), dim)) / np.sqrt(dim)
         y = matrix @ np.asarray(law.means[0] + law.means[1]) / 2.0  # of either component
-        exact = posterior(law, matrix, y, 0.3)
+        exact = law.posterior(matrix, y, 0.3)
         reference = np.asarray(exact.sample(jax.random.key(1), 20_000))
         floor = [distance(exact.sample(jax.random.key(2 + i), draws), reference) for i in range(5)]
         report.figures[f"mixture, {dim}-D, exact draws"] = [
@@ -83,33 +83,6 @@ def mixture(dim: int) -> sd.GaussianMixture:
     rng = np.random.default_rng(dim)
     means = 1.5 * rng.normal(size=(3, dim))
     return sd.GaussianMixture(means, np.array([0.05, 0.1, 0.2]))
-
-
-def posterior(
-    law: sd.GaussianMixture, matrix: np.ndarray, y: np.ndarray, noise_std: float
-) -> sd.GaussianMixture:
-    """Returns p(x | y) of y = matrix x + noise_std n: a mixture again.
-
-    Component k has the gain K = C Mᵀ S⁻¹, S = M C Mᵀ + noise_std² I, the mean m + K (y - M m), the
-    covariance C - K M C, and the weight w N(y; M m, S).
-    """
-    means = np.asarray(law.means, float)
-    dim = means.shape[1]
-    covs = np.asarray(law.covs, float)
-    covs = covs if covs.ndim == 3 else np.stack([c * np.eye(dim) for c in covs])
-
-    new_means, new_covs, logs = [], [], []
-    for mean, cov, weight in zip(means, covs, np.asarray(law.weights, float), strict=True):
-        s = matrix @ cov @ matrix.T + noise_std**2 * np.eye(len(matrix))
-        gain = cov @ matrix.T @ np.linalg.inv(s)
-        r = y - matrix @ mean
-        new_means.append(mean + gain @ r)
-        new = cov - gain @ matrix @ cov
-        new_covs.append(0.5 * (new + new.T))
-        logs.append(np.log(weight) - 0.5 * (r @ np.linalg.solve(s, r) + np.linalg.slogdet(s)[1]))
-    weights = np.exp(np.array(logs) - max(logs))
-    kept = weights > 1e-12
-    return sd.GaussianMixture(np.stack(new_means)[kept], np.stack(new_covs)[kept], weights[kept])
 
 
 def methods(
@@ -140,7 +113,7 @@ def methods(
 
     full = len(y)
     found = {
-        "the exact score": draw(sampler, posterior(law, matrix, y, noise_std).score(SDE)),
+        "the exact score": draw(sampler, law.posterior(matrix, y, noise_std).score(SDE)),
         "MMPS": draw(sampler, sd.inverse.MMPS(*arguments, iterations=full, tolerance=1e-6)),
         "MMPS, 1 iteration": draw(sampler, sd.inverse.MMPS(*arguments, iterations=1)),
         "PiGDM": draw(sampler, sd.inverse.PiGDM(*arguments, data_std=0.7)),

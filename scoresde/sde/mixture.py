@@ -13,6 +13,14 @@
 
 r_k is the posterior probability of component k, and s_k its score. Where C_k is full, S_k shares
 its eigenbasis, so one decomposition serves every t.
+
+Of a measurement y = M x_0 + noise_std n, n ~ N(0, I), each component is conditioned by itself, and
+what is left is a mixture again:
+
+    V_k = M C_k M^T + noise_std^2 I,   K_k = C_k M^T V_k^{-1}
+
+    p(x_0 | y) = sum_k w'_k N(m_k + K_k (y - M m_k), C_k - K_k M C_k)             (Eq. 9)
+    w'_k proportional to w_k N(y; M m_k, V_k)
 """
 
 from __future__ import annotations
@@ -105,6 +113,40 @@ class GaussianMixture:
             centred = jnp.sqrt(self._diagonals)[component] * noise
         return self.means[component] + centred
 
+    def posterior(self, matrix: Any, y: Any, noise_std: float) -> GaussianMixture:
+        """Returns p(x_0 | y) of y = matrix x_0 + noise_std n, n ~ N(0, I): a mixture (Eq. 9).
+
+        matrix: (m, d); y: (m,), measured of one point; noise_std: a positive number. The result has
+        as many components as this mixture: one that y excludes keeps a weight of 1e-30. It is
+        computed by NumPy in float64, so not inside jit.
+
+        Raises:
+            ValueError: if the matrix is not (m, d), y is not (m,), a number is not finite, or
+                noise_std is not positive.
+        """
+        matrix, y = np.asarray(matrix, np.float64), np.asarray(y, np.float64)
+        _check_measurement(matrix, y, noise_std, self.dim)
+        means, covs = np.asarray(self.means, np.float64), np.asarray(self.covs, np.float64)
+        if not self._is_full:
+            covs = covs.reshape(len(covs), -1, 1) * np.eye(self.dim)
+
+        between = matrix @ covs @ matrix.T + noise_std**2 * np.eye(len(y))  # V_k, (k, m, m)
+        gain = np.swapaxes(np.linalg.solve(between, matrix @ covs), 1, 2)  # K_k, (k, d, m)
+        residual = y - means @ matrix.T  # (k, m)
+        whitened = np.linalg.solve(between, residual[:, :, None])[:, :, 0]
+
+        # (I - K M) C (I - K M)^T + noise_std^2 K K^T is C - K M C, and stays positive when rounded.
+        kept = np.eye(self.dim) - gain @ matrix
+        covs = kept @ covs @ np.swapaxes(kept, 1, 2)
+        covs = covs + noise_std**2 * gain @ np.swapaxes(gain, 1, 2)
+
+        log_det = np.linalg.slogdet(between)[1]
+        log_weights = np.log(np.asarray(self.weights, np.float64))
+        log_weights = log_weights - 0.5 * (np.sum(residual * whitened, axis=1) + log_det)
+        weights = np.exp(log_weights - log_weights.max())
+        means = means + np.einsum("kij,kj->ki", gain, residual)
+        return GaussianMixture(means, covs, np.maximum(weights / weights.sum(), 1e-30))
+
     # --- Under an SDE ---
 
     def log_prob(self, sde: SDE, x: Float[Array, " batch d"], t: Time) -> Float[Array, " batch"]:
@@ -178,7 +220,7 @@ class GaussianMixture:
         log_normal = exponent - 0.5 * self.dim * math.log(2.0 * math.pi)
         return jnp.log(self.weights) + log_normal, score
 
-    def _posterior(self, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
+    def _responsibilities(self, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
         """Returns r_k (Eq. 4), (k,), and s_k (Eq. 5), (k, d)."""
         log_joint, scores = self._components(sde, x, t)
         return jax.nn.softmax(log_joint), scores
@@ -227,7 +269,7 @@ class MixtureScore:
         """Returns the score (Eq. 6); like x."""
 
         def score(mixture, x, t):
-            responsibility, scores = mixture._posterior(self.sde, x, t)
+            responsibility, scores = mixture._responsibilities(self.sde, x, t)
             return jnp.sum(responsibility[:, None] * scores, axis=0)
 
         return self.mixture._over_batch(score, x, t)
@@ -238,7 +280,7 @@ class MixtureScore:
         """Returns E[x_0 | x_t = x], by Gaussian conditioning (Eq. 7); like x."""
 
         def denoised(mixture, x, t):
-            responsibility, scores = mixture._posterior(self.sde, x, t)
+            responsibility, scores = mixture._responsibilities(self.sde, x, t)
             means = mixture._denoised(self.sde, t, scores)
             return jnp.sum(responsibility[:, None] * means, axis=0)
 
@@ -257,7 +299,7 @@ class MixtureScore:
         """Returns the trace of the score's Jacobian (Eq. 8), one per example."""
 
         def divergence(mixture, x, t):
-            responsibility, scores = mixture._posterior(self.sde, x, t)
+            responsibility, scores = mixture._responsibilities(self.sde, x, t)
             trace = mixture._inverse_trace(self.sde, t)
             squared = jnp.sum(scores**2, axis=-1)
 
@@ -322,6 +364,23 @@ def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> N
         raise ValueError(
             f"a covariance has the eigenvalue {smallest:g}: wanted positive variances, std**2."
         )
+
+
+def _check_measurement(matrix: np.ndarray, y: np.ndarray, noise_std: float, dim: int) -> None:
+    if matrix.ndim != 2 or matrix.shape[1] != dim or 0 in matrix.shape:
+        raise ValueError(
+            f"matrix has shape {matrix.shape}, but the mixture lives in {dim} dimensions: wanted "
+            f"(measurements, {dim}). For one measurement write matrix[None]."
+        )
+    if y.shape != matrix.shape[:1]:
+        raise ValueError(
+            f"y has shape {y.shape} for a matrix {matrix.shape}: wanted ({len(matrix)},), what was "
+            f"measured of one point."
+        )
+    for name, values in (("matrix", matrix), ("y", y)):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers.")
+    checks.setting("noise_std", noise_std, "(0, inf)")
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:

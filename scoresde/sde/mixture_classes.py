@@ -57,7 +57,7 @@ class MixtureClassScore:
         self, mixture: GaussianMixture, x: Array, t: Array, label: Array
     ) -> tuple[Array, Array]:
         """Returns the weights of the components, one of them 1 or r_k, and their scores."""
-        responsibility, scores = mixture._posterior(self.sde, x, t)
+        responsibility, scores = mixture._responsibilities(self.sde, x, t)
         components = len(responsibility)
         own = jax.nn.one_hot(label, components, dtype=responsibility.dtype)
         return jnp.where(label == components, responsibility, own), scores

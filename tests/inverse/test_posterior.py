@@ -9,7 +9,7 @@ import pytest
 from families import PROCESSES, SAMPLERS, begin
 from flax import nnx
 from guided_cases import MIXTURE as CLASSES
-from posteriors import exact_posterior, gaussian
+from posteriors import gaussian
 
 import scoresde as sd
 from scoresde import inverse
@@ -51,7 +51,7 @@ def close(found, exact, tolerance=2e-5):
 def test_mmps_is_exact_on_gaussian_data(process_and_case):
     """Score and denoiser of the exact posterior, at every t, to float32's rounding."""
     any_sde, operator, matrix, y = process_and_case
-    exact = exact_posterior(GAUSSIAN, matrix, np.array(Y[0]), NOISE_STD).score(any_sde)
+    exact = GAUSSIAN.posterior(matrix, np.array(Y[0]), NOISE_STD).score(any_sde)
     score = GAUSSIAN.score(any_sde)
     posterior = inverse.MMPS(score, any_sde, operator, y, NOISE_STD, tolerance=0.0)
     close(posterior(states(), TIMES), exact(states(), TIMES))
@@ -69,7 +69,7 @@ def test_it_is_exact_under_every_parameterization(parameterization):
         return sd.convert(score(x, t), x, t, sde, sd.Score(), parameterization)
 
     model = sd.ScoreModel(sde, net, parameterization)
-    exact = exact_posterior(GAUSSIAN, MATRIX, np.array(Y[0]), NOISE_STD).score(sde)
+    exact = GAUSSIAN.posterior(MATRIX, np.array(Y[0]), NOISE_STD).score(sde)
     posterior = inverse.MMPS(model, sde, CASES["projection"][0], Y, NOISE_STD, tolerance=0.0)
     # A network of x_0 loses |x| eps / sigma^2 at small t: 2e-4 of the score at t = 0.002.
     close(posterior(states(), TIMES), exact(states(), TIMES), 5e-4)
@@ -79,7 +79,7 @@ def test_pigdm_is_exact_where_its_assumption_holds(any_sde):
     """N(m, s^2 I): Cov[x_0 | x_t] is r^2 I, so PiGDM with data_std = s is the posterior."""
     data = sd.GaussianMixture(RNG.normal(size=(1, DIM)), np.array([0.7**2]))
     operator = inverse.Projection(MATRIX)
-    exact = exact_posterior(data, MATRIX, np.array(Y[0]), NOISE_STD).score(any_sde)
+    exact = data.posterior(MATRIX, np.array(Y[0]), NOISE_STD).score(any_sde)
     posterior = inverse.PiGDM(data.score(any_sde), any_sde, operator, Y, NOISE_STD, data_std=0.7)
     close(posterior(states(), TIMES), exact(states(), TIMES))
 
@@ -104,7 +104,7 @@ def test_dps_is_a_gradient_of_the_misfit(any_sde):
 def test_the_noise_of_y_may_be_zero():
     """Then y is known to the last digit: MMPS still has the exact score."""
     sde = sd.VP()
-    exact = exact_posterior(GAUSSIAN, MATRIX, np.array(Y[0]), 1e-4).score(sde)
+    exact = GAUSSIAN.posterior(MATRIX, np.array(Y[0]), 1e-4).score(sde)
     posterior = inverse.MMPS(GAUSSIAN.score(sde), sde, inverse.Projection(MATRIX), Y, 0.0)
     close(posterior(states(), TIMES)[2:], exact(states(), TIMES)[2:], 1e-3)
 
@@ -114,7 +114,7 @@ def test_preconditioning_saves_iterations():
     sde = sd.VP()
     matrix = np.diag([1.0, 0.3, 0.05, 0.01])
     y = RNG.normal(size=(1, DIM)).astype(np.float32)
-    exact = exact_posterior(GAUSSIAN, matrix, y[0], 0.01).score(sde)(states(), TIMES)
+    exact = GAUSSIAN.posterior(matrix, y[0], 0.01).score(sde)(states(), TIMES)
     errors = []
     for precondition in (False, True):
         posterior = inverse.MMPS(
@@ -149,7 +149,7 @@ def test_mmps_samples_the_posterior(long_sde):
     score = inverse.MMPS(GAUSSIAN.score(long_sde), long_sde, operator, y, NOISE_STD, 2, 0.0)
     sampler, x1 = begin(sd.Heun(num_steps=40, t_min=1e-4), long_sde, KEY, (20_000, DIM))
     out = sd.sample(KEY, sampler, long_sde, score, x1.shape, x1=x1)
-    moments_agree(out.x, exact_posterior(GAUSSIAN, matrix, np.array(Y[0]), NOISE_STD))
+    moments_agree(out.x, GAUSSIAN.posterior(matrix, np.array(Y[0]), NOISE_STD))
 
 
 METHODS = ("mmps", "pigdm", "dps")
@@ -208,7 +208,7 @@ def test_y_is_in_the_units_of_the_data():
     for operator, matrix in ((inverse.Projection(MATRIX), MATRIX), (CASES["mask"][0], None)):
         matrix = np.eye(DIM)[[0, 2]] if matrix is None else matrix
         y = operator(jnp.array([[4.0, -2.5, 1.0, 3.0]]))
-        exact = exact_posterior(data, matrix, matrix @ [4.0, -2.5, 1.0, 3.0], NOISE_STD)
+        exact = data.posterior(matrix, matrix @ [4.0, -2.5, 1.0, 3.0], NOISE_STD)
         score = inverse.MMPS(model, sde, operator, y, NOISE_STD, 4, 0.0)
         x = sd.sample(KEY, sd.Heun(num_steps=30), sde, score, (2000, DIM)).x
         moments_agree(x, exact, extra=1e-3)
@@ -229,7 +229,7 @@ def test_likelihoods_of_a_posterior_score():
     """log p(x | y) of its flow is that of the exact posterior."""
     sde = sd.VP()
     operator, matrix, y = CASES["projection"]
-    exact = exact_posterior(GAUSSIAN, matrix, np.array(Y[0]), NOISE_STD)
+    exact = GAUSSIAN.posterior(matrix, np.array(Y[0]), NOISE_STD)
     score = inverse.MMPS(GAUSSIAN.score(sde), sde, operator, y, NOISE_STD, 2, 0.0)
     x = exact.sample(KEY, 5).astype(jnp.float32)
     found = sd.log_likelihood(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import SAMPLERS, begin, each_under_one
-from posteriors import exact_posterior, gaussian
+from posteriors import gaussian
 
 import scoresde as sd
 from scoresde import inverse
@@ -82,7 +82,7 @@ def test_the_last_step_is_clean():
 def test_it_is_biased_and_resampling_helps():
     """Mean of the hidden entries against the exact one: RePaint's passes bring it nearer."""
     matrix = np.eye(DIM)[[0, 2]]
-    exact = np.asarray(exact_posterior(GAUSSIAN, matrix, np.array([0.5, -1.0]), 1e-6).mean())
+    exact = np.asarray(GAUSSIAN.posterior(matrix, np.array([0.5, -1.0]), 1e-6).mean())
     gaps = []
     for resamplings, jump in ((1, 1), (5, 1), (5, 5)):
         around = inverse.Replacement(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussian import mixture_in
-from posteriors import exact_posterior, gaussian
+from posteriors import gaussian
 
 import scoresde as sd
 from scoresde import inverse
@@ -31,7 +31,7 @@ def particles(method, count, num=400, **settings):
 
 def test_the_distance_falls_to_the_floor_with_the_number_of_particles():
     """Sliced Wasserstein to the exact posterior: 2, 8 and 64 particles, and two exact draws."""
-    exact = exact_posterior(PLANE, MATRIX, np.array([0.2]), NOISE_STD)
+    exact = PLANE.posterior(MATRIX, np.array([0.2]), NOISE_STD)
     reference = np.asarray(exact.sample(jax.random.key(2), 20_000))
     distances = []
     for count in (2, 8, 64):
@@ -62,7 +62,7 @@ def test_means_and_spreads_are_those_of_the_posterior(method, long_sde):
     data = gaussian(3)
     matrix = np.random.default_rng(0).normal(size=(2, 3))
     y = np.array([0.5, -1.0])
-    exact = exact_posterior(data, matrix, y, 0.5)
+    exact = data.posterior(matrix, y, 0.5)
     posterior = method(
         data.score(long_sde), long_sde, inverse.Projection(matrix), jnp.asarray(y[None]), 0.5
     )
@@ -96,7 +96,7 @@ def test_each_observation_has_its_own_rows():
     classes = sd.MixtureClassScore(sde, PLANE)
     posterior = inverse.PiGDM(classes, sde, inverse.Projection(MATRIX), Y, 1.0)
     out = inverse.twisted_smc(KEY, posterior, (2, 2), 100, labels)
-    exact = [exact_posterior(component(k), MATRIX, np.array([0.2]), 1.0).mean() for k in labels]
+    exact = [component(k).posterior(MATRIX, np.array([0.2]), 1.0).mean() for k in labels]
     np.testing.assert_allclose(out.mean(), np.stack(exact), atol=0.15)
 
 

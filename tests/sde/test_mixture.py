@@ -11,6 +11,11 @@ import scoresde as sd
 RNG = np.random.default_rng(0)
 
 
+def normal(mean, cov):
+    """SciPy's normal law."""
+    return stats.multivariate_normal(mean, cov)
+
+
 def covariances(kind, k, d):
     root = RNG.normal(size=(k, d, d)) * 0.4
     full = root @ np.swapaxes(root, 1, 2) + 0.1 * np.eye(d)
@@ -40,7 +45,7 @@ def test_density_is_scipys_at_every_time(case, any_sde):
         alpha = float(any_sde.alpha(t))
         variance = float(any_sde.variance(t)) if t > 0 else 0.0
         parts = [
-            w * stats.multivariate_normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
+            w * normal(alpha * m, alpha**2 * c + variance * np.eye(4)).pdf(x)
             for w, m, c in zip(weights, means, full, strict=True)
         ]
         np.testing.assert_allclose(
@@ -82,6 +87,32 @@ def test_samples_have_the_mixtures_moments_and_shares(case):
     products = np.einsum("ni,nj->nij", x - mean, x - mean)
     assert np.all(np.abs(products.mean(axis=0) - cov) < 5 * products.std(axis=0) / np.sqrt(n))
     np.testing.assert_array_equal(mixture.sample(jax.random.key(1), 5), x[:5])
+
+
+def test_posteriors_obey_bayes_rule(case):
+    """log p(x | y) + log p(y) = log p(x) + log p(y | x) at every x, p(y) by SciPy."""
+    mixture, means, full, weights = case
+    matrix, y, noise_std = RNG.normal(size=(2, 4)), np.array([0.3, -0.8]), 0.4
+    noise = noise_std**2 * np.eye(2)
+    x = RNG.normal(size=(20, 4))
+    evidence = sum(
+        w * normal(matrix @ m, matrix @ c @ matrix.T + noise).pdf(y)
+        for w, m, c in zip(weights, means, full, strict=True)
+    )
+    likelihood = [normal(matrix @ point, noise).logpdf(y) for point in x]
+
+    data = sd.VP()  # at t = 0 the density of the data, under any SDE
+    posterior = mixture.posterior(matrix, y, noise_std).log_prob(data, jnp.asarray(x), 0.0)
+    prior = mixture.log_prob(data, jnp.asarray(x), 0.0)
+    np.testing.assert_allclose(
+        posterior + np.log(evidence), prior + np.array(likelihood), rtol=1e-9
+    )
+
+
+def test_posteriors_of_what_a_mixture_excludes_are_finite(mixture):
+    posterior = mixture.posterior([[1.0, 0.0]], [1e3], 1e-6)
+    assert np.all(np.isfinite(posterior.means)) and np.all(posterior.weights > 0.0)
+    assert float(posterior.mean()[0]) == pytest.approx(1e3)
 
 
 def test_one_dimension_and_many_components_integrate_to_one(any_sde):
@@ -134,6 +165,21 @@ def test_bad_mixtures_are_refused(arguments, message, unchecked):
 def test_points_of_the_wrong_dimension_are_refused(mixture):
     with pytest.raises(ValueError, match="lives in 2 dimensions"):
         mixture.score(sd.VP())(jnp.ones((4, 3)), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0, 0.0], [0.0], 0.1), "write matrix.None."),
+        (([[1.0, 0.0, 0.0]], [0.0], 0.1), "lives in 2 dimensions"),
+        (([[1.0, 0.0]], [[0.0]], 0.1), "wanted .1,., what was measured of one point"),
+        (([[1.0, 0.0]], [np.nan], 0.1), "y holds NaN"),
+        (([[1.0, 0.0]], [0.0], 0.0), "noise_std = 0.0 is out of range"),
+    ],
+)
+def test_measurements_that_do_not_fit_are_refused(mixture, arguments, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        mixture.posterior(*arguments)
 
 
 def test_built_inside_jit_it_is_the_same():
