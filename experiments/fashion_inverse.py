@@ -37,9 +37,11 @@ class FashionInverse(inverse_study.InverseStudy):
     """Settings of the experiment."""
 
     name: str = "fashion_inverse"
-    images: int = 10
+    images: int = 6
+    steps: tuple[int, ...] = (50,)
+    particles: int = 32
     data_std: float = 0.7
-    evaluation_batch: int = 190
+    evaluation_batch: int = 114
     folder: str = ""
     """The folder of the four idx files; empty: where Debian's dataset-fashion-mnist puts them."""
     smoke: bool = False

@@ -81,6 +81,16 @@ SHORT = {
         "num_times": 20,
         "num_levels": 21,
     },
+    "06_inverse": {
+        "num_points": 500,
+        "num_steps": 50,
+        "num_particles": 16,
+        "num_samples": 4,
+        "digit_steps": 20,
+        "shown": [0, 7],
+        "noise_levels": [0.03, 0.6],
+        "num_levels_of": 2,
+    },
 }
 
 
