@@ -187,7 +187,8 @@ def methods(
             batch_size=max(1, settings.evaluation_batch // settings.particles),
             progress=True,
         )
-        print(f"effective sample size {np.mean(out.ess[:, -1]):.0f} of {settings.particles}")
+        smallest = np.mean(np.min(out.ess, axis=1))
+        print(f"smallest effective sample size {smallest:.1f} of {settings.particles}")
         evaluations = settings.particles * (steps + 1) / settings.draws
         return np.asarray(out.sample(jax.random.key(1), settings.draws)), evaluations
 
@@ -199,7 +200,7 @@ def methods(
             listed.append((name, steps, lambda s=sampler, p=posterior: draw(s, p)))
         steps_to_y = sd.inverse.GradientSteps(sampler, operator, rows, size=settings.step_size)
         listed.append(("DPS, its paper's rule", steps, lambda r=steps_to_y: draw(r, score)))
-        if operator_is_put_in_place(operator):
+        if not operator.ill_posed:
             once = sd.inverse.Replacement(sampler, operator, rows)
             again = sd.inverse.Replacement(sampler, operator, rows, resamplings=5)
             listed.append(("replacement", steps, lambda r=once: draw(r, score)))
@@ -207,11 +208,6 @@ def methods(
     steps = max(settings.steps)
     listed.append((f"SMC, {settings.particles} particles", steps, lambda: particles(steps)))
     return listed
-
-
-def operator_is_put_in_place(operator: LinearOperator) -> bool:
-    """Whether replacement serves: the inverse of a blur magnifies the noise in y without bound."""
-    return not isinstance(operator, sd.inverse.Blur)
 
 
 def score_shape(operator: LinearOperator, y: jax.Array) -> tuple[int, ...]:
@@ -241,8 +237,7 @@ def judge(
 
     flat = samples.reshape(-1, *x.shape[1:])
     repeated = jnp.repeat(y, samples.shape[1], axis=0)
-    gap = np.asarray(operator.observed(operator(flat)) - repeated)
-    measured = float(np.sum(operator.num_observed(repeated)))
+    misfit = np.asarray(operator.misfit(flat, repeated))
 
     inside = (samples.min(axis=1) <= x) & (x <= samples.max(axis=1))
     shares = np.array([row[own].mean() for row, own in zip(inside, hidden, strict=True)])
@@ -254,7 +249,7 @@ def judge(
         steps=steps,
         evaluations=0.0,
         error=float(np.sqrt(square.mean())),
-        misfit=float(np.sqrt(np.sum(gap**2) / measured) / settings.noise_std),
+        misfit=float(np.sqrt(np.mean(misfit**2)) / settings.noise_std),
         coverage=float(shares.mean()),
         stderr=float(shares.std(ddof=1) / np.sqrt(len(shares))),
         accuracy=float(right.mean()),

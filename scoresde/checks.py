@@ -52,6 +52,16 @@ def setting(name: str, value: Any, interval: str) -> None:
         raise ValueError(f"{name} = {value} is out of range: it must be finite and in {interval}.")
 
 
+def one_number(name: str, value: Any) -> None:
+    """A setting is one number, not an array of them.
+
+    Raises:
+        ValueError: if it has an axis.
+    """
+    if np.ndim(value) > 0:
+        raise ValueError(f"{name} has shape {np.shape(value)}: wanted one number.")
+
+
 def fixed(name: str, value: Any) -> Any:
     """Returns a setting that a program is compiled for as a plain number.
 

@@ -81,6 +81,8 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = _repr
         cls = dataclasses.dataclass(frozen=True)(cls)
         names = [field.name for field in dataclasses.fields(cast(Any, cls))]
         children = tuple(name for name in names if name not in static)
@@ -105,3 +107,19 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+MOST_SHOWN = 16
+"""Entries of an array that is shown by its values."""
+
+
+def _repr(self: Any) -> str:
+    """Returns the settings as they are written, and large arrays as their type and shape."""
+    parts = [f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self)]
+    return f"{type(self).__qualname__}({', '.join(parts)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (Array, np.ndarray)) and value.size > MOST_SHOWN:
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return repr(value)

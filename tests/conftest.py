@@ -1,6 +1,7 @@
 """Imports with checked shapes, and fixtures that run a test on every SDE and sampler."""
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
@@ -102,11 +103,20 @@ def sampler(request):
     return request.param
 
 
+def pytest_collection_finish():
+    """Keeps what is imported out of garbage collections, and makes them rare: an eighth of the
+    time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
     """Drops a module's compiled programs: kept, they take gigabytes and slow every collection."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(

@@ -174,6 +174,12 @@ def test_there_are_commands_of_every_kind():
     assert all(count >= 2 for count in counts), counts
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name_of)
+def test_blocks_are_of_languages_that_are_checked(page):
+    languages = re.findall(r"^```(.+)$", page.read_text(), re.MULTILINE)
+    assert set(languages) <= {"python", "sh"}
+
+
 # --- Links and layout ---
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scoresde as sd
 from scoresde.types import pytree_dataclass, right_pad
 
 
@@ -35,3 +36,11 @@ def test_pytree_dataclasses_check_people_and_not_jax():
         mapped.value = 2.0
     paths = jax.tree_util.tree_leaves_with_path(mapped)
     assert jax.tree_util.keystr(paths[0][0]) == ".value"
+
+
+def test_large_arrays_are_shown_by_their_shape():
+    mask = np.ones((1, 8, 8, 1))
+    mask[0, 0] = 0.0
+    assert repr(sd.inverse.Mask(mask)) == "Mask(mask=float32[1,8,8,1])"
+    assert repr(sd.VP()) == "VP(beta_min=0.1, beta_max=20.0)"
+    assert "covs=Array([0.04" in repr(sd.GaussianMixture([[0.0]], [0.04]))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scoresde import checks
-from scoresde.cli.exit import UsageError
+from scoresde.cli.given_picture import check_gray, read_image, read_mask
 from scoresde.cli.output import as_json
 from scoresde.cli.with_model import (
     ModelCommand,
@@ -27,7 +27,7 @@ from scoresde.cli.with_model import (
 from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.inverse.operators import Blur, Downsample, Gray, Mask
 from scoresde.inverse.posterior import DPS, MMPS, PiGDM
-from scoresde.inverse.replacement import Replacement
+from scoresde.inverse.replacement import Replacement, remembers
 from scoresde.runs.files import write_atomically
 from scoresde.runs.restoration import plot_restoration
 from scoresde.runs.settings import to_dict
@@ -39,6 +39,8 @@ from scoresde.train.load import Trained
 
 DEFAULT_NUM = 8
 DEFAULT_SAMPLER = DDIM(num_steps=100, eta=1.0)
+FAR = 5.0
+"""In widths of the data's range: samples beyond have failed."""
 RESAMPLINGS = 10
 """Of repaint, its paper's."""
 Method = Literal["mmps", "pigdm", "dps", "repaint", "replacement"]
@@ -53,7 +55,7 @@ class RestorationCommand(ModelCommand):
     image: str = ""
     """The picture, such as in.png."""
     method: Method = "mmps"
-    """From the most exact on; the last two take the picture to be free of noise."""
+    """mmps, exact on Gaussian data, is the dearest; the last two take the picture for clean."""
     noise_std: float = 0.05
     """Noise in the picture, in the data's units, often [-1, 1]."""
     degrade: bool = False
@@ -72,6 +74,11 @@ class RestorationCommand(ModelCommand):
         checks.setting("noise_std", self.noise_std, "[0, inf)")
         if self._num < 2:
             raise ValueError(f"num = {self.num}: wanted at least 2, whose spread is shown.")
+        if self.method == "dps" and self.noise_std == 0.0:
+            raise ValueError(
+                "dps divides by the variance of the noise: write --noise-std 0.01, or --method "
+                "mmps."
+            )
         if self.method in ("repaint", "replacement"):
             self._check_grid()
 
@@ -82,6 +89,11 @@ class RestorationCommand(ModelCommand):
                 f"{self.method} works between the steps of a sampler on a grid, and "
                 f"{type(self.sampler).__name__} has none: write sampler:ddim, or --method mmps."
             )
+        if self.method == "repaint" and remembers(self.sampler):
+            raise ValueError(
+                f"repaint takes steps again, which makes what {type(self.sampler).__name__} "
+                f"remembers of earlier ones useless: write sampler:ddim, or --method mmps."
+            )
 
     def measurement(self, trained: Trained) -> LinearOperator:
         """Returns A."""
@@ -89,6 +101,10 @@ class RestorationCommand(ModelCommand):
 
     def stem(self) -> str:
         """Returns the beginning of the files' names."""
+        raise NotImplementedError
+
+    def measured_by(self) -> dict[str, Any]:
+        """Returns the options that say what A is."""
         raise NotImplementedError
 
     @property
@@ -107,15 +123,17 @@ class RestorationCommand(ModelCommand):
         start = time.perf_counter()
         out = self._draw(trained, operator, y)
         seconds = time.perf_counter() - start
-        x = np.asarray(out.x)[np.asarray(out.success)]
+        low, high = trained.range
+        near = np.abs(np.asarray(out.x) - 0.5 * (low + high)) < FAR * (high - low)  # NaN is not
+        x = np.asarray(out.x)[np.all(near, axis=(1, 2, 3)) & np.asarray(out.success)]
         if len(x) < 2:
             raise ValueError(
-                f"{self._num - len(x)} of {self._num} samples failed: try more steps, or a larger "
-                f"--noise-std."
+                f"{self._num - len(x)} of {self._num} samples failed, or flew far out of the range "
+                f"of the data: take more steps, sampler:ddim --sampler.eta 1 --sampler.num-steps "
+                f"400, a larger --noise-std, or --method mmps."
             )
 
         known = np.asarray(operator.observed(jnp.ones_like(y))[0]) > 0 if self._hides else None
-        low, high = trained.range
         plot_restoration(y[0], x, path, low, high, known, truth)
         files = {
             "picture": str(path),
@@ -146,6 +164,8 @@ class RestorationCommand(ModelCommand):
             "num": self._num,
             "label": self.label,
             "image": self.image,
+            **self.measured_by(),
+            "degrade": self.degrade,
             "method": self.method,
             "noise_std": self.noise_std,
             "sampler": to_dict(self.sampler, AnySampler),
@@ -172,12 +192,15 @@ class RestorationCommand(ModelCommand):
         self, trained: Trained, operator: LinearOperator
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns y (1, *measured), and the image itself where it was given whole."""
-        wanted = trained.shape
         if not self.degrade:
-            wanted = jax.eval_shape(operator, np.zeros((1, *trained.shape), np.float32)).shape[1:]
-        image = read_image(self.image, wanted, trained.range)
-        if not self.degrade:
+            whole = np.zeros((1, *trained.shape), np.float32)
+            wanted = jax.eval_shape(operator, whole).shape[1:]
+            advice = "" if wanted == trained.shape else "If it is whole, add --degrade."
+            image = read_image(self.image, wanted, trained.range, advice)
+            if wanted[-1] < trained.shape[-1]:
+                check_gray(self.image)
             return image[None], None
+        image = read_image(self.image, trained.shape, trained.range)
 
         measured = np.asarray(operator(image[None]))
         noise = np.random.default_rng(self.seed).normal(size=measured.shape)
@@ -219,11 +242,10 @@ class RestorationCommand(ModelCommand):
         truth: np.ndarray | None,
     ) -> dict[str, Any]:
         """Returns how well samples agree with y, with one another and with the image itself."""
-        gap = np.asarray(operator.observed(operator(x) - y))
-        measured = int(operator.num_observed(jnp.asarray(y))[0])
+        misfit = np.asarray(operator.misfit(x, y))
         figures = {
-            "measured": measured,
-            "misfit": float(np.sqrt(np.sum(gap**2) / (len(x) * measured))),
+            "measured": int(operator.num_observed(jnp.asarray(y))[0]),
+            "misfit": float(np.sqrt(np.mean(misfit**2))),
             "spread": float(np.mean(x.std(axis=0, ddof=1))),
         }
         if truth is None:
@@ -237,6 +259,8 @@ class RestorationCommand(ModelCommand):
         if self.out is not None:
             return Path(self.out).expanduser()
         parts = [Path(self.image).stem, self.stem(), self.method, f"noise={self.noise_std:g}"]
+        if self.degrade:
+            parts.append("degraded")
         parts += [f"num={self._num}", f"seed={self.seed}"]
         if self.label is not None:
             parts.append(f"label={self.label}")
@@ -261,13 +285,16 @@ class InpaintCommand(RestorationCommand):
         if not self.mask:
             raise ValueError("there is no mask: write --mask mask.png, white where known.")
 
+    def measured_by(self) -> dict[str, Any]:
+        return {"mask": self.mask}
+
     def stem(self) -> str:
         return f"inpaint-{Path(self.mask).stem}"
 
     def measurement(self, trained: Trained) -> LinearOperator:
         height, width, channels = trained.shape
-        gray = read_image(self.mask, (height, width, 1), (0.0, 255.0)) > 127.0
-        return Mask(np.broadcast_to(gray, (height, width, channels))[None])
+        known = read_mask(self.mask, height, width)
+        return Mask(np.broadcast_to(known, (height, width, channels))[None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,56 +310,47 @@ class RestoreCommand(RestorationCommand):
 
     def __post_init__(self):
         super().__post_init__()
-        parse_operator(self.operator)
+        operator = parse_operator(self.operator)
+        if operator.ill_posed and self.method in ("repaint", "replacement"):
+            raise ValueError(
+                f"{self.method} inverts the operator, and the inverse of a blur magnifies noise "
+                f"without bound: write --method mmps."
+            )
+
+    def measured_by(self) -> dict[str, Any]:
+        return {"operator": self.operator}
 
     def stem(self) -> str:
         return self.operator.replace(":", "-")
 
     def measurement(self, trained: Trained) -> LinearOperator:
-        return parse_operator(self.operator)
+        return parse_operator(self.operator, min(trained.shape[:2]))
 
 
-def parse_operator(text: str) -> LinearOperator:
-    """Returns the operator that a text such as "downsample:2" names.
+def parse_operator(text: str, most: int = 1001) -> LinearOperator:
+    """Returns the operator that a text such as "downsample:2" names; most: pixels of a kernel.
 
     Raises:
         ValueError: if it names none.
     """
     name, _, value = text.partition(":")
+    match name:
+        case "downsample" if value.isdigit():
+            return Downsample(int(value))
+        case "blur" if _is_size(value):
+            std = float(value)
+            size = min(2 * math.ceil(3.0 * std) + 1, most - 1 + most % 2)
+            return Blur.gaussian(std, size, "reflect")
+        case "gray" if not value:
+            return Gray()
+    raise ValueError(
+        f"operator = {text!r}: wanted downsample:2, blur:1.5 (at most 100 pixels) or gray."
+    )
+
+
+def _is_size(text: str) -> bool:
+    """Whether a text is a standard deviation in pixels."""
     try:
-        match name:
-            case "downsample" if value:
-                return Downsample(int(value))
-            case "blur" if value:
-                std = float(value)
-                return Blur.gaussian(std, 2 * math.ceil(3.0 * std) + 1, "reflect")
-            case "gray" if not value:
-                return Gray()
-    except ValueError as error:
-        raise ValueError(f"operator = {text}: {error}") from error
-    raise ValueError(f"operator = {text!r}: wanted downsample:2, blur:1.5 or gray.")
-
-
-def read_image(file: str, shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
-    """Returns a picture of this shape, its levels 0 … 255 mapped to the range.
-
-    Raises:
-        UsageError: if it cannot be read, or has another size.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    height, width, channels = shape
-    try:
-        with Image.open(Path(file).expanduser()) as opened:
-            picture = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UsageError(f"{file} cannot be read as a picture: {error}") from error
-
-    if picture.size != (width, height):
-        raise UsageError(
-            f"{file} has {picture.size[0]} × {picture.size[1]} pixels: wanted {width} × {height}. "
-            f"Resize it first, e.g. PIL.Image.open({file!r}).resize(({width}, {height}))."
-        )
-    low, high = value_range
-    pixels = np.asarray(picture, np.float32).reshape(shape)
-    return low + (high - low) * pixels / 255.0
+        return 0.0 < float(text) <= 100.0
+    except ValueError:
+        return False

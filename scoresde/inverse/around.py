@@ -94,10 +94,10 @@ class SamplerAround:
     def __post_init__(self):
         if not isinstance(self.sampler, GridSampler):
             raise TypeError(
-                f"sampler is {self.sampler!r}, and {type(self).__name__} works between the steps "
-                f"of a sampler on a grid: wanted one such as sd.DDIM(num_steps=100). Any sampler "
-                f"takes a posterior score, such as sd.inverse.MMPS(score, sde, operator, y, "
-                f"noise_std)."
+                f"sampler is of type {type(self.sampler).__name__}, and {type(self).__name__} "
+                f"works between the steps of a sampler on a grid: wanted one such as "
+                f"sd.DDIM(num_steps=100). Any sampler takes a posterior score, such as "
+                f"sd.inverse.MMPS(score, sde, operator, y, noise_std)."
             )
         check_operator(self.operator)
         object.__setattr__(self, "y", held_measurement(self.y))
@@ -146,6 +146,8 @@ class SamplerAround:
         self.operator.check_rows(len(x1))
         if self.needs_linear:
             self.operator.check_linear(x1)
+        else:
+            self.operator.check_differentiable(x1)
 
         times = inner.times(sde)
         order, again = self.plan(sde, times)

@@ -73,7 +73,7 @@ def _iterate(
         image = product(state.p)
         curvature = sum_data(state.p * image)
         possible = (curvature > 0.0) & (curvature >= ROUNDED * least * sum_data(state.p**2))
-        moving = state.moving & possible
+        moving = state.moving & (possible | jnp.isnan(curvature))
 
         a = right_pad(jnp.where(moving, state.rz / jnp.where(moving, curvature, 1.0), 0.0), b)
         u = state.u + a * state.p  # Eq. 1
@@ -87,6 +87,6 @@ def _iterate(
         return _State(state.iteration + 1, u, r, p, rz, moving)
 
     z = precondition(b)
-    moving = sum_data(b**2) > 0.0
+    moving = ~(sum_data(b**2) == 0.0)  # where b holds NaN, so will u
     start = _State(jnp.zeros((), int), jnp.zeros_like(b), b, z, sum_data(b * z), moving)
     return jax.lax.while_loop(unfinished, improve, start).u

@@ -19,6 +19,8 @@ from jax import Array
 from jaxtyping import Float
 
 from scoresde import checks
+from scoresde.parallel.held import held, rows_for
+from scoresde.types import sum_data
 
 Numbers = Array | np.ndarray
 
@@ -41,6 +43,9 @@ class LinearOperator:
     A new operator is a frozen pytree dataclass that defines `apply`, linear in x, and, where A Aᵀ
     has known eigenvalues, `of_gram`.
     """
+
+    ill_posed = False
+    """Whether the pseudo-inverse magnifies noise and rounding without bound, as that of a blur."""
 
     def __call__(self, x: Float[Numbers, " batch *data"]) -> Float[Array, " batch *measured"]:
         """Returns A(x) of each example.
@@ -104,11 +109,36 @@ class LinearOperator:
         """Returns how many numbers are measured of each example, (batch,)."""
         return jnp.full(y.shape[:1], float(math.prod(y.shape[1:])))
 
+    def misfit(
+        self, x: Float[Numbers, " batch *data"], y: Float[Numbers, " rows *measured"]
+    ) -> Float[Array, " batch"]:
+        """Returns the root mean square of y - A(x) over what is measured of each example, in the
+        units of y.
+
+        Over draws of p(x | y) its square is noise_std² on average. y: one for all examples, (1,
+        *measured), or one per example.
+
+        Raises:
+            ValueError: if y is not of the shape of A(x).
+        """
+        measured = self(x)
+        rows = rows_for(held(_floating(y, "y"), "y"), len(measured), "y")
+        check_measured(rows, measured)
+        gap = self.observed(rows) - self.observed(measured)
+        return jnp.sqrt(sum_data(gap**2) / self.num_observed(measured))
+
     def check_linear(self, x: Any) -> None:
         """Refuses a function that is not linear; x: an array or a shape.
 
         Raises:
             ValueError: if it is not.
+        """
+
+    def check_differentiable(self, x: Any) -> None:
+        """Refuses a function without a derivative; x: an array or a shape.
+
+        Raises:
+            ValueError: if it has none.
         """
 
     def check_rows(self, batch: int) -> None:
@@ -138,8 +168,8 @@ def check_operator(operator: Any) -> None:
     """
     if not isinstance(operator, LinearOperator):
         raise TypeError(
-            f"operator is {operator!r}: wanted one such as sd.inverse.Mask(mask), or of a function "
-            f"of a batch sd.inverse.Operator(function)."
+            f"operator is of type {type(operator).__name__}: wanted one such as "
+            f"sd.inverse.Mask(mask), or of a function of a batch sd.inverse.Operator(function)."
         )
 
 

@@ -26,7 +26,7 @@ from scoresde.parallel.held import held, rows_for
 from scoresde.standardization import Standardization
 from scoresde.types import pytree_dataclass, right_pad
 
-MOST_ITERATIONS = 200
+MOST_ITERATIONS = 2000
 """Of the conjugate gradients of Eq. 3, which evaluate A alone."""
 
 
@@ -101,10 +101,10 @@ class Measurement:
         """
         scale = jnp.broadcast_to(jnp.asarray(scale, r.dtype), r.shape[:1])
         noise = jnp.broadcast_to(jnp.asarray(noise, r.dtype), r.shape[:1])
-        std = 1.0 if self.standardization is None else self.standardization.std
+        std = np.unique(1.0 if self.standardization is None else self.standardization.std)
 
-        if np.size(std) == 1 and self.operator.knows_gram:
-            scale = scale * float(np.squeeze(std)) ** 2
+        if len(std) == 1 and self.operator.knows_gram:
+            scale = scale * float(std[0]) ** 2
 
             def inverse(e: Array) -> Array:
                 total = right_pad(scale, e) * e + right_pad(noise, e)

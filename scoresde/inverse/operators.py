@@ -94,15 +94,37 @@ class Mask(LinearOperator):
         """
         rows_for(self.mask, batch, "mask")
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        (mask,) = jax.tree.leaves(self.mask)
+        return tuple(mask.shape)
+
     def _rows(self, x: Any) -> Array:
         mask = rows_for(self.mask, len(x), "mask")
         if mask.shape != x.shape:
             raise ValueError(
                 f"the mask has shape {mask.shape[1:]}, and an example {x.shape[1:]}: wanted the "
-                f"shape of the data. For one mask of all examples write mask[None]; for one of all "
-                f"channels np.broadcast_to(mask, {x.shape[1:]})[None]."
+                f"shape of the data. {_how_to_fit(self._shape, x.shape[1:])}"
             )
         return mask.astype(x.dtype)
+
+
+def _how_to_fit(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """Returns the line that makes a mask of an example's shape, where there is one."""
+    if shape == wanted:
+        return "For one mask of all examples write mask[None]."
+    lines = {
+        "mask": shape[1:],
+        "mask[..., None]": (*shape[1:], 1),
+        "mask[None, ..., None]": (*shape, 1),
+    }
+    for line, given in lines.items():
+        if len(given) == len(wanted) and all(
+            m in (1, n) for m, n in zip(given, wanted, strict=True)
+        ):
+            rows = 1 if line.startswith("mask[None") else shape[0]
+            return f"Write np.broadcast_to({line}, {(rows, *wanted)})."
+    return f"Write one of shape {(1, *wanted)} for all examples."
 
 
 def _check_mask(values: np.ndarray) -> None:
@@ -112,8 +134,15 @@ def _check_mask(values: np.ndarray) -> None:
             f"mask holds {values.min():g} … {values.max():g}: wanted 1 or True where x is known, "
             f"and 0 or False elsewhere. Of a gray picture write mask > 127."
         )
-    if not np.all(values.reshape(len(values), -1).any(axis=1)):
+    empty = np.all(values.reshape(len(values), -1) == 0, axis=1)
+    if np.all(empty):
         raise ValueError("mask is 0 everywhere, so that nothing is known: wanted 1 where x is.")
+    if np.any(empty):
+        raise ValueError(
+            f"mask has shape {values.shape}, which is that of {len(values)} examples, and is 0 "
+            f"everywhere in row {int(np.argmax(empty))}: wanted something known of every "
+            f"example. For one mask of all examples write mask[None]."
+        )
 
 
 @pytree_dataclass("factor")
@@ -212,6 +241,8 @@ class Blur(LinearOperator):
 
     kernel: Any
     """(height, width) for images, (length,) for signals; its centre is entry size // 2."""
+    ill_posed = True
+
     boundary: Boundary = "wrap"
     """What lies beyond the edge: the other side of the image, where the pseudo-inverse is known,
     its mirror image, or zeros."""
@@ -377,7 +408,17 @@ class Operator(LinearOperator):
         Raises:
             ValueError: if it does not keep the batch axis.
         """
-        measured = self.function(x)
+        try:
+            measured = self.function(x)
+        except Exception as error:
+            error.add_note(f"The operator's function was given a batch of examples, {x.shape}.")
+            raise
+        if not isinstance(measured, Array) or not jnp.issubdtype(measured.dtype, jnp.floating):
+            kind = getattr(measured, "dtype", type(measured).__name__)
+            raise ValueError(
+                f"the operator's function returned {kind}: wanted an array of floating-point "
+                f"numbers. Of complex ones z write jnp.stack([z.real, z.imag], axis=-1)."
+            )
         if jnp.ndim(measured) < 1 or len(measured) != len(x):
             raise ValueError(
                 f"the operator's function returned shape {jnp.shape(measured)} for {len(x)} "
@@ -386,10 +427,10 @@ class Operator(LinearOperator):
         return measured
 
     def check_linear(self, x: Any) -> None:
-        """Refuses a function that JAX cannot transpose, as it is not linear.
+        """Refuses a function that JAX cannot transpose, or whose derivative is not its slope.
 
         Raises:
-            ValueError: if it cannot.
+            ValueError: if it is not linear, or mixes the examples of a batch.
         """
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
         measured = jax.eval_shape(self.apply, shape)
@@ -397,7 +438,53 @@ class Operator(LinearOperator):
             jax.eval_shape(jax.linear_transpose(self.apply, shape), measured)
         except Exception as error:
             raise ValueError(
-                f"the operator's function is not linear ({type(error).__name__}: JAX has no "
-                f"transpose of it): wanted a linear one. sd.inverse.DPS takes any function with a "
-                f"derivative."
+                "the operator's function is not linear, since JAX has no transpose of it: wanted a "
+                "linear one. sd.inverse.DPS takes any function with a derivative."
             ) from error
+
+        moved, derivative = self._moved(shape)
+        if moved is None or derivative is None:
+            return
+        scale = np.max(np.abs(moved), initial=0.0)
+        if not np.allclose(moved, derivative, rtol=0.0, atol=SAME * scale):
+            raise ValueError(
+                "the operator's function is not linear, since its derivative is not its slope, as "
+                "where numbers are rounded: wanted a linear one. sd.inverse.DPS takes any function "
+                "with a derivative."
+            )
+        if np.any(np.abs(moved[1:]) > SAME * scale):
+            raise ValueError(
+                "the operator's function mixes the examples of a batch: wanted one that measures "
+                "each by itself, such as jax.vmap of a function of one example."
+            )
+
+    def check_differentiable(self, x: Any) -> None:
+        """Refuses a function without a derivative, as where numbers are rounded.
+
+        Raises:
+            ValueError: if its derivative is 0 and it is not constant.
+        """
+        moved, derivative = self._moved(jax.ShapeDtypeStruct(x.shape, x.dtype))
+        if moved is not None and np.any(moved) and not np.any(derivative):
+            raise ValueError(
+                "the derivative of the operator's function is 0, as where numbers are rounded, so "
+                "y says nothing: wanted a function with a derivative. To round without losing it "
+                "write x + jax.lax.stop_gradient(jnp.round(x) - x)."
+            )
+
+    def _moved(self, shape: jax.ShapeDtypeStruct) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Returns A(x + u) - A(x) and the derivative along u at some x, where u moves the first
+        example alone; None where the function holds tracers."""
+        rng = np.random.default_rng(0)
+        x, u = (jnp.asarray(rng.normal(size=shape.shape), shape.dtype) for _ in range(2))
+        u = u.at[1:].set(0.0)
+        with jax.ensure_compile_time_eval():
+            moved = self.apply(x + u) - self.apply(x)
+            _, derivative = jax.jvp(self.apply, (x,), (u,))
+        if not is_concrete(moved, derivative):
+            return None, None
+        return np.asarray(moved, np.float64), np.asarray(derivative, np.float64)
+
+
+SAME = 1e-2
+"""Of the largest change: how far rounding may take a slope from a derivative, in bfloat16 too."""

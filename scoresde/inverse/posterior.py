@@ -130,6 +130,8 @@ class PosteriorScore:
         x0, to_x, noise = jax.vjp(evaluate, x, has_aux=True)
         if self.needs_linear:
             self.operator.check_linear(x0)
+        else:
+            self.operator.check_differentiable(x0)
         measurement = Measurement(self.operator, self.y, standardization_of(self.score))
         measured, to_x0 = jax.vjp(measurement, x0)
         r = measurement.residual(measured)
@@ -215,6 +217,7 @@ class DPS(PosteriorScore):
         super().__post_init__()
         held_noise_std(self.noise_std, positive=True)
         checks.setting("scale", self.scale, "(-inf, inf)")
+        checks.one_number("scale", self.scale)
         object.__setattr__(self, "scale", jnp.asarray(self.scale, jnp.float32))
 
     def solve(self, r: Array, noise: Array, t: Array, around: Around) -> Array:
@@ -252,6 +255,7 @@ class PiGDM(PosteriorScore):
     def __post_init__(self):
         super().__post_init__()
         checks.setting("data_std", self.data_std, "(0, inf)")
+        checks.one_number("data_std", self.data_std)
         object.__setattr__(self, "data_std", jnp.asarray(self.data_std, jnp.float32))
 
     def solve(self, r: Array, noise: Array, t: Array, around: Around) -> Array:

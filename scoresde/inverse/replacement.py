@@ -53,8 +53,8 @@ class Replacement(SamplerAround):
 
     Raises:
         TypeError: if the sampler is not one on a grid, or y is not of floating-point numbers.
-        ValueError: if resamplings or jump is not a whole number, y has no batch axis, or a sampler
-            that remembers its steps is to take them again.
+        ValueError: if resamplings or jump is not a whole number, y has no batch axis, the operator
+            is a blur, or a sampler that remembers its steps is to take them again.
     """
 
     sampler: GridSampler
@@ -72,7 +72,13 @@ class Replacement(SamplerAround):
         super().__post_init__()
         checks.count("resamplings", self.resamplings)
         checks.count("jump", self.jump)
-        if self.resamplings > 1 and _remembers(self.sampler):
+        if self.operator.ill_posed:
+            raise ValueError(
+                f"{type(self.operator).__name__} cannot be put in place: its pseudo-inverse "
+                f"magnifies noise and rounding without bound. Write sd.inverse.MMPS(score, sde, "
+                f"operator, y, noise_std)."
+            )
+        if self.resamplings > 1 and remembers(self.sampler):
             raise ValueError(
                 f"resamplings = {self.resamplings}: {type(self.sampler).__name__} remembers its "
                 f"earlier steps, which noise makes useless: take a sampler of single steps, e.g. "
@@ -104,7 +110,7 @@ def _upwards(sde: SDE, low: Array, high: Array) -> tuple[Array, Array]:
     return sde.transition(low, high)
 
 
-def _remembers(sampler: GridSampler) -> bool:
+def remembers(sampler: GridSampler) -> bool:
     """Whether the steps of a sampler carry more than x."""
     return len(jax.tree.leaves(sampler.initial_state(jnp.zeros((1, 1))))) > 1
 

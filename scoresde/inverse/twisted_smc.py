@@ -52,7 +52,7 @@ class Particles:
     """Their sum over the particles is 1."""
     ess: Float[Array, "batch points"]
     """Effective sample size at every point of the grid, before drawing again; the last is that of
-    `weights`."""
+    `weights`. Ancestors that are lost where it is small do not come back: look at its minimum."""
     success: Bool[Array, " batch"]
 
     def mean(self) -> Float[Array, " batch *data"]:
@@ -104,7 +104,8 @@ def twisted_smc(
     """Draws weighted particles of p(x_0 | y) for each of shape[0] observations (Eq. 1 and 2).
 
     The reference for cheaper methods on one's own problem: as num_particles grows its particles
-    have the law p(x_0 | y) of the chain of num_steps steps. It fails where the effective sample
+    have the law p(x_0 | y) of the chain of num_steps steps, which is narrower by some 4 % of its
+    standard deviation at 100 steps, and 1 % at 400. It fails where the effective sample
     size is near 1: then a few particles carry all the weight. Cost: num_particles × (num_steps + 1)
     evaluations of the posterior score for each observation.
 
@@ -150,9 +151,10 @@ def _check_posterior(posterior: Any) -> None:
     """Refuses what has no p~(y | x_t), or one that does not end in p(y | x)."""
     if not isinstance(posterior, PosteriorScore) or not posterior.twists:
         raise TypeError(
-            f"posterior is a {type(posterior).__name__}: wanted sd.inverse.PiGDM(score, sde, "
+            f"posterior is of type {type(posterior).__name__}: wanted sd.inverse.PiGDM(score, sde, "
             f"operator, y, noise_std) or sd.inverse.DPS(...), whose p~(y | x_t) is a Gaussian of a "
-            f"variance that does not depend on x_t."
+            f"variance that does not depend on x_t. Guidance and held conditions go inside, around "
+            f"its score."
         )
     scale = getattr(posterior, "scale", 1.0)
     if is_concrete(scale) and float(scale) != 1.0:

@@ -176,5 +176,5 @@ def _check_rows(rows: Any, batch: int, name: str) -> None:
     if len(rows) != batch:
         raise ValueError(
             f"{name} has {len(rows)} rows, and there are {batch} examples: wanted one row per "
-            f"example, or one for all of them."
+            f"example, or one for all of them. Where it has no batch axis write {name}[None]."
         )

@@ -55,9 +55,11 @@ def plot_restoration(
     shown = colours(given)
     if known is not None:
         shown[~np.broadcast_to(known, given.shape).all(axis=-1)] = UNKNOWN
-    panels.append(("given", shown))
+    smaller = given.shape[:2] != samples.shape[1:3]
+    size = f", {given.shape[1]} × {given.shape[0]}" if smaller else ""
+    panels.append((f"given{size}", shown))
     few = samples[:MOST_SAMPLES]
-    panels += [(f"sample {i + 1}", colours(x)) for i, x in enumerate(few)]
+    panels += [(f"sample {i + 1} of {len(samples)}", colours(x)) for i, x in enumerate(few)]
     panels.append((f"mean of {len(samples)}", colours(samples.mean(axis=0))))
 
     count = len(panels) + 1
@@ -80,6 +82,6 @@ def plot_restoration(
 def _draw_spread(fig: Figure, ax: Axes, spread: Any) -> None:
     image = ax.imshow(spread, cmap="viridis", vmin=0.0, interpolation="nearest")
     ax.set_title("spread", fontsize=9.0)
-    bar = fig.colorbar(image, ax=ax, fraction=0.05)
+    bar = fig.colorbar(image, ax=ax, location="bottom", fraction=0.06, pad=0.02)
     bar.ax.tick_params(labelsize=7.0)
     bar.set_label("standard deviation", fontsize=7.0)

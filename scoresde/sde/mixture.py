@@ -121,10 +121,11 @@ class GaussianMixture:
         computed by NumPy in float64, so not inside jit.
 
         Raises:
+            TypeError: if the matrix or y is not of numbers.
             ValueError: if the matrix is not (m, d), y is not (m,), a number is not finite, or
-                noise_std is not positive.
+                noise_std is not positive, or so small that rounding hides it.
         """
-        matrix, y = np.asarray(matrix, np.float64), np.asarray(y, np.float64)
+        matrix, y = _floats(matrix, "matrix"), _floats(y, "y")
         _check_measurement(matrix, y, noise_std, self.dim)
         means, covs = np.asarray(self.means, np.float64), np.asarray(self.covs, np.float64)
         if not self._is_full:
@@ -145,6 +146,7 @@ class GaussianMixture:
         log_weights = log_weights - 0.5 * (np.sum(residual * whitened, axis=1) + log_det)
         weights = np.exp(log_weights - log_weights.max())
         means = means + np.einsum("kij,kj->ki", gain, residual)
+        _check_rounding(covs, noise_std, self.means.dtype)
         return GaussianMixture(means, covs, np.maximum(weights / weights.sum(), 1e-30))
 
     # --- Under an SDE ---
@@ -366,6 +368,17 @@ def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> N
         )
 
 
+def _floats(value: Any, name: str) -> np.ndarray:
+    """Returns an array of numbers in float64."""
+    array = np.asarray(checks.unmasked(value, name))
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} is of type {type(value).__name__}: wanted an array of numbers, such as the "
+            f"matrix of sd.inverse.Projection(matrix)."
+        )
+    return array.astype(np.float64)
+
+
 def _check_measurement(matrix: np.ndarray, y: np.ndarray, noise_std: float, dim: int) -> None:
     if matrix.ndim != 2 or matrix.shape[1] != dim or 0 in matrix.shape:
         raise ValueError(
@@ -381,6 +394,17 @@ def _check_measurement(matrix: np.ndarray, y: np.ndarray, noise_std: float, dim:
         if not np.all(np.isfinite(values)):
             raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers.")
     checks.setting("noise_std", noise_std, "(0, inf)")
+
+
+def _check_rounding(covs: np.ndarray, noise_std: float, dtype: Any) -> None:
+    """Refuses covariances whose smallest eigenvalue is lost when they are rounded."""
+    eigenvalues = np.linalg.eigvalsh(covs)
+    if np.any(eigenvalues[:, 0] < 10.0 * float(jnp.finfo(dtype).eps) * eigenvalues[:, -1]):
+        raise ValueError(
+            f"noise_std = {noise_std:g} is so small that the narrow directions of the posterior "
+            f"are lost in {dtype}: wanted a larger one, or jax.config.update('jax_enable_x64', "
+            f"True) before the mixture is built."
+        )
 
 
 def _check_points(x: Array, t: Time, dim: int) -> None:

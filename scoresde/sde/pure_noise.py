@@ -70,10 +70,13 @@ def check_denoises_noise(sde: Any, score: Any, start: float) -> None:
         ValueError: if the score has none.
     """
     if sde.ends_in_noise and start == 1.0 and not denoises_noise(score):
-        kind = getattr(score, "parameterization", None)
-        what = (
-            f"{type(score).__name__} has no `denoise`" if kind is None else f"{kind} does not say"
-        )
+        kind, name = getattr(score, "parameterization", None), type(score).__name__
+        if kind is None and hasattr(score, "denoise"):
+            raise ValueError(
+                f"{sde} ends in pure noise, alpha(1) = 0, and the denoiser of {name} is infinite "
+                f"there: begin below 1, {begin_below()}."
+            )
+        what = f"{name} has no `denoise`" if kind is None else f"{kind} does not say"
         raise ValueError(
             f"{sde} ends in pure noise, alpha(1) = 0, so x_0 must be known at t = 1, and {what}: "
             f"use a network whose output says it, sd.Flow(), sd.Velocity(), sd.EDM() or sd.Data(), "

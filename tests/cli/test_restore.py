@@ -11,6 +11,7 @@ from PIL import Image
 
 import scoresde as sd
 
+MULTISTEP = "sampler:uni-pc"
 ADAPTIVE = "sampler:probability-flow"
 FAST = ("--num", "3", "sampler:ddim", "--sampler.eta", "1.0", "--sampler.num-steps", "10")
 
@@ -43,6 +44,13 @@ def words(folder, command, *options):
     return command, str(folder / "run"), *options, *FAST
 
 
+WRONG_MASKS = {
+    "ONES": Image.fromarray(np.eye(4, dtype=np.uint8)),
+    "WHITE": Image.new("L", (4, 4), 255),
+    "CLEAR": Image.new("RGBA", (4, 4), (255, 255, 255, 0)),
+    "DEEP": Image.fromarray(np.full((4, 4), 40_000, np.uint16)),
+}
+
 SLOW = pytest.mark.slow
 
 
@@ -68,6 +76,7 @@ def test_inpaint_writes_a_picture_samples_and_json(folder, call, method):
     assert code == 0, err
     about = json.loads(out)
     assert json.loads(Path(about["json"]).read_text()) == about
+    assert about["mask"].endswith("mask.png") and not about["degrade"]
     assert about["measured"] == 24 and about["failed"] == 0
     assert Image.open(about["picture"]).width > 300
 
@@ -105,6 +114,14 @@ def test_restore_reports_errors_of_a_picture_that_it_degraded(folder, call, oper
     assert (folder / "out.png").exists()
 
 
+def test_samples_that_fly_off_have_failed(folder, call):
+    """DPS at little noise: its steps are too long, and the samples, finite, are no pictures."""
+    command = (*words(folder, "restore", "--image", str(folder / "small.png")), "--operator")
+    code, _, err = call(*command, "downsample:2", "--method", "dps", "--noise-std", "0.001")
+    assert code == 1
+    assert "3 of 3 samples failed, or flew far out of the range" in " ".join(err.split())
+
+
 def test_restore_takes_a_small_picture(folder, call):
     code, out, err = call(
         *words(folder, "restore", "--image", str(folder / "small.png")),
@@ -123,8 +140,30 @@ def test_restore_takes_a_small_picture(folder, call):
         (("inpaint", "--image", "IN"), "write --mask mask.png"),
         (("inpaint", "--image", "SMALL", "--mask", "MASK"), "wanted 4 × 4"),
         (("inpaint", "--image", "nowhere.png", "--mask", "MASK"), "cannot be read"),
-        (("restore", "--image", "IN"), "wanted downsample:2, blur:1.5 or gray"),
-        (("restore", "--image", "IN", "--operator", "downsample:2"), "wanted 2 × 2"),
+        (("restore", "--image", "IN"), "wanted downsample:2, blur:1.5"),
+        (
+            ("restore", "--image", "IN", "--operator", "downsample:2"),
+            "wanted 2 × 2. If it is whole, add",
+        ),
+        (("inpaint", "--image", "IN", "--mask", "ONES"), "0 … 1 of 0 … 255: wanted white, 255"),
+        (("inpaint", "--image", "IN", "--mask", "WHITE"), "some of each"),
+        (("inpaint", "--image", "IN", "--mask", "CLEAR"), "transparent in places"),
+        (("inpaint", "--image", "CLEAR", "--mask", "MASK"), "transparent in places"),
+        (("inpaint", "--image", "DEEP", "--mask", "MASK"), "more than 8 bits a channel"),
+        (("restore", "--image", "IN", "--operator", "gray"), "in colour: wanted a gray picture"),
+        (("restore", "--image", "IN", "--operator", "blur:nan"), "wanted downsample:2, blur:1.5"),
+        (
+            ("restore", "--image", "IN", "--operator", "blur:1.5", "--method", "repaint"),
+            "write --method mmps",
+        ),
+        (
+            ("restore", "--image", "IN", "--operator", "gray", "--method", "repaint", MULTISTEP),
+            "UniPC remembers of earlier ones useless: write sampler:ddim",
+        ),
+        (
+            ("restore", "--image", "IN", "--operator", "gray", "--method", "dps", "--noise-std=0"),
+            "write --noise-std 0.01, or --method",
+        ),
         (("restore", "--image", "IN", "--operator", "downsample:x"), "downsample:x"),
         (("restore", "--image", "IN", "--operator", "gray", "--num", "1"), "at least 2"),
         (("restore", "--image", "IN", "--operator", "gray", "--out", "a.jpg"), "ends in .png"),
@@ -135,7 +174,9 @@ def test_restore_takes_a_small_picture(folder, call):
     ],
 )
 def test_what_does_not_fit_is_refused(folder, call, options, message):
-    names = {"IN": "in.png", "SMALL": "small.png", "MASK": "mask.png"}
+    names = {word: f"{word.lower()}.png" for word in ("IN", "SMALL", "MASK", *WRONG_MASKS)}
+    for word, mask in WRONG_MASKS.items():
+        mask.save(folder / names[word])
     command, *rest = (str(folder / names[word]) if word in names else word for word in options)
     code, _, err = call(command, str(folder / "run"), *rest)
     assert code == 2, err

@@ -49,6 +49,15 @@ def test_an_example_does_not_depend_on_its_neighbours():
     np.testing.assert_allclose(together[1], alone[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [[0], [0, 1, 2]])
+def test_where_b_is_nan_so_is_the_solution(rows):
+    """Also where it is in every row: 0 would look like an answer."""
+    found = np.asarray(conjugate_gradients(product, B.at[np.array(rows), 1].set(np.nan), 20, 1e-6))
+    assert np.isnan(found[rows]).any(axis=1).all()
+    others = [i for i in range(3) if i not in rows]
+    np.testing.assert_allclose(found[others], EXACT[np.array(others, int)], rtol=2e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("eigenvalue", [-2.0, 0.0, 0.001])
 def test_it_stops_at_a_curvature_that_s_cannot_have(eigenvalue):
     """S = noise I + V, V no covariance in one direction: what it found before is kept."""

@@ -1,5 +1,7 @@
 """Operators against their matrices."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +128,23 @@ def test_what_a_mask_hides_is_never_read():
     )
 
 
+def test_misfits_are_of_what_is_measured():
+    """By NumPy: of one y for all, or one per example, whatever y holds where nothing is known."""
+    mask = RNG.random((1, *IMAGE)) < 0.5
+    x, y = normal(3, *IMAGE), normal(3, *IMAGE)
+    operator = inverse.Mask(mask)
+    for rows in (y, y[:1]):
+        gaps = [(a - b)[mask[0]] for a, b in zip(x, np.resize(rows, y.shape), strict=True)]
+        found = operator.misfit(x, np.where(mask, rows, np.nan))
+        np.testing.assert_allclose(found, [np.sqrt(np.mean(g**2)) for g in gaps], rtol=1e-5)
+
+
+def test_a_function_of_one_example_is_told_of_the_batch():
+    with pytest.raises(Exception) as error:
+        inverse.Operator(lambda x: x.reshape(2, 2, 1))(normal(3, 4))
+    assert any("a batch of examples, (3, 4)" in note for note in error.value.__notes__)
+
+
 NONLINEAR = {
     "square": lambda x: x**2,
     "relu": jax.nn.relu,
@@ -133,13 +152,36 @@ NONLINEAR = {
     "round": lambda x: jnp.round(255 * x) / 255,
     "norm": lambda x: x / jnp.linalg.norm(x),
     "where": lambda x: jnp.where(x > 0.0, x, 0.0),
+    "integers": lambda x: (100 * x).astype(jnp.int32).astype(jnp.float32) / 100,
+    "stopped": jax.lax.stop_gradient,
 }
 
 
 @pytest.mark.parametrize("function", NONLINEAR.values(), ids=NONLINEAR.keys())
 def test_functions_that_are_not_linear_have_no_transpose(function):
-    with pytest.raises(ValueError, match=r"not linear .*DPS takes any function"):
+    with pytest.raises(ValueError, match=r"not linear.*DPS takes any function"):
         inverse.Operator(function).transpose(normal(2, 4), (4,))
+
+
+@pytest.mark.parametrize("name", ["round", "integers", "stopped"])
+def test_functions_without_a_derivative_are_refused(name):
+    """Not those of DPS: its score would be the prior's. The line that is advised has one."""
+    with pytest.raises(ValueError, match=r"derivative of the operator's function is 0.*jnp.round"):
+        inverse.Operator(NONLINEAR[name]).check_differentiable(normal(2, 4))
+    kept = inverse.Operator(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x))
+    kept.check_differentiable(normal(2, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 1), (1, 2, 2), (2, 2)])
+def test_the_line_that_is_advised_makes_a_mask_fit(shape):
+    """Of a mask of one channel, without their axis, and without a batch axis."""
+    mask, x = np.ones(shape), normal(2, 2, 2, 3)
+    with pytest.raises(ValueError) as error:
+        inverse.Mask(mask)(x)
+    (line,) = re.findall(r"[Ww]rite (np\.broadcast_to.*)\.$", str(error.value))
+    mask = eval(line, {"np": np, "mask": mask})
+    assert mask.shape == (1, 2, 2, 3)
+    np.testing.assert_array_equal(inverse.Mask(mask)(x), x)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +189,9 @@ def test_functions_that_are_not_linear_have_no_transpose(function):
     [
         (lambda: inverse.Mask(np.ones(4)), r"write mask\[None\]"),
         (lambda: inverse.Mask(np.full((1, 4), 0.5)), "write mask > 127"),
-        (lambda: inverse.Mask(np.zeros((1, 4))), "0 everywhere"),
+        (lambda: inverse.Mask(np.zeros((1, 4))), "0 everywhere, so that nothing"),
+        (lambda: inverse.Mask(np.eye(4)[:3] * [0, 1, 1, 1]), r"row 0: .* write mask\[None\]"),
+        (lambda: inverse.Mask(np.ones((1, 4))).misfit(normal(2, 4), normal(1, 3)), "y has shape"),
         (lambda: inverse.Mask(np.ones((4, 4, 1)))(normal(4, 4, 4, 1)), r"mask\[None\]"),
         (lambda: inverse.Mask(np.ones((2, 4)))(normal(3, 4)), "2 rows, and there are 3"),
         (lambda: inverse.Downsample(1), "at least 2"),
@@ -161,6 +205,13 @@ def test_functions_that_are_not_linear_have_no_transpose(function):
         (lambda: inverse.Projection(np.ones(4)), r"write matrix\[None\]"),
         (lambda: inverse.Projection(np.ones((2, 5)))(normal(1, 4)), "as many columns"),
         (lambda: inverse.Operator(jnp.sum)(normal(2, 4)), "one measurement per example"),
+        (lambda: inverse.Operator(jnp.fft.fft)(normal(2, 4)), r"complex.*jnp.stack\(\[z.real"),
+        (lambda: inverse.Operator(lambda x: x > 0)(normal(2, 4)), "returned bool"),
+        (lambda: inverse.Operator(lambda x: (x, x))(normal(2, 4)), "returned tuple"),
+        (
+            lambda: inverse.Operator(lambda x: x - x.mean(0)).transpose(normal(2, 4), (4,)),
+            "mixes the examples",
+        ),
         (lambda: inverse.Downsample(2).transpose(normal(1, 3, 3, 1), (4, 4, 1)), "y has shape"),
     ],
 )

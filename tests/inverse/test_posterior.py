@@ -104,7 +104,7 @@ def test_dps_is_a_gradient_of_the_misfit(any_sde):
 def test_the_noise_of_y_may_be_zero():
     """Then y is known to the last digit: MMPS still has the exact score."""
     sde = sd.VP()
-    exact = GAUSSIAN.posterior(MATRIX, np.array(Y[0]), 1e-4).score(sde)
+    exact = GAUSSIAN.posterior(MATRIX, np.array(Y[0]), 2e-3).score(sde)
     posterior = inverse.MMPS(GAUSSIAN.score(sde), sde, inverse.Projection(MATRIX), Y, 0.0)
     close(posterior(states(), TIMES)[2:], exact(states(), TIMES)[2:], 1e-3)
 
@@ -287,11 +287,19 @@ def test_what_does_not_fit_is_refused(kind):
     with pytest.raises(TypeError, match="floating-point"):
         kind(score, sde, operator, jnp.ones((1, 2), int), 0.1)
 
+    broken = kind(score, sde, operator, Y.at[0, 1].set(jnp.nan), 0.1)
+    assert not np.any(sd.sample(KEY, sd.DDIM(num_steps=2), sde, broken, (3, DIM)).success)
+
     nonlinear = inverse.Operator(lambda x: x[:, :2] ** 2)
     if kind is inverse.DPS:
         assert bool(jnp.all(jnp.isfinite(kind(score, sde, nonlinear, Y, 0.1)(x, TIMES))))
         with pytest.raises(ValueError, match="PiGDM and MMPS take 0"):
             kind(score, sde, operator, Y, 0.0)
+        with pytest.raises(ValueError, match=r"scale has shape \(2,\): wanted one number"):
+            inverse.DPS(score, sde, operator, Y, 0.1, scale=jnp.ones(2))
+        rounded = inverse.Operator(lambda x: jnp.round(x[:, :2]))
+        with pytest.raises(ValueError, match="derivative of the operator's function is 0"):
+            kind(score, sde, rounded, Y, 0.1)(x, TIMES)
     else:
         with pytest.raises(ValueError, match="not linear"):
             kind(score, sde, nonlinear, Y, 0.1)(x, TIMES)

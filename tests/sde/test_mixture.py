@@ -110,9 +110,18 @@ def test_posteriors_obey_bayes_rule(case):
 
 
 def test_posteriors_of_what_a_mixture_excludes_are_finite(mixture):
-    posterior = mixture.posterior([[1.0, 0.0]], [1e3], 1e-6)
+    posterior = mixture.posterior([[1.0, 0.0]], [1e3], 0.01)
     assert np.all(np.isfinite(posterior.means)) and np.all(posterior.weights > 0.0)
-    assert float(posterior.mean()[0]) == pytest.approx(1e3)
+    assert float(posterior.mean()[0]) == pytest.approx(1e3, rel=0.01)
+
+
+def test_noise_that_rounding_hides_is_refused(mixture):
+    with pytest.raises(ValueError, match=r"lost in float32.*jax_enable_x64"):
+        mixture.posterior([[1.0, 0.0]], [0.0], 1e-6)
+    with jax.enable_x64(True):  # what the message advises
+        wide = sd.GaussianMixture(np.asarray(mixture.means, float), np.asarray(mixture.covs, float))
+        narrow = np.diagonal(wide.posterior([[1.0, 0.0]], [0.0], 1e-6).covs, axis1=1, axis2=2)
+    np.testing.assert_allclose(narrow[:, 0], 1e-12, rtol=1e-6)
 
 
 def test_one_dimension_and_many_components_integrate_to_one(any_sde):
@@ -175,10 +184,13 @@ def test_points_of_the_wrong_dimension_are_refused(mixture):
         (([[1.0, 0.0]], [[0.0]], 0.1), "wanted .1,., what was measured of one point"),
         (([[1.0, 0.0]], [np.nan], 0.1), "y holds NaN"),
         (([[1.0, 0.0]], [0.0], 0.0), "noise_std = 0.0 is out of range"),
+        (([[1j, 0.0]], [0.0], 0.1), "such as the matrix of"),
+        ((np.array([[1j, 0.0]]), [0.0], 0.1), "complex"),
+        ((sd.inverse.Projection(np.eye(2)), [0.0], 0.1), "such as the matrix of"),
     ],
 )
 def test_measurements_that_do_not_fit_are_refused(mixture, arguments, message, unchecked):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         mixture.posterior(*arguments)
 
 
