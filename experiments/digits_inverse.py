@@ -6,6 +6,11 @@ Nothing is trained: the score is that of `sd.pretrained("digits-vp")`, or of a r
 --score runs/digits_vp. The page has a table for each problem, and one sample by every method.
 
 Hardware: 2 CPU cores, about 20 minutes.
+
+Expect (seed 0, MMPS in 100 steps), of 20 digits, from a quarter of their pixels, the upper half,
+means of 2 × 2 pixels and a blur: errors of the mean of 0.378, 0.310, 0.224 and 0.167; intervals of
+90 % that cover 91 % of the hidden pixels in all four; 61, 86, 89 and 92 % of the samples of the
+digit's class. docs/results.md has all methods.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from image_task import ImageTask
 import scoresde as sd
 from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.runs.pictures import save_picture
+from scoresde.runs.restoration import UNKNOWN
 from scoresde.runs.yaml_files import save_yaml
 
 
@@ -106,7 +107,8 @@ def run(
     pictures: dict[str, dict[str, np.ndarray]] = {}
     for problem, operator in problems.items():
         y = measure(operator, x, settings)
-        shown = {"truth": x[0], "given": np.asarray(y[0])}
+        known = np.asarray(operator.observed(jnp.ones_like(y)))[0] > 0.0
+        shown = {"truth": x[0], "given": np.where(known, y[0], np.nan)}
         for method, steps, draw in methods(settings, score, operator, y, key_draw):
             name = f"{problem}, {method}, {steps} steps"
             print(name, flush=True)
@@ -313,8 +315,8 @@ def _figures(found: list[Found]) -> dict[str, float]:
 
 
 def plot(pictures: dict[str, dict[str, np.ndarray]], path: Path, task: ImageTask) -> None:
-    """Draws the first image: what was given of it, and one sample by every method, a problem a
-    row."""
+    """Draws the first image: what was given of it, pink where nothing was, and one sample by every
+    method, a problem a row."""
     from matplotlib.figure import Figure
 
     columns = list(dict.fromkeys(name for shown in pictures.values() for name in shown))
@@ -329,7 +331,7 @@ def plot(pictures: dict[str, dict[str, np.ndarray]], path: Path, task: ImageTask
                 continue
             low, high = task.dequantize.low, task.dequantize.high
             unit = np.clip((shown[name] - low) / (high - low), 0.0, 1.0)
-            ax.imshow(np.broadcast_to(unit, (*unit.shape[:2], 3)), interpolation="nearest")
+            ax.imshow(np.where(np.isnan(unit), UNKNOWN, unit), interpolation="nearest")
         axes[i, 0].set_ylabel(problem, fontsize=8.0)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, fontsize=7.5)

@@ -71,6 +71,28 @@ def data_dim(x: Array) -> int:
 # --- Immutable settings that are JAX pytrees ---
 
 
+MOST_SHOWN = 16
+"""Entries of an array that `ShownShort` shows by their values."""
+
+
+class ShownShort:
+    """A pytree dataclass whose representation has large arrays as their type and shape.
+
+    Not for what a run's description holds, which tells settings apart by their representation.
+    """
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(cast(Any, self))
+        parts = [f"{field.name}={_shown(getattr(self, field.name))}" for field in fields]
+        return f"{type(self).__qualname__}({', '.join(parts)})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (Array, np.ndarray)) and value.size > MOST_SHOWN:
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return repr(value)
+
+
 @dataclass_transform(frozen_default=True)
 def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
     """Class decorator for a frozen dataclass that is also a pytree.
@@ -81,9 +103,7 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        if "__repr__" not in vars(cls):
-            cls.__repr__ = _repr
-        cls = dataclasses.dataclass(frozen=True)(cls)
+        cls = dataclasses.dataclass(frozen=True, repr=not issubclass(cls, ShownShort))(cls)
         names = [field.name for field in dataclasses.fields(cast(Any, cls))]
         children = tuple(name for name in names if name not in static)
 
@@ -107,19 +127,3 @@ def pytree_dataclass(*static: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
-
-
-MOST_SHOWN = 16
-"""Entries of an array that is shown by its values."""
-
-
-def _repr(self: Any) -> str:
-    """Returns the settings as they are written, and large arrays as their type and shape."""
-    parts = [f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self)]
-    return f"{type(self).__qualname__}({', '.join(parts)})"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (Array, np.ndarray)) and value.size > MOST_SHOWN:
-        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-    return repr(value)

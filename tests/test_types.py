@@ -42,5 +42,6 @@ def test_large_arrays_are_shown_by_their_shape():
     mask = np.ones((1, 8, 8, 1))
     mask[0, 0] = 0.0
     assert repr(sd.inverse.Mask(mask)) == "Mask(mask=float32[1,8,8,1])"
-    assert repr(sd.VP()) == "VP(beta_min=0.1, beta_max=20.0)"
-    assert "covs=Array([0.04" in repr(sd.GaussianMixture([[0.0]], [0.04]))
+    y = np.ones((1, 2), np.float32)
+    around = sd.inverse.Replacement(sd.DDIM(), sd.inverse.Mask(mask), y)
+    assert "Mask(mask=float32[1,8,8,1]), y=array([[1., 1.]], dtype=float32)" in repr(around)

@@ -26,7 +26,7 @@ from scoresde.sampling.grid_sampler import GridSampler, states
 from scoresde.sampling.on_grid import Times
 from scoresde.sde.base import SDE
 from scoresde.standardization import units_of
-from scoresde.types import Cond, Key, ScoreFn
+from scoresde.types import Cond, Key, ScoreFn, ShownShort
 
 
 class Step(NamedTuple):
@@ -77,7 +77,7 @@ class Between:
         return x
 
 
-class SamplerAround:
+class SamplerAround(ShownShort):
     """What samplers around another one share: the loop (Eq. 1).
 
     A new one is a pytree dataclass with the fields sampler, operator and y that defines `between`.

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from scoresde import checks
 from scoresde.parallel.held import held, rows_for
-from scoresde.types import sum_data
+from scoresde.types import ShownShort, sum_data
 
 Numbers = Array | np.ndarray
 
@@ -36,7 +36,7 @@ def _floating(values: Any, name: str) -> Array:
     return jnp.asarray(values)
 
 
-class LinearOperator:
+class LinearOperator(ShownShort):
     """A linear map of each example: A(x), its transpose, and functions of A Aᵀ where its
     eigenvalues are known.
 

@@ -37,7 +37,17 @@ from scoresde.sde.base import SDE, check_sde, times_of
 from scoresde.sde.bound_score import bind
 from scoresde.sde.pure_noise import denoises_noise
 from scoresde.standardization import in_model_units, standardization_of
-from scoresde.types import Cond, Scalar, ScoreFn, Time, pytree_dataclass, right_pad, sum_data, wider
+from scoresde.types import (
+    Cond,
+    Scalar,
+    ScoreFn,
+    ShownShort,
+    Time,
+    pytree_dataclass,
+    right_pad,
+    sum_data,
+    wider,
+)
 
 
 class Parts(NamedTuple):
@@ -53,7 +63,7 @@ class Parts(NamedTuple):
     """-½ rᵀ S⁻¹ r, the logarithm of Eq. 2 up to what depends on t alone, (batch,)."""
 
 
-class PosteriorScore:
+class PosteriorScore(ShownShort):
     """What the posterior scores share: everything but S (Eq. 1 to 4).
 
     A new method is a pytree dataclass with the fields score, sde, operator, y and noise_std that
