@@ -2,7 +2,7 @@
 
     python benchmarks/inverse_quality.py
 
-Hardware: a CPU, about 5 minutes.
+Hardware: 2 CPU cores, about 10 minutes.
 
 Under VP, with exact scores, so that what is measured is the method alone:
 
@@ -39,7 +39,7 @@ SDE = sd.VP()
 def main() -> None:
     args = bench.parse(__doc__, repeats=1)
     draws, steps = (200, 10) if args.quick else (4000, 200)
-    counts = (2, 8) if args.quick else (2, 8, 32, 128)
+    counts = (2, 8) if args.quick else (2, 8, 32, 128, 512)
     settings = {"draws": draws, "steps": steps}
     report = bench.Report("inverse_quality", args.quick, settings)
 

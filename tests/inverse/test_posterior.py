@@ -144,17 +144,22 @@ def moments_agree(x, exact, extra=0.0):
 
 
 def test_mmps_samples_the_posterior(long_sde):
+    """From its exact law at the start: there the prior of some SDEs still differs from it."""
     """Mean and covariance of 20 000 samples within 5 standard errors."""
     operator, matrix, y = CASES["projection"]
     score = inverse.MMPS(GAUSSIAN.score(long_sde), long_sde, operator, y, NOISE_STD, 2, 0.0)
+    exact = GAUSSIAN.posterior(matrix, np.array(Y[0]), NOISE_STD)
     sampler, x1 = begin(sd.Heun(num_steps=40, t_min=1e-4), long_sde, KEY, (20_000, DIM))
+    noise = jax.random.normal(jax.random.key(1), x1.shape)
+    alpha, sigma = long_sde.alpha(sampler.start), long_sde.sigma(sampler.start)
+    x1 = alpha * exact.sample(jax.random.key(2), len(x1)) + sigma * noise
     out = sd.sample(KEY, sampler, long_sde, score, x1.shape, x1=x1)
-    moments_agree(out.x, GAUSSIAN.posterior(matrix, np.array(Y[0]), NOISE_STD))
+    moments_agree(out.x, exact)
 
 
 METHODS = ("mmps", "pigdm", "dps")
 PAIRS = [
-    pytest.param(method, sampler, marks=[] if (i + j) % 3 == 0 else [pytest.mark.slow])
+    pytest.param(method, sampler, marks=[] if (i + 4 * j) % 6 == 0 else [pytest.mark.slow])
     for i, sampler in enumerate(SAMPLERS)
     for j, method in enumerate(METHODS)
 ]
