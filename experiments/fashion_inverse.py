@@ -9,7 +9,11 @@ The page has a table for each problem, and one sample by every method.
 Data: apt install dataset-fashion-mnist, or --folder with the four idx files;
 pip install 'scoresde[data,experiments]'.
 
-Hardware: 2 CPU cores, about two hours for the score of fashion_vp.py.
+Hardware: 2 CPU cores, about 20 minutes with the score of fashion_vp.py.
+
+Expect (seed 0, MMPS in 50 steps), of 6 garments, from a tenth of their pixels, all but the middle,
+means of 2 × 2 pixels and a blur: errors of the mean of 0.277, 0.327, 0.139 and 0.155; intervals of
+90 % that cover 91, 87, 93 and 91 % of the hidden pixels. docs/results.md has all methods.
 """
 
 from __future__ import annotations
