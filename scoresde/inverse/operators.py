@@ -239,10 +239,10 @@ class Blur(LinearOperator):
         ValueError: if the kernel is not of finite numbers, or boundary is none of the three.
     """
 
-    kernel: Any
-    """(height, width) for images, (length,) for signals; its centre is entry size // 2."""
     ill_posed = True
 
+    kernel: Any
+    """(height, width) for images, (length,) for signals; its centre is entry size // 2."""
     boundary: Boundary = "wrap"
     """What lies beyond the edge: the other side of the image, where the pseudo-inverse is known,
     its mirror image, or zeros."""
