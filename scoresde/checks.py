@@ -9,6 +9,7 @@ afterwards.
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 from typing import Any
 
@@ -50,6 +51,16 @@ def setting(name: str, value: Any, interval: str) -> None:
     below = numbers <= high if interval[-1] == "]" else numbers < high
     if not np.all(np.isfinite(numbers) & above & below):
         raise ValueError(f"{name} = {value} is out of range: it must be finite and in {interval}.")
+
+
+def instance(name: str, value: Any, kind: type | types.UnionType, wanted: str) -> None:
+    """A value is of a class.
+
+    Raises:
+        TypeError: if it is of another; `wanted` says what to write instead.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is of type {type(value).__name__}: wanted {wanted}")
 
 
 def one_number(name: str, value: Any) -> None:

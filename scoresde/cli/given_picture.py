@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scoresde.cli.exit import UsageError
-
-if TYPE_CHECKING:  # slow to import: only the functions that read pictures load it
-    from PIL import Image
 
 
 def read_image(
@@ -19,15 +15,14 @@ def read_image(
     """Returns a picture of this shape, its levels 0 … 255 mapped to the range.
 
     Raises:
-        UsageError: if it cannot be read, has more than 8 bits a pixel, is transparent somewhere, or
-            has another size; `advice` ends the message then.
+        UsageError: if it cannot be read, has more than 8 bits a channel, or has another size;
+            `advice` ends the message then.
     """
     height, width, channels = shape
-    picture = _opened(file).convert("L" if channels == 1 else "RGB")
-    _check_size(file, picture, width, height, advice)
+    pixels = _pixels(file, channels)
+    _check_size(file, pixels, height, width, advice)
     low, high = value_range
-    pixels = np.asarray(picture, np.float32).reshape(shape)
-    return low + (high - low) * pixels / 255.0
+    return low + (high - low) * pixels.astype(np.float32) / 255.0
 
 
 def read_mask(file: str, height: int, width: int) -> np.ndarray:
@@ -36,16 +31,15 @@ def read_mask(file: str, height: int, width: int) -> np.ndarray:
     Raises:
         UsageError: as `read_image`, or if it is white everywhere or nowhere.
     """
-    picture = _opened(file)
-    _check_size(file, picture, width, height)
-    gray = np.asarray(picture.convert("L"))
-    known = gray > 127
+    pixels = _pixels(file, 1)
+    _check_size(file, pixels, height, width)
+    known = pixels > 127
     if known.all() or not known.any():
         raise UsageError(
-            f"{file} has levels {gray.min()} … {gray.max()} of 0 … 255: wanted white, 255, where "
-            f"the picture is known, and black, 0, where it is filled in, and some of each."
+            f"{file} has levels {pixels.min()} … {pixels.max()} of 0 … 255: wanted white, 255, "
+            f"where the picture is known, and black, 0, where it is filled in, and some of each."
         )
-    return known[:, :, None]
+    return known
 
 
 def check_gray(file: str) -> None:
@@ -54,7 +48,7 @@ def check_gray(file: str) -> None:
     Raises:
         UsageError: if the channels differ.
     """
-    pixels = np.asarray(_opened(file).convert("RGB"))
+    pixels = _pixels(file, 3)
     if np.any(pixels != pixels[..., :1]):
         raise UsageError(
             f"{file} is in colour: wanted a gray picture, or --degrade to take the mean of its "
@@ -62,37 +56,26 @@ def check_gray(file: str) -> None:
         )
 
 
-def _opened(file: str) -> Image.Image:
-    """Returns an opaque picture of 8 bits a channel."""
+def _pixels(file: str, channels: int) -> np.ndarray:
+    """Returns the pixels, uint8 (height, width, channels), as of every image: laid on white where
+    it is transparent."""
     from PIL import Image, UnidentifiedImageError
 
+    from scoresde.data.geometry import Geometry
+
     try:
-        with Image.open(Path(file).expanduser()) as opened:
-            picture = opened.copy()
+        with Image.open(Path(file).expanduser()) as picture:
+            return Geometry(channels=channels)(picture)
     except (OSError, UnidentifiedImageError) as error:
         raise UsageError(f"{file} cannot be read as a picture: {error}") from error
-
-    if picture.mode.startswith(("I", "F")):
-        raise UsageError(
-            f"{file} has more than 8 bits a channel (mode {picture.mode}): save it with 8 first, "
-            f"e.g. PIL.Image.fromarray((np.asarray(picture) // 257).astype(np.uint8)) of 16."
-        )
-    if not picture.has_transparency_data:
-        return picture
-
-    picture = picture.convert("RGBA")
-    if np.any(np.asarray(picture)[:, :, 3] < 255):
-        raise UsageError(
-            f"{file} is transparent in places: wanted an opaque picture; of a mask, white where "
-            f"the picture is known, and black where it is filled in."
-        )
-    return picture.convert("RGB")
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}") from error
 
 
-def _check_size(file: str, picture: Image.Image, width: int, height: int, advice: str = "") -> None:
-    if picture.size != (width, height):
+def _check_size(file: str, pixels: np.ndarray, height: int, width: int, advice: str = "") -> None:
+    if pixels.shape[:2] != (height, width):
         resized = f"PIL.Image.open({file!r}).resize(({width}, {height}))"
         raise UsageError(
-            f"{file} has {picture.size[0]} × {picture.size[1]} pixels: wanted {width} × {height}. "
+            f"{file} has {pixels.shape[1]} × {pixels.shape[0]} pixels: wanted {width} × {height}. "
             + (advice or f"Resize it first, e.g. {resized}.")
         )

@@ -42,7 +42,7 @@ DEFAULT_SAMPLER = DDIM(num_steps=100, eta=1.0)
 FAR = 5.0
 """In widths of the data's range: samples beyond have failed."""
 RESAMPLINGS = 10
-"""Of repaint, its paper's."""
+"""The times that repaint takes each step, as in its paper."""
 Method = Literal["mmps", "pigdm", "dps", "repaint", "replacement"]
 
 

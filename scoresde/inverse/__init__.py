@@ -1,12 +1,12 @@
 """Inverse problems: y = A(x) + noise."""
 
+from scoresde.inverse.function_operator import Operator as Operator
 from scoresde.inverse.gradient_steps import GradientSteps as GradientSteps
 from scoresde.inverse.linear_operator import LinearOperator as LinearOperator
 from scoresde.inverse.operators import Blur as Blur
 from scoresde.inverse.operators import Downsample as Downsample
 from scoresde.inverse.operators import Gray as Gray
 from scoresde.inverse.operators import Mask as Mask
-from scoresde.inverse.operators import Operator as Operator
 from scoresde.inverse.operators import Projection as Projection
 from scoresde.inverse.posterior import DPS as DPS
 from scoresde.inverse.posterior import MMPS as MMPS

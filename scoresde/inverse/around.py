@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from scoresde import checks
 from scoresde.inverse.linear_operator import LinearOperator, check_operator
 from scoresde.inverse.measurement import Measurement, held_measurement
 from scoresde.keys import fold_in_examples, split_examples
@@ -92,13 +93,12 @@ class SamplerAround(ShownShort):
     """Whether the method wants a linear operator."""
 
     def __post_init__(self):
-        if not isinstance(self.sampler, GridSampler):
-            raise TypeError(
-                f"sampler is of type {type(self.sampler).__name__}, and {type(self).__name__} "
-                f"works between the steps of a sampler on a grid: wanted one such as "
-                f"sd.DDIM(num_steps=100). Any sampler takes a posterior score, such as "
-                f"sd.inverse.MMPS(score, sde, operator, y, noise_std)."
-            )
+        wanted = (
+            f"one on a grid, such as sd.DDIM(num_steps=100), between whose steps "
+            f"{type(self).__name__} works. Any sampler takes a posterior score, such as "
+            f"sd.inverse.MMPS(score, sde, operator, y, noise_std)."
+        )
+        checks.instance("sampler", self.sampler, GridSampler, wanted)
         check_operator(self.operator)
         object.__setattr__(self, "y", held_measurement(self.y))
 

@@ -166,11 +166,8 @@ def check_operator(operator: Any) -> None:
     Raises:
         TypeError: if it is not one.
     """
-    if not isinstance(operator, LinearOperator):
-        raise TypeError(
-            f"operator is of type {type(operator).__name__}: wanted one such as "
-            f"sd.inverse.Mask(mask), or of a function of a batch sd.inverse.Operator(function)."
-        )
+    wanted = "one such as sd.inverse.Mask(mask), or of a function sd.inverse.Operator(function)."
+    checks.instance("operator", operator, LinearOperator, wanted)
 
 
 def check_measured(y: Any, measured: Any) -> None:

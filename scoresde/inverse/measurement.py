@@ -27,7 +27,7 @@ from scoresde.standardization import Standardization
 from scoresde.types import pytree_dataclass, right_pad
 
 MOST_ITERATIONS = 2000
-"""Of the conjugate gradients of Eq. 3, which evaluate A alone."""
+"""The most conjugate gradients of Eq. 3, each an evaluation of A and of its transpose."""
 
 
 def held_measurement(y: Any) -> Any:

@@ -6,15 +6,15 @@
     Blur         convolution with a kernel k     A Aᵀ = F⁻¹ |k^|² F, where the image wraps around
     Projection   A x = M x                       A Aᵀ = U diag(e) Uᵀ
 
-What a linear A offers beside A(x) is in linear_operator.py. `Operator` is any function, linear or
-not.
+What a linear A offers beside A(x) is in linear_operator.py; any function, linear or not, is in
+function_operator.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -111,18 +111,15 @@ class Mask(LinearOperator):
 
 def _how_to_fit(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     """Returns the line that makes a mask of an example's shape, where there is one."""
-    if shape == wanted:
-        return "For one mask of all examples write mask[None]."
     lines = {
-        "mask": shape[1:],
-        "mask[..., None]": (*shape[1:], 1),
-        "mask[None, ..., None]": (*shape, 1),
+        "mask[None]": (1, *shape),
+        "mask": shape,
+        "mask[..., None]": (*shape, 1),
+        "mask[None, ..., None]": (1, *shape, 1),
     }
-    for line, given in lines.items():
-        if len(given) == len(wanted) and all(
-            m in (1, n) for m, n in zip(given, wanted, strict=True)
-        ):
-            rows = 1 if line.startswith("mask[None") else shape[0]
+    for line, (rows, *given) in lines.items():
+        fits = [m in (1, n) for m, n in zip(given, wanted, strict=False)]
+        if len(given) == len(wanted) and all(fits):
             return f"Write np.broadcast_to({line}, {(rows, *wanted)})."
     return f"Write one of shape {(1, *wanted)} for all examples."
 
@@ -389,102 +386,3 @@ class Projection(LinearOperator):
         factor = function(jnp.asarray(self.eigenvalues, y.dtype)[None])
         inside = jnp.einsum("mk,bm->bk", basis, y, precision="highest")
         return jnp.einsum("mk,bk->bm", basis, factor * inside, precision="highest")
-
-
-@pytree_dataclass()
-class Operator(LinearOperator):
-    """Any function as A, of a batch: (batch, *data) → (batch, *measured).
-
-    Linear methods want it linear, up to a constant: its transpose is then JAX's own. `DPS` takes
-    any function that has a derivative.
-    """
-
-    function: Callable[[Array], Array]
-    """x ↦ A(x), each example by itself."""
-
-    def apply(self, x: Float[Array, " batch *data"]) -> Float[Array, " batch *measured"]:
-        """Returns function(x).
-
-        Raises:
-            ValueError: if it does not keep the batch axis.
-        """
-        try:
-            measured = self.function(x)
-        except Exception as error:
-            error.add_note(f"The operator's function was given a batch of examples, {x.shape}.")
-            raise
-        if not isinstance(measured, Array) or not jnp.issubdtype(measured.dtype, jnp.floating):
-            kind = getattr(measured, "dtype", type(measured).__name__)
-            raise ValueError(
-                f"the operator's function returned {kind}: wanted an array of floating-point "
-                f"numbers. Of complex ones z write jnp.stack([z.real, z.imag], axis=-1)."
-            )
-        if jnp.ndim(measured) < 1 or len(measured) != len(x):
-            raise ValueError(
-                f"the operator's function returned shape {jnp.shape(measured)} for {len(x)} "
-                f"examples: wanted one measurement per example, ({len(x)}, …)."
-            )
-        return measured
-
-    def check_linear(self, x: Any) -> None:
-        """Refuses a function that JAX cannot transpose, or whose derivative is not its slope.
-
-        Raises:
-            ValueError: if it is not linear, or mixes the examples of a batch.
-        """
-        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        measured = jax.eval_shape(self.apply, shape)
-        try:
-            jax.eval_shape(jax.linear_transpose(self.apply, shape), measured)
-        except Exception as error:
-            raise ValueError(
-                "the operator's function is not linear, since JAX has no transpose of it: wanted a "
-                "linear one. sd.inverse.DPS takes any function with a derivative."
-            ) from error
-
-        moved, derivative = self._moved(shape)
-        if moved is None or derivative is None:
-            return
-        scale = np.max(np.abs(moved), initial=0.0)
-        if not np.allclose(moved, derivative, rtol=0.0, atol=SAME * scale):
-            raise ValueError(
-                "the operator's function is not linear, since its derivative is not its slope, as "
-                "where numbers are rounded: wanted a linear one. sd.inverse.DPS takes any function "
-                "with a derivative."
-            )
-        if np.any(np.abs(moved[1:]) > SAME * scale):
-            raise ValueError(
-                "the operator's function mixes the examples of a batch: wanted one that measures "
-                "each by itself, such as jax.vmap of a function of one example."
-            )
-
-    def check_differentiable(self, x: Any) -> None:
-        """Refuses a function without a derivative, as where numbers are rounded.
-
-        Raises:
-            ValueError: if its derivative is 0 and it is not constant.
-        """
-        moved, derivative = self._moved(jax.ShapeDtypeStruct(x.shape, x.dtype))
-        if moved is not None and np.any(moved) and not np.any(derivative):
-            raise ValueError(
-                "the derivative of the operator's function is 0, as where numbers are rounded, so "
-                "y says nothing: wanted a function with a derivative. To round without losing it "
-                "write x + jax.lax.stop_gradient(jnp.round(x) - x)."
-            )
-
-    def _moved(self, shape: jax.ShapeDtypeStruct) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Returns A(x + u) - A(x) and the derivative along u at some x, where u moves the first
-        example alone; None where the function holds tracers."""
-        rng = np.random.default_rng(0)
-        x, u = (jnp.asarray(rng.normal(size=shape.shape), shape.dtype) for _ in range(2))
-        u = u.at[1:].set(0.0)
-        with jax.ensure_compile_time_eval():
-            moved = self.apply(x + u) - self.apply(x)
-            _, derivative = jax.jvp(self.apply, (x,), (u,))
-        if not is_concrete(moved, derivative):
-            return None, None
-        return np.asarray(moved, np.float64), np.asarray(derivative, np.float64)
-
-
-SAME = 1e-2
-"""Of the largest change: how far rounding may take a slope from a derivative, in bfloat16 too."""

@@ -372,10 +372,7 @@ def check_sde(sde: Any) -> None:
     Raises:
         TypeError: if it is something else.
     """
-    if not isinstance(sde, SDE):
-        raise TypeError(
-            f"sde is a {type(sde).__name__}: wanted an SDE such as sd.VP(), and the score after it."
-        )
+    checks.instance("sde", sde, SDE, "an SDE such as sd.VP(), and the score after it.")
 
 
 def plain_settings(sde: Any) -> Any:

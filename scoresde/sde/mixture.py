@@ -14,13 +14,7 @@
 r_k is the posterior probability of component k, and s_k its score. Where C_k is full, S_k shares
 its eigenbasis, so one decomposition serves every t.
 
-Of a measurement y = M x_0 + noise_std n, n ~ N(0, I), each component is conditioned by itself, and
-what is left is a mixture again:
-
-    V_k = M C_k M^T + noise_std^2 I,   K_k = C_k M^T V_k^{-1}
-
-    p(x_0 | y) = sum_k w'_k N(m_k + K_k (y - M m_k), C_k - K_k M C_k)             (Eq. 9)
-    w'_k proportional to w_k N(y; M m_k, V_k)
+The posterior given a linear measurement is in mixture_posterior.py.
 """
 
 from __future__ import annotations
@@ -40,6 +34,7 @@ from scoresde import checks
 from scoresde.checks import is_concrete
 from scoresde.keys import example_keys, split_examples
 from scoresde.sde.base import SDE, as_time
+from scoresde.sde.mixture_posterior import condition
 from scoresde.types import Cond, Key, Time, pytree_dataclass, wider
 
 
@@ -92,11 +87,9 @@ class GaussianMixture:
 
     def cov(self) -> Float[Array, "d d"]:
         """Returns Cov[x_0], within plus between the components (Eq. 3)."""
-        eye = jnp.eye(self.dim, dtype=self.means.dtype)
-        full = self.covs if self._is_full else self._diagonals[:, :, None] * eye[None]
         centred = self.means - self.mean()[None]
 
-        within = jnp.einsum("k,kij->ij", self.weights, full)
+        within = jnp.einsum("k,kij->ij", self.weights, self._full_covs())
         between = jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
         return within + between
 
@@ -114,7 +107,8 @@ class GaussianMixture:
         return self.means[component] + centred
 
     def posterior(self, matrix: Any, y: Any, noise_std: float) -> GaussianMixture:
-        """Returns p(x_0 | y) of y = matrix x_0 + noise_std n, n ~ N(0, I): a mixture (Eq. 9).
+        """Returns p(x_0 | y) of y = matrix x_0 + noise_std n, n ~ N(0, I): a mixture
+        (mixture_posterior.py, Eq. 1).
 
         matrix: (m, d); y: (m,), measured of one point; noise_std: a positive number. The result has
         as many components as this mixture: one that y excludes keeps a weight of 1e-30. It is
@@ -125,29 +119,10 @@ class GaussianMixture:
             ValueError: if the matrix is not (m, d), y is not (m,), a number is not finite, or
                 noise_std is not positive, or so small that rounding hides it.
         """
-        matrix, y = _floats(matrix, "matrix"), _floats(y, "y")
-        _check_measurement(matrix, y, noise_std, self.dim)
-        means, covs = np.asarray(self.means, np.float64), np.asarray(self.covs, np.float64)
-        if not self._is_full:
-            covs = covs.reshape(len(covs), -1, 1) * np.eye(self.dim)
-
-        between = matrix @ covs @ matrix.T + noise_std**2 * np.eye(len(y))  # V_k, (k, m, m)
-        gain = np.swapaxes(np.linalg.solve(between, matrix @ covs), 1, 2)  # K_k, (k, d, m)
-        residual = y - means @ matrix.T  # (k, m)
-        whitened = np.linalg.solve(between, residual[:, :, None])[:, :, 0]
-
-        # (I - K M) C (I - K M)^T + noise_std^2 K K^T is C - K M C, and stays positive when rounded.
-        kept = np.eye(self.dim) - gain @ matrix
-        covs = kept @ covs @ np.swapaxes(kept, 1, 2)
-        covs = covs + noise_std**2 * gain @ np.swapaxes(gain, 1, 2)
-
-        log_det = np.linalg.slogdet(between)[1]
-        log_weights = np.log(np.asarray(self.weights, np.float64))
-        log_weights = log_weights - 0.5 * (np.sum(residual * whitened, axis=1) + log_det)
-        weights = np.exp(log_weights - log_weights.max())
-        means = means + np.einsum("kij,kj->ki", gain, residual)
-        _check_rounding(covs, noise_std, self.means.dtype)
-        return GaussianMixture(means, covs, np.maximum(weights / weights.sum(), 1e-30))
+        means, covs, weights = condition(
+            self.means, self._full_covs(), self.weights, matrix, y, noise_std
+        )
+        return GaussianMixture(means, covs, weights)
 
     # --- Under an SDE ---
 
@@ -244,6 +219,12 @@ class GaussianMixture:
     @property
     def _is_full(self) -> bool:
         return self.covs.ndim == 3
+
+    def _full_covs(self) -> Array:
+        """The covariances of all components, (k, d, d)."""
+        if self._is_full:
+            return self.covs
+        return self._diagonals[:, :, None] * jnp.eye(self.dim, dtype=self.means.dtype)
 
     @property
     def _diagonals(self) -> Array:
@@ -365,45 +346,6 @@ def _check_values(means: np.ndarray, covs: np.ndarray, weights: np.ndarray) -> N
     if smallest <= 0.0:
         raise ValueError(
             f"a covariance has the eigenvalue {smallest:g}: wanted positive variances, std**2."
-        )
-
-
-def _floats(value: Any, name: str) -> np.ndarray:
-    """Returns an array of numbers in float64."""
-    array = np.asarray(checks.unmasked(value, name))
-    if array.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name} is of type {type(value).__name__}: wanted an array of numbers, such as the "
-            f"matrix of sd.inverse.Projection(matrix)."
-        )
-    return array.astype(np.float64)
-
-
-def _check_measurement(matrix: np.ndarray, y: np.ndarray, noise_std: float, dim: int) -> None:
-    if matrix.ndim != 2 or matrix.shape[1] != dim or 0 in matrix.shape:
-        raise ValueError(
-            f"matrix has shape {matrix.shape}, but the mixture lives in {dim} dimensions: wanted "
-            f"(measurements, {dim}). For one measurement write matrix[None]."
-        )
-    if y.shape != matrix.shape[:1]:
-        raise ValueError(
-            f"y has shape {y.shape} for a matrix {matrix.shape}: wanted ({len(matrix)},), what was "
-            f"measured of one point."
-        )
-    for name, values in (("matrix", matrix), ("y", y)):
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{name} holds NaN or infinity: wanted finite numbers.")
-    checks.setting("noise_std", noise_std, "(0, inf)")
-
-
-def _check_rounding(covs: np.ndarray, noise_std: float, dtype: Any) -> None:
-    """Refuses covariances whose smallest eigenvalue is lost when they are rounded."""
-    eigenvalues = np.linalg.eigvalsh(covs)
-    if np.any(eigenvalues[:, 0] < 10.0 * float(jnp.finfo(dtype).eps) * eigenvalues[:, -1]):
-        raise ValueError(
-            f"noise_std = {noise_std:g} is so small that the narrow directions of the posterior "
-            f"are lost in {dtype}: wanted a larger one, or jax.config.update('jax_enable_x64', "
-            f"True) before the mixture is built."
         )
 
 

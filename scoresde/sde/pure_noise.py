@@ -70,7 +70,8 @@ def check_denoises_noise(sde: Any, score: Any, start: float) -> None:
         ValueError: if the score has none.
     """
     if sde.ends_in_noise and start == 1.0 and not denoises_noise(score):
-        kind, name = getattr(score, "parameterization", None), type(score).__name__
+        kind = getattr(score, "parameterization", None)
+        name = type(score).__name__
         if kind is None and hasattr(score, "denoise"):
             raise ValueError(
                 f"{sde} ends in pure noise, alpha(1) = 0, and the denoiser of {name} is infinite "

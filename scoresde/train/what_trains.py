@@ -39,11 +39,8 @@ def check_trainable(model: Any) -> None:
         TypeError: if it is not a ScoreModel or ClassifierModel around an NNX module, if the network
             keeps running statistics, has no parameter, or one that has no gradient.
     """
-    if not isinstance(model, ScoreModel | ClassifierModel):
-        raise TypeError(
-            f"model is a {type(model).__name__}: wanted sd.ScoreModel(sde, net, parameterization), "
-            f"or sd.ClassifierModel(sde, net)."
-        )
+    wanted = "sd.ScoreModel(sde, net, parameterization), or sd.ClassifierModel(sde, net)."
+    checks.instance("model", model, ScoreModel | ClassifierModel, wanted)
     if not isinstance(model.net, nnx.Module):
         raise TypeError(
             f"the network is a {type(model.net).__name__}: fit trains NNX modules. Other networks "

@@ -168,6 +168,8 @@ def test_functions_without_a_derivative_are_refused(name):
     """Not those of DPS: its score would be the prior's. The line that is advised has one."""
     with pytest.raises(ValueError, match=r"derivative of the operator's function is 0.*jnp.round"):
         inverse.Operator(NONLINEAR[name]).check_differentiable(normal(2, 4))
+    with pytest.raises(ValueError, match="mixes the examples"):
+        inverse.Operator(lambda x: (x - x.mean(0)) ** 2).check_differentiable(normal(2, 4))
     kept = inverse.Operator(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x))
     kept.check_differentiable(normal(2, 4))
 
