@@ -116,10 +116,15 @@ def test_restore_reports_errors_of_a_picture_that_it_degraded(folder, call, oper
 
 def test_samples_that_fly_off_have_failed(folder, call):
     """DPS at little noise: its steps are too long, and the samples, finite, are no pictures."""
-    command = (*words(folder, "restore", "--image", str(folder / "small.png")), "--operator")
-    code, _, err = call(*command, "downsample:2", "--method", "dps", "--noise-std", "0.001")
+    command = words(folder, "restore", "--image", str(folder / "small.png"))
+    command = (*command, "--operator", "downsample:2", "--noise-std", "0.001")
+    code, _, err = call(*command, "--method", "dps")
     assert code == 1
-    assert "3 of 3 samples failed, or flew far out of the range" in " ".join(err.split())
+    message = " ".join(err.split())
+    assert "3 of 3 samples failed, or flew far out of the range" in message
+    assert message.count("or --method mmps") == 1
+    code, _, err = call(*command, "--method", "mmps")  # what the message advises
+    assert code == 0, err
 
 
 def test_restore_takes_a_small_picture(folder, call):
