@@ -224,7 +224,7 @@ class GaussianMixture:
         """The covariances of all components, (k, d, d)."""
         if self._is_full:
             return self.covs
-        return self._diagonals[:, :, None] * jnp.eye(self.dim, dtype=self.means.dtype)
+        return jax.vmap(jnp.diag)(jnp.broadcast_to(self._diagonals, self.means.shape))
 
     @property
     def _diagonals(self) -> Array:
