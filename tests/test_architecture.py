@@ -49,7 +49,7 @@ def test_imports_point_one_way(folder):
 
 
 def test_the_ground_stands_alone():
-    for name in ("types", "keys", "checks", "precision", "standardization", "layout"):
+    for name in ("types", "keys", "checks", "precision", "standardization", "layout", "reading"):
         assert imported(PACKAGE / f"{name}.py") <= {"ground"}
 
 
