@@ -44,10 +44,12 @@ class Experiment:
     """The folder that holds the folders of runs."""
     new_schedule: bool = False
     """Resume with another learning_rate, warmup, final_rate or steps of training than before."""
+    afresh: bool = False
+    """Begin anew; what the folder holds of an earlier run is kept in RUN/before-DATE."""
 
     def lasting(self) -> Experiment:
-        """Returns the settings without `new_schedule`, which one command asks for once."""
-        return dataclasses.replace(self, new_schedule=False)
+        """Returns the settings without those that one command asks for once."""
+        return dataclasses.replace(self, new_schedule=False, afresh=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +127,17 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
     """
     folder = Path(settings.runs).expanduser() / settings.name
     page_path = folder / "report.html"
-    if is_finished(folder, settings.lasting()):
+    if not settings.afresh and is_finished(folder, settings.lasting()):
         print(
-            f"{folder} is finished: {page_path} shows it. For another run: --name NAME or --seed N."
+            f"{folder} is finished: {page_path} shows it. For another run: --name NAME or --seed "
+            f"N; to begin anew: --afresh."
         )
         return 0
 
     join()
-    RunFolder(folder)  # refuses a place that cannot be written, before any work
+    if jax.process_index() == 0:
+        with RunFolder(folder):  # refuses a place that cannot be written, before any work
+            pass
     sd.use_cpu_cores()
 
     clock = Clock()
@@ -210,6 +215,7 @@ def train(
             run=page.folder,
             config=settings.lasting(),
             new_schedule=settings.new_schedule,
+            afresh=settings.afresh,
             callbacks=[show],
             standardize=settings.standardize,
         )

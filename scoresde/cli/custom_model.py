@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scoresde import checks
 from scoresde.parallel.processes import differences
 from scoresde.score.model import ScoreModel
 from scoresde.train.load import describe
@@ -24,12 +23,12 @@ WANTED = (
 def build_model(place: str, about: dict[str, Any], run: Path) -> ScoreModel:
     """Returns the model that a function of a Python file builds, for the checkpoint of a run.
 
-    place: FILE.py:NAME. about: the metadata of the checkpoint. It warns of a model that reads
-    otherwise than the one that was trained, such as one with other settings of the SDE.
+    place: FILE.py:NAME. about: the metadata of the checkpoint.
 
     Raises:
         ValueError: if the run does not need it, the file fails or has no such function, or if this
-            returns no model.
+            returns no model, or one that reads otherwise than the one that was trained, such as
+            with other settings of the SDE.
         FileNotFoundError: if there is no such file.
     """
     if about.get("model") is not None:
@@ -44,9 +43,9 @@ def build_model(place: str, about: dict[str, Any], run: Path) -> ScoreModel:
 
     found = differences(about.get("own"), describe(model, tuple(about["shape"])).get("own"))
     if found:
-        checks.warn(
-            f"{place} builds another model than {run} trained ({'; '.join(found)}): what follows "
-            f"is wrong unless both mean the same. Build the model as it was for training."
+        raise ValueError(
+            f"{place} builds another model than {run} trained ({'; '.join(found)}): build it as it "
+            f"was for training."
         )
     return model
 

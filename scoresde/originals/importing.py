@@ -88,9 +88,9 @@ def import_checkpoint(
     }
     about = describe(model, original.shape, original.prepare)
     folder = RunFolder(out)
-    with folder.checkpoints:
+    with folder, folder.checkpoints:
         folder.checkpoints.save(step, trained, about | {"imported": source})
-    save_yaml(original, folder.path / "config.yaml")
+        save_yaml(original, folder.path / "config.yaml")
 
     leaves = jax.tree.leaves(params)
     summary = {

@@ -2,16 +2,21 @@
 
     <directory>/<step>/arrays-0/        written by Orbax (arrays-1 when a step is saved again)
     <directory>/<step>/manifest.json    `about`, each leaf's dtype and shape, each file's checksum
+    <directory>/<step>/saving.json      the process that is saving it, until it has
 
 The manifest is the commit: it appears in one atomic rename after Orbax has finished. A save killed
 at any moment leaves either no manifest, or the previous one, which still names the previous arrays.
 A checkpoint is sound if its manifest is there and every file matches it.
+
+Readers may come at any time. What a writer has replaced or removed while they read is read again as
+it is then; what it is about to save is no fault.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import operator
 import os
 import re
@@ -28,6 +33,8 @@ from jaxtyping import PyTree
 
 from scoresde import checks
 from scoresde.parallel.processes import any_process, barrier
+from scoresde.runs.files import free_space
+from scoresde.runs.lock import Holder
 from scoresde.runs.manifest import (
     MANIFEST,
     DamagedError,
@@ -38,6 +45,11 @@ from scoresde.runs.manifest import (
     verify,
     write_manifest,
 )
+
+SAVING = "saving.json"
+
+REASON = 120
+"""The characters at each end of another library's long message that a message here repeats."""
 
 ADVICE = "Build `like` with the settings in its `about`: restore_subtree({}).about."
 
@@ -69,7 +81,11 @@ class Checkpoints:
         self.directory = Path(directory).expanduser().absolute()  # Orbax refuses relative paths
         self.keep = keep
 
+        self.committed: int | None = None
+        """The newest step known to be on disk with its checksums."""
+
         self._pending: Future[None] | None = None
+        self._size = 0  # the bytes of the state that is being saved
         # By step: the sizes and modification times of its files when they were last verified.
         self._sound: dict[int, dict] = {}
 
@@ -112,6 +128,7 @@ class Checkpoints:
         try:
             response, manifest = self._write_arrays(step, state, about)
         except Exception as error:
+            logging.getLogger("absl").removeFilter(_is_no_error_of_orbax)
             self._tidy(step)
             raise self._unsaved(step, error) from (failure or error)
 
@@ -133,6 +150,15 @@ class Checkpoints:
         if failure is not None:
             raise failure
 
+    def failure(self) -> BaseException | None:
+        """Returns the failure of the previous save, once, if it has ended with one already.
+
+        It does not wait. With several processes the answer is None: they tell at the next `save`.
+        """
+        if self._pending is None or not self._pending.done() or jax.process_count() > 1:
+            return None
+        return self._finished()
+
     def close(self) -> None:
         """Does the same as `wait`; the object can be used again afterwards.
 
@@ -149,10 +175,14 @@ class Checkpoints:
         self._tidy(step)
         folder = self._folder(step)
         folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            Holder.here().write(folder / SAVING)
 
         # The arrays in use stay until the new manifest replaces the one that names them.
         arrays = "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
         state = jax.tree.map(_storable, state)
+        self._size = sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(state))
+        logging.getLogger("absl").addFilter(_is_no_error_of_orbax)
         response = ocp.save_async(str(folder / arrays), state, overwrite=True)
 
         manifest = {
@@ -174,9 +204,12 @@ class Checkpoints:
                 write_manifest(folder / MANIFEST, manifest)
                 self._tidy(step)
                 self._drop_old(step)
+            self.committed = step
         except Exception as error:
             self._tidy(step)  # its partly written files may be what filled the disk
             raise self._unsaved(step, error) from error
+        finally:
+            logging.getLogger("absl").removeFilter(_is_no_error_of_orbax)
 
     def _wait_for_processes(self) -> None:
         """Waits for all processes, because Orbax reads and writes in all of them together."""
@@ -206,9 +239,13 @@ class Checkpoints:
         return failure
 
     def _unsaved(self, step: int, error: Exception) -> CheckpointError:
+        reason = " ".join(str(error).split())
+        if len(reason) > 2 * REASON:  # other libraries end theirs with what the system said
+            reason = f"{reason[:REASON]} … {reason[-REASON:]}"
         return CheckpointError(
             f"step {step} could not be saved to {self._folder(step)}: "
-            f"{type(error).__name__}: {error}. Earlier checkpoints are untouched: free space or "
+            f"{type(error).__name__}: {reason}. {self._size / 2**20:,.1f} MiB were to be written. "
+            f"{free_space(self.directory)} Earlier checkpoints are untouched: free space or "
             f"correct the directory, then save again."
         )
 
@@ -224,7 +261,7 @@ class Checkpoints:
             for entry in folder.iterdir():
                 if current is not None and entry.name in (current, MANIFEST):
                     continue
-                if entry.is_dir():
+                if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
@@ -275,13 +312,20 @@ class Checkpoints:
     def _restore(self, like: PyTree, step: int | None, partial: bool) -> Restored:
         self._wait_for_processes()
         self.wait()
-        manifest = self._newest_sound() if step is None else self._verify(operator.index(step))
-
         like = jax.tree.map(_wanted, like)
-        self._check_leaves(manifest, like, partial)
 
-        state = self._load(manifest, like, partial) if jax.tree.leaves(like) else like
-        return Restored(int(manifest["step"]), state, manifest["about"])
+        while True:
+            manifest = self._newest_sound() if step is None else self._verify(operator.index(step))
+            self._check_leaves(manifest, like, partial)
+            try:
+                state = self._load(manifest, like, partial) if jax.tree.leaves(like) else like
+            except CheckpointError:
+                if self._manifest(manifest["step"]) == manifest:
+                    raise
+                continue  # a writer has replaced or removed it since it was verified
+
+            self.committed = max(manifest["step"], self.committed or 0)
+            return Restored(int(manifest["step"]), state, manifest["about"])
 
     def _check_leaves(self, manifest: dict, like: PyTree, partial: bool) -> None:
         """Refuses leaves of another dtype or shape, which Orbax itself would cast silently."""
@@ -314,13 +358,22 @@ class Checkpoints:
 
     def _newest_sound(self) -> dict:
         """Returns the manifest of the newest sound step, and warns of newer ones that are not."""
-        faults = []
-        for step in reversed(self._folders()):
-            try:
-                return self._verify(step)
-            except CheckpointError as fault:
-                faults.append(f"\n  {fault}")
-                warnings.warn(f"passed over: {fault}", stacklevel=4)  # the line that called restore
+        while True:
+            faults = []
+            folders = self._folders()
+            for step in reversed(folders):
+                if self._is_being_saved(step):
+                    continue
+                try:
+                    return self._verify(step)
+                except CheckpointError as fault:
+                    if not self._folder(step).exists():  # a writer has removed it
+                        continue
+                    faults.append(f"\n  {fault}")
+                    warnings.warn(f"passed over: {fault}", stacklevel=4)  # who called restore
+
+            if folders == self._folders():
+                break
 
         found = "".join(faults) or "it holds no step folder."
         raise CheckpointError(
@@ -335,13 +388,40 @@ class Checkpoints:
         Raises:
             CheckpointError: with the step, the file and what is wrong with it.
         """
-        try:
-            return verify(self._folder(step), step)
-        except DamagedError as damage:
-            raise CheckpointError(
-                f"step {step} cannot be used: {damage}. Committed steps: {self.steps()}; "
-                f"omit `step` to restore the newest sound one."
-            ) from damage
+        while True:
+            before = self._manifest(step)
+            try:
+                return verify(self._folder(step), step)
+            except DamagedError as damage:
+                if self._manifest(step) != before:
+                    continue  # a writer has replaced or removed it
+                raise CheckpointError(
+                    f"step {step} cannot be used: {damage}. Committed steps: {self.steps()}; "
+                    f"omit `step` to restore the newest sound one."
+                ) from damage
+
+    def states(self) -> dict[int, str]:
+        """Returns, for each step, "good", "being saved by ...", or what is wrong with it."""
+        found = {}
+        for step in self._folders():
+            saving = Holder.read(self._folder(step) / SAVING)
+            if saving is not None and self._is_being_saved(step):
+                found[step] = f"being saved by {saving.in_words()}"
+                continue
+            try:
+                self._verify(step)
+                found[step] = "good"
+            except CheckpointError as fault:
+                if self._folder(step).exists():  # no writer has removed it meanwhile
+                    found[step] = str(fault)
+        return found
+
+    def _is_being_saved(self, step: int) -> bool:
+        """Whether a process is about to commit a step that has no manifest yet."""
+        if (self._folder(step) / MANIFEST).exists():
+            return False
+        saving = Holder.read(self._folder(step) / SAVING)
+        return saving is not None and saving.is_alive() is not False
 
     def _is_sound(self, step: int) -> bool:
         """Says if a step is sound; does not read again what is unchanged since it was verified."""
@@ -369,18 +449,30 @@ class Checkpoints:
         if not self.directory.is_dir():
             return []
 
-        folders = [entry.name for entry in self.directory.iterdir() if entry.is_dir()]
+        # A link may lead to the checkpoints of another run, which would be removed as old ones.
+        entries = [entry for entry in self.directory.iterdir() if not entry.is_symlink()]
+        folders = [entry.name for entry in entries if entry.is_dir()]
         return sorted(int(name) for name in folders if re.fullmatch("0|[1-9][0-9]*", name))
 
     def _current(self, step: int) -> str | None:
         """Returns the folder of arrays that the step's manifest names; None without a manifest."""
+        manifest = self._manifest(step)
+        return None if manifest is None else manifest["arrays"]
+
+    def _manifest(self, step: int) -> dict | None:
+        """Returns the content of the step's manifest; None without one that can be read."""
         try:
-            return read_manifest(self._folder(step) / MANIFEST)["arrays"]
+            return read_manifest(self._folder(step) / MANIFEST)
         except (OSError, ValueError):
             return None
 
 
 # --- What is stored ---
+
+
+def _is_no_error_of_orbax(record: logging.LogRecord) -> bool:
+    """Leaves out the tracebacks that Orbax logs of errors which it raises as well."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _json_copy(about: dict) -> dict:

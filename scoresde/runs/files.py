@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def free_space(folder: Path) -> str:
+    """Returns a sentence on the space that is left where a folder is or would be, "" if unknown."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"{free / 2**20:,.1f} MiB are free there."
 
 
 # --- metrics.jsonl ---

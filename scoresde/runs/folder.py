@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import math
@@ -13,8 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from scoresde.reading import check_inside
 from scoresde.runs.checkpoint import Checkpoints
-from scoresde.runs.files import read_rows, write_atomically
+from scoresde.runs.files import free_space, read_rows, write_atomically
+from scoresde.runs.lock import RunLock
 from scoresde.types import Cond
 
 HELD_OUT = "held_out.npz"
@@ -22,27 +25,36 @@ LARGEST_HELD_OUT = 2**28
 """The size in bytes beyond which a run does not keep a copy of its held-out examples."""
 
 
+BY_A_RUN = (
+    "checkpoints",
+    "config.yaml",
+    "figures",
+    HELD_OUT,
+    "likelihood",
+    "metrics.jsonl",
+    "report.html",
+    "results.json",
+    "samples",
+)
+"""What a run and the commands on it write, which starting again sets aside."""
+
+
 class RunFolder:
     """A directory with `metrics.jsonl`, `checkpoints/` and the held-out examples of one run.
 
+    Nothing is written before `hold`, which makes this process its only writer until `release`; a
+    `with` block does both.
+
     Raises:
-        OSError: at once, before any work is done, if the folder cannot be created or written.
+        ValueError: if `checkpoints` is a link out of the folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         # Absolute from here on: a callback may change the working directory.
         self.path = Path(path).expanduser().absolute()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path) as probe:
-                probe.write(b"\0" * 4096)
-        except OSError as error:
-            raise OSError(
-                f"the run's folder {self.path} cannot be written ({error.strerror or error}): "
-                f"choose another folder, or free space and check the permissions of this one."
-            ) from error
-
-        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self.checkpoints = Checkpoints(checkpoints_in(self.path))
+        self._lock = RunLock(self.path)
+        self._unwritten: list[str] = []
 
     @property
     def metrics(self) -> Path:
@@ -52,15 +64,89 @@ class RunFolder:
         """
         return self.path / "metrics.jsonl"
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Adds a row of metrics, as `as_json` writes its values."""
-        line = json.dumps({name: as_json(value) for name, value in row.items()}) + "\n"
+    # --- One writer ---
 
-        # A run that was killed may have left half a line behind.
-        if self.metrics.exists() and not self.metrics.read_bytes().endswith(b"\n"):
-            line = "\n" + line
-        with self.metrics.open("a") as file:
-            file.write(line)
+    def __enter__(self) -> RunFolder:
+        self.hold()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.release()
+
+    def hold(self) -> None:
+        """Makes this process the only writer of the folder.
+
+        Raises:
+            RunHeldError: naming the process that is writing it.
+            OSError: at once, before any work is done, if it cannot be created or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                probe.write(b"\0" * 4096)
+            self._lock.acquire()
+        except OSError as error:
+            raise OSError(
+                f"the run's folder {self.path} cannot be written ({error.strerror or error}): "
+                f"choose another folder, or free space and check the permissions of this one."
+            ) from error
+
+    def check_held(self) -> None:
+        """Refuses to go on where another process has taken over a folder that this one held.
+
+        Raises:
+            RunHeldError: naming that process.
+        """
+        self._lock.check()
+
+    def release(self) -> None:
+        """Lets others write the folder; nothing happens where it is not held."""
+        self._lock.release()
+
+    def set_aside(self) -> Path:
+        """Moves what a run has written here into a folder of its own, and returns that."""
+        now = datetime.datetime.now(datetime.UTC)
+        aside = self.path / f"before-{now:%Y-%m-%dT%H-%M-%S}"
+        for name in BY_A_RUN:
+            if os.path.lexists(self.path / name):
+                aside.mkdir(exist_ok=True)
+                (self.path / name).rename(aside / name)
+        return aside
+
+    # --- What is written ---
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a row of metrics, as `as_json` writes its values.
+
+        Raises:
+            OSError: if it cannot be written; it is then written before the next row.
+        """
+        line = json.dumps({name: as_json(value) for name, value in row.items()}) + "\n"
+        self._unwritten.append(line)
+        self.write_rows()
+
+    def write_rows(self) -> None:
+        """Writes the rows that could not be written before.
+
+        Raises:
+            OSError: naming the file, if they still cannot.
+        """
+        if not self._unwritten:
+            return
+        content = "".join(self._unwritten).encode()
+        try:
+            with self.metrics.open("ab+") as file:
+                # A run that was killed, or a full disk, may have left half a line behind.
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    content = content if file.read() == b"\n" else b"\n" + content
+                file.write(content)
+        except OSError as error:
+            raise OSError(
+                f"{len(content)} bytes of metrics could not be written to {self.metrics} "
+                f"({error.strerror or error}). {free_space(self.path)}"
+            ) from error
+        self._unwritten = []
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns the rows so far, in order of step."""
@@ -80,6 +166,17 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         write_atomically(self.path / HELD_OUT, buffer.getvalue())
+
+
+def checkpoints_in(run: Path) -> Path:
+    """Returns the folder of a run's checkpoints.
+
+    Raises:
+        ValueError: if it is a link out of the run, whose writer would remove another run's.
+    """
+    folder = run / "checkpoints"
+    check_inside(folder, run)
+    return folder
 
 
 def as_json(value: Any) -> Any:

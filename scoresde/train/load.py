@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresde import checks
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.prepare import BinCentres, Scale, without_augmentation
 from scoresde.parallel.processes import differences
@@ -39,13 +38,13 @@ def load(
 
     The schedule of an SDE that trained with its network is the trained one.
 
-    Warns if the model that is given has another SDE or other pieces than the run: a checkpoint
-    holds their names and settings, and the arrays of the network alone.
+    Raises:
+        ValueError: if the model that is given has another SDE or other pieces than the run: its
+            network would be read as what it was not trained to be.
     """
-    trained = open_run(run, step=step, ema=ema, model=model)
     if model is not None:
-        _warn_of_another(model, trained)
-    return trained.model
+        _refuse_another(model, Path(run).expanduser(), read_about(run, step))
+    return open_run(run, step=step, ema=ema, model=model).model
 
 
 def open_run(
@@ -256,18 +255,21 @@ def _integers_to_reals(about: dict[str, Any]) -> UniformDequantization | BinCent
     return from_dict({name: described[name] for name in names}, kind)
 
 
-def _warn_of_another(model: Model, trained: Trained) -> None:
-    """Warns of a model whose pieces are not those of the run."""
-    described = describe(model, trained.shape)
+def _refuse_another(model: Model, path: Path, about: dict[str, Any]) -> None:
+    """Refuses a model whose pieces are not those of the run.
+
+    Raises:
+        ValueError: naming each piece, as it was there and is now.
+    """
+    described = describe(model, tuple(about["shape"]))
     for kind in ("model", "own"):
-        old = trained.about.get(kind)
+        old = about.get(kind)
         new = described.get(kind)
         found = differences(old, new) if old and new else []
         if found:
-            checks.warn(
-                f"{trained.path} trained another model ({'; '.join(found)}): what follows is wrong "
-                f"unless both mean the same. Write sd.load({str(trained.path)!r}, model=model) "
-                f"with the model built as it was for training."
+            raise ValueError(
+                f"{path} trained another model ({'; '.join(found)}). Write "
+                f"sd.load({str(path)!r}, model=model) with the model built as it was for training."
             )
 
 

@@ -60,6 +60,7 @@ def fit(
     run: str | os.PathLike[str] | None = None,
     config: Any = None,
     new_schedule: bool = False,
+    afresh: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     standardize: bool | Standardization = False,
@@ -92,8 +93,11 @@ def fit(
         new_schedule: whether a resumed run takes the learning_rate, warmup, final_rate and steps of
             `training` in place of its own. Its checkpoints record the change, and later calls with
             these settings resume it without the flag.
+        afresh: whether to begin anew in the folder of an earlier run. What that left is kept there,
+            in `before-DATE`.
         callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
-            log or None, called after validation.
+            log or None, called after validation; of a run that was stopped meanwhile, they are
+            called again when it resumes.
         progress: whether to show a progress bar.
         standardize: whether to train in standard units: True measures the mean and the standard
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
@@ -106,7 +110,11 @@ def fit(
     Warns where the noise of the SDE does not cover the data (train/coverage.py), and names the
     arrays that training leaves as they are (train/what_trains.py): it trains nnx.Param alone.
 
-    Ctrl-C ends training after the current step, with a checkpoint.
+    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step, with a checkpoint. Checkpoints
+    are written before the validation at their step, which a signal leaves ten seconds.
+
+    One process at a time trains in `run`. A checkpoint or a row of metrics that cannot be written
+    is tried again at the next row, with a warning, and ends training after three failures.
 
     After `jax.distributed.initialize`, every process makes the same call with all of the data, and
     takes its share of every batch: together they take the steps that one process would. Process 0
@@ -116,11 +124,12 @@ def fit(
 
     Raises:
         ValueError: if the data are empty, hold NaN or do not fit the model; if `run` was made with
-            other settings; if the processes do not divide the batch, or differ in their settings,
-            data, key or view of `run`.
+            other settings, or has lost its checkpoints; if weights are not finite; if the processes
+            do not divide the batch, or differ in their settings, data, key or view of `run`.
         TypeError: if the model cannot be trained, or a source of integers comes without `prepare`.
         TrainingDiverged: after `training.max_skipped` non-finite steps in a row.
-        OSError: if the run's folder cannot be written.
+        RunHeldError: if another process trains in `run`.
+        OSError: if the run's folder cannot be written, unless the run is finished.
     """
     key = as_typed_key(key)
     key_split, key_steps = jax.random.split(key)
@@ -152,16 +161,17 @@ def fit(
 
     # All processes start together, alike, and from the state of process 0.
     barrier("fit")  # preparing the data may have taken one of them minutes longer
-    check_alike(metadata | _settings_of_call(training, run, new_schedule))
+    check_alike(metadata | _settings_of_call(training, run, new_schedule, afresh))
     trainer.place()
 
     # A run continues where it was left.
-    record = Record(folder, metadata, new_schedule)
-    state = record.restore(trainer.state)
-    trainer.restore(state, bool(record.metadata.get("null_is_trained")))
-    record.describe(held_out, training if config is None else config)
+    with Record(folder, metadata, new_schedule, afresh) as record:
+        state = record.restore(trainer.state)
+        trainer.restore(state, bool(record.metadata.get("null_is_trained")))
+        if record.read_only is not None and trainer.step < training.steps:
+            raise record.read_only
+        record.describe(held_out, training if config is None else config)
 
-    with record:
         interrupted = trainer.run(record, callbacks, progress)
     return Fit(
         trainer.model(), trainer.step, record.history, interrupted, (measured.low, measured.high)
@@ -274,11 +284,14 @@ def _describe_objective(objective: Objective, own: Objective) -> dict[str, Any]:
     return {} if objective == own else {"objective": stable_repr(objective)}
 
 
-def _settings_of_call(training: Training, run: Any, new_schedule: bool) -> dict[str, Any]:
+def _settings_of_call(
+    training: Training, run: Any, new_schedule: bool, afresh: bool
+) -> dict[str, Any]:
     """Returns what processes must share beyond the metadata, for one call of `fit`."""
     return {
         "training": to_dict(training),
         "run": run is not None,
         "new_schedule": new_schedule,
+        "afresh": afresh,
         "devices": jax.local_device_count(),
     }

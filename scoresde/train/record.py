@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scoresde import checks
 from scoresde.data.source import Source, take
-from scoresde.parallel.processes import check_alike, check_shared, differences, in_first
+from scoresde.parallel.processes import (
+    any_process,
+    check_alike,
+    check_shared,
+    differences,
+    in_first,
+)
+from scoresde.runs.checkpoint import CheckpointError
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
 from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import save_yaml
@@ -19,6 +28,7 @@ from scoresde.train.examples import nbytes
 from scoresde.train.model_settings import ClassifierSettings, ModelSettings
 from scoresde.train.settings import Training
 from scoresde.train.state import TrainState
+from scoresde.train.what_trains import check_finite
 
 FOLLOWS_FROM_DATA = {"range", "null_is_trained"}
 """Metadata that data and settings decide, which are compared themselves."""
@@ -29,43 +39,161 @@ OPTIONAL = {"objective"}
 SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")
 """The settings that a resumed run may change, if it is told to."""
 
+VALIDATED = "validation_seconds"
+"""The metric that a row has once validation and callbacks have ended."""
+
+MOST_FAILURES = 3
+"""Failures in a row to write a checkpoint, or a row of metrics, that end a training."""
+
+PAUSE = 2.0
+"""Seconds between attempts to write the last checkpoint."""
+
+SHOWN = 5
+"""The number of names that an error lists."""
+
 
 class Record:
     """Keeps the rows and checkpoints of one training; without a folder, only the rows, in memory.
 
-    Every process makes the same calls; process 0 writes the rows. Leaving the `with` block waits
-    for the checkpoint that is being written. new_schedule: whether a resumed run takes the schedule
-    in `metadata` in place of its own.
+    Every process makes the same calls; process 0 writes the rows. In the `with` block this training
+    is the folder's only writer; leaving it waits for the checkpoint that is being written.
+
+    A row or checkpoint that cannot be written does not end the training at once: a warning says so,
+    it is tried again, and `MOST_FAILURES` failures in a row are an error.
+
+    new_schedule: whether a resumed run takes the schedule in `metadata` in place of its own.
+    afresh: whether to set aside what the folder holds, and to begin anew.
     """
 
     def __init__(
-        self, folder: RunFolder | None, metadata: dict[str, Any], new_schedule: bool = False
+        self,
+        folder: RunFolder | None,
+        metadata: dict[str, Any],
+        new_schedule: bool = False,
+        afresh: bool = False,
     ):
         self.folder = folder
         self.metadata = metadata
         self.new_schedule = new_schedule
+        self.afresh = afresh
         self.history: list[dict[str, Any]] = []
+        self.read_only: OSError | None = None
+        """Why the folder cannot be written, if it cannot: a finished run is only read."""
+
+        self.saved: int | None = None
+        """The step of the newest save that has begun and is not known to have failed."""
+        self._failures = {"checkpoints": 0, "metrics": 0}  # in a row
+        self._committed: int | None = None
 
     def __enter__(self) -> Record:
-        if self.folder is not None:
-            self.folder.checkpoints.__enter__()
+        if self.folder is None:
+            return self
+
+        failure = in_first(partial(_hold, self.folder))
+        if any_process(failure is not None):
+            self.read_only = failure or OSError(f"process 0 cannot write {self.folder.path}.")
+        elif self.afresh:
+            in_first(self.folder.set_aside)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        try:
             self.folder.checkpoints.__exit__(kind, error, traceback)
+        finally:
+            self.folder.release()
+
+    # --- Writing ---
 
     def log(self, row: dict[str, Any]) -> None:
-        """Adds a row of metrics."""
-        self.history.append(row)
+        """Adds a row of metrics, to that of the same step if there is one."""
         if self.folder is not None:
-            in_first(partial(self.folder.append, row))
+            row = row | {"checkpoint": self.folder.checkpoints.committed}
+            in_first(partial(self._write, row))
+
+        if self.history and self.history[-1]["step"] == row["step"]:
+            self.history[-1] |= row
+        else:
+            self.history.append(row)
 
     def save(self, step: int, state: TrainState) -> None:
-        """Writes a checkpoint in the background."""
-        if self.folder is not None:
-            copies = jax.tree.map(jnp.copy, state)  # the next step donates the state itself
+        """Begins to write a checkpoint in the background.
+
+        Raises:
+            CheckpointError: after `MOST_FAILURES` failures in a row.
+        """
+        if self.folder is None:
+            return
+
+        in_first(self.folder.check_held)
+        copies = jax.tree.map(jnp.copy, state)  # the next step donates the state itself
+        self.saved = step
+        try:
             self.folder.checkpoints.save(step, copies, self.metadata)
+        except CheckpointError as failure:
+            self._count("checkpoints", failure)
+            self.saved = None
+
+    def save_failed(self) -> bool:
+        """Whether the newest save has failed, which is then to be done again.
+
+        Raises:
+            CheckpointError: after `MOST_FAILURES` failures in a row.
+        """
+        if self.folder is None:
+            return False
+        failure = self.folder.checkpoints.failure()
+        if failure is not None:
+            self._count("checkpoints", failure)
+            self.saved = None
+        return self.saved is None and self._failures["checkpoints"] > 0
+
+    def finish(self, step: int, state: TrainState) -> None:
+        """Returns once the state is on disk, and all rows.
+
+        Raises:
+            CheckpointError, OSError: if that still fails after `MOST_FAILURES` attempts.
+        """
+        if self.folder is None or self.read_only is not None:
+            return
+
+        while True:
+            if self.saved != step:
+                self.save(step, state)
+            try:
+                self.folder.checkpoints.wait()
+                break
+            except CheckpointError as failure:
+                self._count("checkpoints", failure)
+                self.saved = None
+                time.sleep(PAUSE)
+        in_first(self.folder.write_rows)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        """Writes a row to the file."""
+        assert self.folder is not None
+        try:
+            self.folder.append(row)
+        except OSError as failure:
+            self._count("metrics", failure)
+        else:
+            self._failures["metrics"] = 0
+
+    def _count(self, what: str, failure: BaseException) -> None:
+        """Warns of a failure, after which training goes on; raises one too many."""
+        assert self.folder is not None
+        if what == "checkpoints" and self._committed != self.folder.checkpoints.committed:
+            self._committed = self.folder.checkpoints.committed  # some save has succeeded
+            self._failures[what] = 0
+
+        self._failures[what] += 1
+        if self._failures[what] >= MOST_FAILURES:
+            raise failure
+        left = MOST_FAILURES - self._failures[what]
+        checks.warn(f"{failure} Training goes on; it is tried again, {left} times at most.")
+
+    # --- Resuming ---
 
     def restore(self, like: TrainState) -> TrainState | None:
         """Returns the state of the newest sound checkpoint, and reads the rows up to it.
@@ -73,16 +201,19 @@ class Record:
         The state takes the shapes and the sharding of `like`. Without a checkpoint it is None.
 
         Raises:
-            ValueError: if the run was made with other settings, data or key, or if the processes
-                do not see the same folder.
+            ValueError: if the run was made with other settings, data or key, if its checkpoints are
+                lost or hold what is not finite, or if the processes do not see the same folder.
         """
         if self.folder is None:
             return None
-        check_shared(self.folder.path)
+        if self.read_only is None:
+            check_shared(self.folder.path)
 
         checkpoints = self.folder.checkpoints
         steps = checkpoints.steps()
         check_alike({"checkpoints": steps})  # the cache of a file system may be behind
+        rows = self.folder.rows()
+        _check_none_is_lost(self.folder, steps, rows)
         if not steps:
             return None
 
@@ -99,15 +230,36 @@ class Record:
             self.metadata = self.metadata | {"null_is_trained": True}
 
         state = checkpoints.restore(jax.tree.map(_shape_and_sharding, like), found.step).state
+        check_finite(
+            {name: state[name] for name in ("params", "ema")},
+            f"the checkpoint of step {found.step} in {checkpoints.directory}",
+            f"Remove the folder {found.step} there to resume from the one before.",
+        )
 
         last = int(state["step"])
-        self.history = [row for row in self.folder.rows() if row["step"] <= last]
+        self.saved = last
+        self.history = [row for row in rows if row["step"] <= last]
         return state
+
+    def lacks_validation(self, step: int) -> bool:
+        """Whether training ended between the checkpoint of a step and the end of its validation."""
+        earlier_version = self.history and "checkpoint" not in self.history[-1]
+        done = self.history and self.history[-1]["step"] == step and VALIDATED in self.history[-1]
+        return any_process(not earlier_version and not done and self.read_only is None)
 
     def describe(self, held_out: Source | None, config: Any) -> None:
         """Writes the settings and, unless they are very large, the held-out examples."""
-        if self.folder is not None:
+        if self.folder is not None and self.read_only is None:
             in_first(partial(_describe, self.folder, held_out, config))
+
+
+def _hold(folder: RunFolder) -> OSError | None:
+    """Makes this process the writer of a folder; returns why the folder cannot be written."""
+    try:
+        folder.hold()
+    except OSError as failure:
+        return failure
+    return None
 
 
 def _describe(folder: RunFolder, held_out: Source | None, config: Any) -> None:
@@ -117,7 +269,46 @@ def _describe(folder: RunFolder, held_out: Source | None, config: Any) -> None:
     save_yaml(config, folder.path / "config.yaml")
 
 
-# --- What must be the same when a run resumes ---
+# --- What must be there, and the same, when a run resumes ---
+
+
+def _check_none_is_lost(folder: RunFolder, steps: list[int], rows: list[dict[str, Any]]) -> None:
+    """Refuses to begin anew where metrics speak of a checkpoint, and there is none.
+
+    Raises:
+        ValueError: saying what there is, and how to begin anew on purpose.
+    """
+    known = _newest_known(rows)
+    directory = folder.checkpoints.directory
+    if known is None or (steps and steps[-1] >= known):
+        return
+    if steps:
+        checks.warn(
+            f"{folder.path} had a checkpoint of step {known}, by its metrics, and the newest in "
+            f"{directory} is of step {steps[-1]}: training goes on from that one."
+        )
+        return
+
+    found = "is missing"
+    if directory.is_dir():
+        names = sorted(entry.name for entry in directory.iterdir())
+        found = f"holds {', '.join(names[:SHOWN]) or 'nothing'}, and no step with a manifest.json"
+    raise ValueError(
+        f"{folder.path} has lost its checkpoints: by its metrics it had one of step {known}, and "
+        f"{directory} {found}. Put them back, or begin anew, by afresh=True in sd.fit(...), or by "
+        f"--afresh behind the command of an experiment: what is there is kept, in {folder.path}"
+        f"/before-DATE."
+    )
+
+
+def _newest_known(rows: list[dict[str, Any]]) -> int | None:
+    """Returns the newest step of which the metrics show that its checkpoint was on disk."""
+    known = [row["checkpoint"] for row in rows if row.get("checkpoint") is not None]
+    if known:
+        return int(max(known))
+    # Earlier versions did not say; a save began at each validation, after that before had ended.
+    validated = sorted(row["step"] for row in rows if row.get("valid_loss") is not None)
+    return int(validated[-2]) if len(validated) > 1 else None
 
 
 def decisive_settings(training: Training) -> dict[str, Any]:

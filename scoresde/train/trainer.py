@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -25,24 +27,29 @@ from scoresde.parallel.processes import any_process, in_first
 from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_conditions
 from scoresde.train.examples import standardized
+from scoresde.train.grace import given_up_after
 from scoresde.train.metrics import Window
 from scoresde.train.model_settings import Model, conditions_of, is_custom_network
-from scoresde.train.record import Record
+from scoresde.train.record import VALIDATED, Record
 from scoresde.train.settings import Training
 from scoresde.train.signals import interruptible
 from scoresde.train.state import Skeleton, TrainState, init_state
 from scoresde.train.step import Metrics, Prepare, make_step, make_validation
+from scoresde.train.what_trains import check_finite
 from scoresde.types import Cond
 
 MOST_STEPS = 10
 """Steps in one dispatch, at most, where the user does not say."""
+
+GRACE = 10.0
+"""Seconds that a signal leaves to a validation and its callbacks."""
 
 REPEATS = 4
 """Passes over the held-out examples in one validation, each with its own times and noise."""
 
 
 class TrainingDiverged(ValueError):
-    """Too many non-finite steps in a row; parameters and EMA are still the last finite ones."""
+    """Too many non-finite steps in a row; checkpoints are from before them."""
 
 
 class Trainer:
@@ -86,6 +93,7 @@ class Trainer:
         without_units = dataclasses.replace(model, standardization=None)
         moves = trains_schedule(objective, model.sde)
         self.skeleton, *arrays = Skeleton.split(without_units, schedule_trains=moves)
+        check_finite(arrays[0], "the model", "Build it again: training cannot mend it.")
         params, constants = jax.tree.map(jnp.copy, arrays)
         self.state = init_state(params, constants, self.skeleton.optimizer(training))
         self.step = 0
@@ -107,28 +115,34 @@ class Trainer:
 
         self._several_steps = jit(steps, donate_argnums=0)
 
-        validate = make_validation(self.skeleton, self.objective, prepare_held_out)
-        self._validate = jit(validate)
+        losses = make_validation(self.skeleton, self.objective, prepare_held_out)
+        self._held_out_losses = jit(losses)
 
     # --- The loop ---
 
     def run(self, record: Record, callbacks: Sequence[Callback], progress: bool) -> bool:
         """Trains to the last step, and returns whether a signal interrupted it.
 
+        A run that only skips steps saves no checkpoints, which would replace those from before.
+
         Raises:
             TrainingDiverged: after `max_skipped` non-finite steps in a row.
         """
         most = self.training.steps_per_dispatch or self._usual_dispatch()
         bar = self._progress_bar(visible=progress and self.process == 0)
-        saved = self.step
 
         with (
             bar,
             interruptible(bar.write) as stop,
             Prefetch(self.batches, self.plan(most)) as prefetched,
         ):
+            if self.step and self._validates_now() and record.lacks_validation(self.step):
+                known = record.history[-1] if record.history else {}
+                record.log({"step": self.step} | self._validate(callbacks, known, stop))
+
             window = Window(self.step, prefetched.waited)
-            stopped = False
+            due = False
+            stopped = stop.is_set() and self.processes == 1
             while self.step < self.training.steps and not stopped:
                 boundary = self.boundary(self.step)
                 count, batches = next(prefetched)
@@ -136,9 +150,9 @@ class Trainer:
                 bar.update(count)
 
                 between_rows = self.step < boundary
-                if window.skipped_in_a_row(late=between_rows) >= self.training.max_skipped:
-                    record.save(self.step, self.state)
-                    raise TrainingDiverged(self._why_diverged())
+                skipped = window.skipped_in_a_row(late=between_rows)
+                if skipped >= self.training.max_skipped:
+                    raise TrainingDiverged(self._why_diverged(record))
                 if between_rows:
                     # Several processes agree on stopping at rows only.
                     stopped = self.processes == 1 and stop.is_set()
@@ -146,21 +160,43 @@ class Trainer:
 
                 row = self._row(window, prefetched.waited)
                 bar.set_postfix(_shown(row))
-                if self._validates_now():
-                    row["valid_loss"] = self.validation_loss()
-                    record.save(self.step, self.state)
-                    saved = self.step
-                    row |= in_first(partial(self._call, callbacks, row)) or {}
-                record.log({name: value for name, value in row.items() if value is not None})
 
-                # A new window, so that the time of the validation does not count as training.
+                # What may take long comes after the checkpoint, and is no time of training.
+                due = due or self._validates_now() or record.save_failed()
+                if due and not int(self.state["skipped_in_a_row"]):
+                    record.save(self.step, self.state)
+                    due = False
+                if self._validates_now():
+                    row |= self._validate(callbacks, row, stop)
+                record.log({name: value for name, value in row.items() if value is not None})
                 window = Window(self.step, prefetched.waited)
                 stopped = any_process(stop.is_set())
 
-            if saved != self.step:
-                record.save(self.step, self.state)
+            if self.step == self.training.steps or not int(self.state["skipped_in_a_row"]):
+                record.finish(self.step, self.state)
 
         return self.step < self.training.steps or any_process(stop.is_set())
+
+    def _validate(
+        self, callbacks: Sequence[Callback], row: dict[str, Any], stop: threading.Event
+    ) -> dict[str, Any]:
+        """Validates, calls the callbacks, and returns the metrics of both.
+
+        A signal leaves them `GRACE` seconds, and none is returned where these are not enough: all
+        is done again when the run resumes. Several processes, which work together, do all of it.
+        """
+        added: dict[str, Any] = {}
+        if self.processes == 1 and stop.is_set():
+            return added
+
+        start = time.perf_counter()
+        with given_up_after(GRACE if self.processes == 1 else None, stop) as work:
+            loss = self.validation_loss()
+            if loss is not None:
+                added["valid_loss"] = loss
+            added |= in_first(partial(self._call, callbacks, row | added)) or {}
+            added[VALIDATED] = time.perf_counter() - start
+        return {} if work.given_up else added
 
     def advance(self, count: int, batches: tuple[Array, Cond]) -> Metrics:
         """Takes `count` steps in one dispatch.
@@ -224,12 +260,13 @@ class Trainer:
     def _call(self, callbacks: Sequence[Callback], row: dict[str, Any]) -> dict[str, Any]:
         return call(callbacks, self.step, self.model(), row)
 
-    def _why_diverged(self) -> str:
+    def _why_diverged(self, record: Record) -> str:
+        kept = "" if record.saved is None else f" The newest checkpoint is of step {record.saved}."
         return (
             f"training stopped at step {self.step}: {int(self.state['skipped_in_a_row'])} steps in "
-            f"a row had a loss or gradient that is not finite. They were skipped, so parameters "
-            f"and EMA are the last finite ones. Try a lower learning_rate or clip, a longer "
-            f"warmup, or look for extreme values in the data."
+            f"a row had a loss, a gradient or an update that is not finite, and were "
+            f"skipped.{kept} Try a lower learning_rate or clip, a longer warmup, or look for "
+            f"extreme values in the data."
         )
 
     def model(self) -> Any:
@@ -288,7 +325,7 @@ class Trainer:
         x, cond = self._take(self.held_out, rows)
 
         inputs = shard_batch((rows, x, times[rows], cond, weight), self._mesh)
-        loss = self._validate(self.state["ema"], self.state["constants"], key, *inputs)
+        loss = self._held_out_losses(self.state["ema"], self.state["constants"], key, *inputs)
         return float(loss)
 
     # --- The state ---

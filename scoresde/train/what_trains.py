@@ -32,6 +32,23 @@ SILENCE = 'warnings.filterwarnings("ignore", "fit keeps")'
 # --- What cannot be trained ---
 
 
+def check_finite(tree: Any, what: str, advice: str) -> None:
+    """Refuses arrays that hold NaN or infinity: no step would make them finite again.
+
+    Raises:
+        ValueError: naming the first arrays, in `what`.
+    """
+    finite = jax.jit(lambda tree: jax.tree.map(lambda a: jnp.all(jnp.isfinite(a)), tree))(tree)
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, is_finite in jax.tree_util.tree_leaves_with_path(finite)
+        if not is_finite
+    ]
+    if names:
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+        raise ValueError(f"{what} holds values that are not finite, in {some}. {advice}")
+
+
 def check_trainable(model: Any) -> None:
     """Refuses what `fit` cannot train.
 

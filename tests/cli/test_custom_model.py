@@ -92,11 +92,11 @@ def test_the_advised_option_opens_the_run(home, monkeypatch, call, json_of):
     assert -20 < found["nats"] < 0
 
 
-def test_another_model_is_warned_about(home, monkeypatch, call):
+def test_another_model_is_refused(home, monkeypatch, call):
     monkeypatch.chdir(home)
     code, _, err = call("sample", "run", "--num", "3", "--model", "model.py:weaker")
-    assert code == 0
-    assert re.search(r"warning: model.py:weaker builds another .*beta=20.* there, .*beta=15", err)
+    assert code == 1
+    assert re.search(r"error: model.py:weaker builds another .*beta=20.* there, .*beta=15", err)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Checkpoints come back bit for bit, or are named and skipped: every kind of damage is tried."""
 
+import dataclasses
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 
 import scoresde.runs.checkpoint as checkpoint
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
+from scoresde.runs.lock import Holder
 
 ABOUT = {
     "net": {"width": 32, "rates": [1e-3, 0.1]},
@@ -337,6 +341,83 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert restored.about == {"seed": 5}
     assert bits(restored.state) == bits(make_state(5))
     assert len(list((tmp_path / "1").iterdir())) == 2  # one set of arrays, one manifest
+
+
+# --- Readers beside a writer ---
+
+
+def test_a_step_that_is_being_saved_is_no_fault(tmp_path, monkeypatch):
+    """Neither a warning nor a damaged checkpoint; it is, once its writer is dead."""
+    begun, may_end = threading.Event(), threading.Event()
+    write_manifest = checkpoint.write_manifest
+
+    def slow(path, content):
+        begun.set()
+        may_end.wait()
+        write_manifest(path, content)
+
+    write(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "write_manifest", slow)
+    with Checkpoints(tmp_path) as writer:
+        writer.save(2, make_state(2), ABOUT)
+        begun.wait()
+        reader = Checkpoints(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert reader.restore(make_state(0)).step == 1
+        assert list(reader.states()) == [1, 2]
+        assert reader.states()[1] == "good"
+        assert reader.states()[2].startswith(f"being saved by process {os.getpid()}")
+
+        saving = tmp_path / "2" / checkpoint.SAVING
+        dataclasses.replace(Holder.read(saving), started="1").write(saving)  # another process, dead
+        assert "manifest.json is missing" in reader.states()[2]
+        assert restore_naming(tmp_path, "step 2").step == 1
+        may_end.set()
+    assert Checkpoints(tmp_path).states() == {1: "good", 2: "good"}
+    assert not (tmp_path / "2" / checkpoint.SAVING).exists()
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["saved again", "removed"])
+@pytest.mark.parametrize("moment", ["verify", "_load"])
+def test_what_a_writer_changes_meanwhile_is_read_again(tmp_path, monkeypatch, moment, replaced):
+    """A step that goes away while it is read is no fault, nor one that is saved again."""
+    write(tmp_path, 1, 2)
+    place = checkpoint if moment == "verify" else Checkpoints
+    whole = getattr(place, moment)
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            if replaced:
+                write(tmp_path, 2)
+            else:
+                shutil.rmtree(tmp_path / "2")
+            if moment == "verify":
+                raise checkpoint.DamagedError("a file is missing")
+            raise CheckpointError("a file is missing")
+        return whole(*args)
+
+    monkeypatch.setattr(place, moment, interrupted)
+    reader = Checkpoints(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restored = reader.restore(make_state(0))
+    assert restored.step == (2 if replaced else 1)
+    assert bits(restored.state) == bits(make_state(restored.step))
+
+
+def test_steps_that_are_links_are_neither_read_nor_removed(tmp_path):
+    other = tmp_path / "other"
+    write(other, 1, 2, 3)
+    run = tmp_path / "run"
+    run.mkdir()
+    for step in (1, 2, 3):
+        (run / str(step)).symlink_to(other / str(step))
+    write(run, 4, 5, 6, keep=1)
+    assert Checkpoints(run).steps() == [6]
+    assert Checkpoints(other).states() == {1: "good", 2: "good", 3: "good"}
 
 
 # --- Saves that fail ---

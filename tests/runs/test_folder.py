@@ -10,7 +10,7 @@ from scoresde.runs.folder import HELD_OUT, RunFolder
 
 
 def test_rows_are_json_lines_in_order_of_step(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path)
     folder.append({"step": 20, "loss": np.float32(2.5)})
     folder.append({"step": 10, "loss": float("nan")})
 
@@ -50,5 +50,27 @@ def test_a_large_held_out_set_is_not_copied(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"file/run cannot be written .*choose another folder"):
-        RunFolder(tmp_path / "file" / "run")
+    with (
+        pytest.raises(OSError, match=r"file/run cannot be written .*choose another folder"),
+        RunFolder(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "other")
+    with pytest.raises(ValueError, match="lies outside of"):
+        RunFolder(tmp_path / "run")
+
+
+def test_a_row_takes_the_same_time_however_many_there_are(tmp_path):
+    """It reads one byte of the file, not all of them."""
+    folder = RunFolder(tmp_path)
+    with folder.metrics.open("wb") as file:
+        file.truncate(2**40)  # a terabyte of zeros, which take no space
+    folder.append({"step": 1})
+    with folder.metrics.open("rb") as file:
+        file.seek(2**40)
+        assert file.read() == b'\n{"step": 1}\n'

@@ -1,8 +1,15 @@
 """What a run keeps: rows of metrics and checkpoints, from which only the same training resumes."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +17,9 @@ import pytest
 from small_training import KEY, SMALL, data, mlp
 
 import scoresde as sd
+from scoresde.runs import checkpoint
+from scoresde.runs.folder import RunFolder
+from scoresde.runs.lock import LOCK, RunHeldError
 from scoresde.runs.manifest import read_manifest, write_manifest
 from scoresde.train.load import open_run
 
@@ -129,3 +139,222 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(mixture, tmp
     run = tmp_path / "file" / "run"
     with pytest.raises(OSError, match="cannot be written"):
         sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+
+
+# --- One writer ---
+
+
+def test_a_second_training_of_a_run_is_refused_while_the_first_lives(mixture, tmp_path):
+    run = tmp_path / "run"
+
+    def train(training=SMALL, **options):
+        return sd.fit(
+            KEY, mlp(), data(mixture), training=training, run=run, progress=False, **options
+        )
+
+    def second(step, model):
+        with pytest.raises(RunHeldError, match=f"{run} is being written by process {os.getpid()}"):
+            train()
+
+    train(callbacks=[second])
+    assert not (run / LOCK).exists()
+
+    # What a killed process leaves is taken over at once.
+    kill = f"""
+from pathlib import Path
+from scoresde.runs.folder import RunFolder
+import os
+RunFolder(Path({str(run)!r})).hold()
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", kill]).returncode == -9
+    assert (run / LOCK).exists()
+    assert train(dataclasses.replace(SMALL, steps=60)).step == 60
+
+
+def test_a_training_whose_folder_was_taken_over_ends_without_writing(mixture, tmp_path):
+    run = tmp_path / "run"
+
+    def suspended(step, model):
+        (run / LOCK).unlink()
+        RunFolder(run).hold()
+
+    with pytest.raises(RunHeldError, match="was taken over by"):
+        sd.fit(
+            KEY,
+            mlp(),
+            data(mixture),
+            training=SMALL,
+            run=run,
+            callbacks=[suspended],
+            progress=False,
+        )
+    assert sd.runs.Checkpoints(run / "checkpoints").steps() == [20]
+
+
+def test_a_finished_run_that_cannot_be_written_is_only_read(mixture, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def train(steps):
+        training = dataclasses.replace(SMALL, steps=steps)
+        return sd.fit(KEY, mlp(), data(mixture), training=training, run=run, progress=False)
+
+    whole = train(40)
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    again = train(40)
+    assert (again.step, again.interrupted, again.history) == (40, False, whole.history)
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+    with pytest.raises(OSError, match=r"cannot be written .Read-only file system"):
+        train(60)
+
+
+# --- Checkpoints that are lost ---
+
+
+def _without_manifests(checkpoints):
+    for manifest in checkpoints.rglob("manifest.json"):
+        manifest.unlink()
+
+
+def _renamed(checkpoints):
+    for folder in list(checkpoints.iterdir()):
+        folder.rename(checkpoints / f"step_{folder.name}")
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "earlier version"])
+@pytest.mark.parametrize("lose", [_without_manifests, _renamed, shutil.rmtree])
+def test_a_run_that_lost_its_checkpoints_begins_anew_only_if_told_to(
+    mixture, tmp_path, lose, earlier
+):
+    run = tmp_path / "run"
+    training = dataclasses.replace(SMALL, steps=3, log_every=1, validate_every=1)
+
+    def train(**options):
+        return sd.fit(
+            KEY, mlp(), data(mixture), training=training, run=run, progress=False, **options
+        )
+
+    train()
+    if earlier:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for row in rows:
+            del row["checkpoint"]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = (run / "metrics.jsonl").read_bytes()
+
+    lose(run / "checkpoints")
+    left = sorted(map(str, run.rglob("arrays-0")))
+    with pytest.raises(ValueError, match=r"has lost its checkpoints: .* of step [23]") as lost:
+        train()
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    assert sorted(map(str, run.rglob("arrays-0"))) == left
+
+    assert "afresh=True" in str(lost.value)
+    assert len(train(afresh=True).history) == 3
+    (aside,) = run.glob("before-*")
+    assert (aside / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(mixture, tmp_path):
+    run = tmp_path / "run"
+    folder = RunFolder(run)
+    with folder:
+        folder.append({"step": 10, "loss": 1.0, "checkpoint": None})
+    (run / "checkpoints" / "20" / "arrays-0").mkdir(parents=True)
+    assert (
+        sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False).history[0][
+            "loss"
+        ]
+        != 1.0
+    )
+
+
+def test_an_older_checkpoint_than_the_metrics_know_is_said(mixture, tmp_path):
+    run = tmp_path / "run"
+    sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+    with RunFolder(run) as folder:
+        folder.append({"step": 40, "checkpoint": 40})
+    shutil.rmtree(run / "checkpoints" / "40")
+    with pytest.warns(UserWarning, match="had a checkpoint of step 40, .* goes on from that one"):
+        assert sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False).step == 40
+
+
+# --- What cannot be written ---
+
+
+def test_saves_that_fail_are_tried_again(mixture, tmp_path, monkeypatch):
+    """Two of them, of which the run keeps no trace; the third in a row ends it, with its reason."""
+    write = checkpoint.write_manifest
+    failing = {20: 2}
+
+    def full(path, content):
+        if failing.get(content["step"], 0) > 0 or failing.get("all"):
+            failing[content["step"]] = failing.get(content["step"], 0) - 1
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_manifest", full)
+    run = tmp_path / "run"
+
+    def train(steps):
+        training = dataclasses.replace(SMALL, steps=steps, log_every=1)
+        return sd.fit(KEY, mlp(), data(mixture), training=training, run=run, progress=False)
+
+    with pytest.warns(UserWarning, match="step 20 could not be saved .* Training goes on"):
+        fit = train(40)
+    steps = sd.runs.Checkpoints(run / "checkpoints").steps()
+    assert fit.step == 40 and len(steps) == 2 and 20 < steps[0] < 40 == steps[1]
+
+    failing["all"] = True
+    monkeypatch.setattr("scoresde.train.record.PAUSE", 0.0)
+    with (
+        pytest.warns(UserWarning, match=r"MiB were to be written\. [\d,.]+ MiB are free there"),
+        pytest.raises(sd.runs.CheckpointError, match="No space left on device"),
+    ):
+        train(80)
+    failing["all"] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert train(80).step == 80
+
+
+def test_rows_that_cannot_be_written_are_written_later(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append({"step": 1})
+    moved = folder.metrics.rename(tmp_path / "moved")
+    folder.metrics.mkdir()
+    with pytest.raises(OSError, match=r"\d+ bytes of metrics could not be written to .* are free"):
+        folder.append({"step": 2})
+    folder.metrics.rmdir()
+    moved.rename(folder.metrics)
+    folder.append({"step": 3})
+    assert [row["step"] for row in folder.rows()] == [1, 2, 3]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_metrics_on_a_full_disk_do_not_end_training_at_once(mixture, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+
+    def freed(step, model):
+        if (run / "metrics.jsonl").is_symlink():
+            (run / "metrics.jsonl").unlink()
+
+    with pytest.warns(UserWarning, match=r"No space left on device.*Training goes on"):
+        fit = sd.fit(
+            KEY,
+            mlp(),
+            data(mixture),
+            training=SMALL,
+            run=run,
+            callbacks=[freed],
+            progress=False,
+        )
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == fit.history

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from scipy.integrate import quad
 from small_training import KEY, SMALL, data, final_state, mlp, weights
 
 import scoresde as sd
+from scoresde.train import trainer
 from scoresde.train.examples import as_source
 from scoresde.train.trainer import Trainer
 
@@ -101,15 +105,96 @@ def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
     assert (whole.step, whole.interrupted) == (4, False)
 
 
-def test_training_stops_after_several_bad_steps_with_the_last_finite_state(mixture, tmp_path):
-    def prepare(key, x):
-        return x * jnp.nan
-
+def test_bad_steps_change_nothing_and_push_out_no_checkpoint(mixture, tmp_path):
+    """Data that turn bad after step 20: each attempt to resume stops, and leaves what there is."""
     run = tmp_path / "run"
-    with pytest.raises(sd.TrainingDiverged, match="not finite"):
-        sd.fit(KEY, mlp(), data(mixture), prepare=prepare, training=SMALL, run=run, progress=False)
-    for a, b in zip(weights(sd.load(run)), weights(mlp()), strict=True):
+
+    class Turning:
+        fingerprint = "the same data"
+        shape = (2,)
+        bad = False
+        x = data(mixture)
+
+        def __len__(self):
+            return len(self.x)
+
+        def batch(self, indices):
+            bad = self.bad and 2 < len(indices) < len(self)  # a batch, not what fit looks at first
+            return self.x[indices] * (np.nan if bad else 1.0), None
+
+    source = Turning()
+
+    def train(steps):
+        training = dataclasses.replace(SMALL, steps=steps, max_skipped=3, validate_every=2)
+        return sd.fit(
+            KEY, mlp(), source, validation=0.0, training=training, run=run, progress=False
+        )
+
+    good = train(20).model
+    steps = sd.runs.Checkpoints(run / "checkpoints").steps()
+    source.bad = True
+    for _ in range(4):
+        with pytest.raises(sd.TrainingDiverged, match=r"not finite.*checkpoint is of step 20"):
+            train(40)
+    assert sd.runs.Checkpoints(run / "checkpoints").steps() == steps
+    for a, b in zip(weights(sd.load(run)), weights(good), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_an_update_that_is_not_finite_is_a_bad_step(mixture, unchecked):
+    """The gradient is finite and the step is not: parameters stay at their start."""
+    training = sd.Training(optimizer=optax.sgd(3e38), max_skipped=3, clip=1e30)
+    with pytest.raises(sd.TrainingDiverged, match="an update that is not finite"):
+        sd.fit(KEY, mlp(), 100.0 * data(mixture), training=training, progress=False)
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_first_step(mixture, tmp_path):
+    model = mlp()
+    layer = jax.tree.leaves(nnx.state(model.net, nnx.Param))[0]
+    broken = jax.tree.map(lambda a: a * jnp.nan if a is layer else a, nnx.state(model.net))
+    nnx.update(model.net, broken)
+    with pytest.raises(ValueError, match="the model holds values that are not finite, in "):
+        sd.fit(KEY, model, data(mixture), training=SMALL, run=tmp_path, progress=False)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_callback_that_takes_long_is_given_up_after_a_signal(mixture, tmp_path, monkeypatch):
+    """The checkpoint comes before it; what was given up is done when the run resumes."""
+    monkeypatch.setattr(trainer, "GRACE", 0.2)
+    run = tmp_path / "run"
+    called = []
+
+    def train(callback):
+        return sd.fit(
+            KEY,
+            mlp(),
+            data(mixture),
+            training=SMALL,
+            run=run,
+            callbacks=[callback],
+            progress=False,
+        )
+
+    def slow(step, model):
+        assert sd.runs.Checkpoints(run / "checkpoints").steps()[-1:] in ([step], [])
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+
+    start = time.monotonic()
+    stopped = train(slow)
+    assert time.monotonic() - start < 30
+    assert (stopped.step, stopped.interrupted) == (20, True)
+    assert "valid_loss" not in stopped.history[-1]
+
+    def quick(step, model):
+        called.append(step)
+
+    whole = train(quick)
+    assert called == [20, 40]
+    uninterrupted = sd.fit(KEY, mlp(), data(mixture), training=SMALL, progress=False)
+    for row, want in zip(whole.history, uninterrupted.history, strict=True):
+        assert (row["step"], row["loss"]) == (want["step"], want["loss"])
+        assert row.get("valid_loss") == want.get("valid_loss")
 
 
 def test_callbacks_see_the_ema_model(mixture):

@@ -1,0 +1,60 @@
+"""Work that is given up where it still runs some time after it was asked to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@dataclasses.dataclass
+class Work:
+    """A block of work."""
+
+    given_up: bool = False
+    """Whether it was ended before it was done."""
+
+
+@contextmanager
+def given_up_after(seconds: float | None, stop: threading.Event) -> Iterator[Work]:
+    """Ends the block where it still runs `seconds` after `stop` was set; None lets it run.
+
+    It ends by a second signal, as if the user had pressed Ctrl-C again: `interruptible`, around
+    this, raises KeyboardInterrupt for that. So it works in the main thread, and what is computing
+    outside of Python ends first.
+    """
+    work = Work()
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield work
+        return
+
+    main = threading.get_ident()
+    state = threading.Lock()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            if ended.is_set():
+                return
+        if ended.wait(seconds):
+            return
+        with state:
+            if not ended.is_set():
+                work.given_up = True
+                signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield work
+        with state:
+            ended.set()
+        while work.given_up:  # the signal is on its way
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        if not work.given_up:
+            raise
+    finally:
+        ended.set()
