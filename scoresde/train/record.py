@@ -117,8 +117,10 @@ class Record:
         else:
             self.history.append(row)
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: TrainState, row: dict[str, Any] | None = None) -> None:
         """Begins to write a checkpoint in the background.
+
+        row: the metrics up to this step, which may be logged later; the checkpoint keeps them.
 
         Raises:
             CheckpointError: after `MOST_FAILURES` failures in a row.
@@ -128,9 +130,10 @@ class Record:
 
         in_first(self.folder.check_held)
         copies = jax.tree.map(jnp.copy, state)  # the next step donates the state itself
+        about = self.metadata if row is None else self.metadata | {"row": row}
         self.saved = step
         try:
-            self.folder.checkpoints.save(step, copies, self.metadata)
+            self.folder.checkpoints.save(step, copies, about)
         except CheckpointError as failure:
             self._count("checkpoints", failure)
             self.saved = None
@@ -239,6 +242,9 @@ class Record:
         last = int(state["step"])
         self.saved = last
         self.history = [row for row in rows if row["step"] <= last]
+        row = about.get("row")
+        if row and (not self.history or self.history[-1]["step"] < last):
+            self.log(row)  # training was killed between the checkpoint and the row
         return state
 
     def lacks_validation(self, step: int) -> bool:

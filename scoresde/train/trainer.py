@@ -159,16 +159,17 @@ class Trainer:
                     continue
 
                 row = self._row(window, prefetched.waited)
+                row = {name: value for name, value in row.items() if value is not None}
                 bar.set_postfix(_shown(row))
 
                 # What may take long comes after the checkpoint, and is no time of training.
                 due = due or self._validates_now() or record.save_failed()
                 if due and not int(self.state["skipped_in_a_row"]):
-                    record.save(self.step, self.state)
+                    record.save(self.step, self.state, row)
                     due = False
                 if self._validates_now():
                     row |= self._validate(callbacks, row, stop)
-                record.log({name: value for name, value in row.items() if value is not None})
+                record.log(row)
                 window = Window(self.step, prefetched.waited)
                 stopped = any_process(stop.is_set())
 
@@ -393,6 +394,6 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     """Returns what the progress bar shows of a row."""
     shown = {}
     for name in ("loss", "skipped"):
-        if row[name] is not None:
+        if name in row:
             shown[name] = f"{row[name]:.4g}"
     return shown
