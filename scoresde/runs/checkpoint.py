@@ -20,6 +20,7 @@ import logging
 import operator
 import os
 import re
+import secrets
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,9 @@ from scoresde.runs.manifest import (
 )
 
 SAVING = "saving.json"
+
+HIDDEN = ".scoresde-"
+"""How the names of folders begin that are being made or removed."""
 
 REASON = 120
 """The characters at each end of another library's long message that a message here repeats."""
@@ -173,10 +177,8 @@ class Checkpoints:
 
         # Remove what an earlier save left behind when it was killed.
         self._tidy(step)
+        self._begin(step)
         folder = self._folder(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            Holder.here().write(folder / SAVING)
 
         # The arrays in use stay until the new manifest replaces the one that names them.
         arrays = "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
@@ -249,6 +251,18 @@ class Checkpoints:
             f"correct the directory, then save again."
         )
 
+    def _begin(self, step: int) -> None:
+        """Makes the folder of a step, which says from its first moment who saves it."""
+        folder = self._folder(step)
+        if jax.process_index() != 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif folder.is_dir():
+            Holder.here().write(folder / SAVING)
+        else:
+            begun = self.directory / f"{HIDDEN}{step}-{secrets.token_hex(4)}"
+            Holder.here().write(begun / SAVING)
+            begun.rename(folder)
+
     def _tidy(self, step: int) -> None:
         """Removes whatever the step's manifest does not name; everything if it has none."""
         folder = self._folder(step)
@@ -258,15 +272,25 @@ class Checkpoints:
 
         # If something here cannot be removed, the save itself fails and reports why.
         with contextlib.suppress(OSError):
+            for hidden in self.directory.glob(f"{HIDDEN}*"):
+                shutil.rmtree(hidden)
+            if current is None:
+                self._remove(step)
+                return
             for entry in folder.iterdir():
-                if current is not None and entry.name in (current, MANIFEST):
+                if entry.name in (current, MANIFEST):
                     continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
-            if current is None:
-                folder.rmdir()
+
+    def _remove(self, step: int) -> None:
+        """Removes a step, all at once for whoever reads."""
+        hidden = self.directory / f"{HIDDEN}{step}-{secrets.token_hex(4)}"
+        with contextlib.suppress(FileNotFoundError):
+            self._folder(step).rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def _drop_old(self, written: int) -> None:
         """Removes the steps older than the newest `keep` sound ones, except the one just saved."""
@@ -275,9 +299,7 @@ class Checkpoints:
             if sound < self.keep:
                 sound += self._is_sound(step)
             elif step != written:
-                # The manifest goes first: a folder that is half removed must not count.
-                (self._folder(step) / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(self._folder(step), ignore_errors=True)
+                self._remove(step)
 
     # --- Reading ---
 

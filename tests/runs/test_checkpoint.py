@@ -408,6 +408,43 @@ def test_what_a_writer_changes_meanwhile_is_read_again(tmp_path, monkeypatch, mo
     assert bits(restored.state) == bits(make_state(restored.step))
 
 
+WRITING = """
+import sys, warnings
+import numpy as np
+from scoresde.runs.checkpoint import Checkpoints
+with Checkpoints(sys.argv[1], keep=2) as checkpoints:
+    for step in range(1, int(sys.argv[2]) + 1):
+        again = step - step % 3  # a third of them is saved twice
+        checkpoints.save(again, {"x": np.full(1000, again)}, {"step": again})
+        if step == 1:
+            checkpoints.wait()
+            print("begun", flush=True)
+"""
+
+
+@pytest.mark.parametrize("saves", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_reading_beside_a_writer_is_quiet_and_right(tmp_path, saves):
+    """The newest of a run that keeps two, as fast as both can; steps are saved again, too."""
+    command = [sys.executable, "-c", WRITING, str(tmp_path), str(saves)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert writer.stdout.readline() == b"begun\n"
+    reads = last = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while writer.poll() is None:
+            reader = Checkpoints(tmp_path)
+            found = reader.restore({"x": np.zeros(1000, int)})
+            assert found.about == {"step": found.step} and np.all(found.state["x"] == found.step)
+            assert found.step >= last
+            last = found.step
+            for state in reader.states().values():
+                assert state == "good" or state.startswith("being saved by process")
+            reads += 1
+    print(f"{reads} reads beside {saves} saves")
+    assert writer.returncode == 0 and reads > 3
+    assert Checkpoints(tmp_path).steps()[-1] == saves - saves % 3
+
+
 def test_steps_that_are_links_are_neither_read_nor_removed(tmp_path):
     other = tmp_path / "other"
     write(other, 1, 2, 3)
