@@ -106,7 +106,8 @@ def fit(
     Warns where the noise of the SDE does not cover the data (train/coverage.py), and names the
     arrays that training leaves as they are (train/what_trains.py): it trains nnx.Param alone.
 
-    Ctrl-C ends training after the current step, with a checkpoint.
+    Ctrl-C ends training after the current step, with a checkpoint. So do SIGTERM and SIGUSR1, which
+    schedulers send before they end a job.
 
     After `jax.distributed.initialize`, every process makes the same call with all of the data, and
     takes its share of every batch: together they take the steps that one process would. Process 0
@@ -182,7 +183,7 @@ class Fit:
     """The rows of metrics, those of a resumed run included."""
 
     interrupted: bool = False
-    """Whether Ctrl-C or SIGTERM ended training early."""
+    """Whether Ctrl-C, SIGTERM or SIGUSR1 ended training early."""
 
     range: tuple[float, float] = (-1.0, 1.0)
     """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
