@@ -57,7 +57,7 @@ def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
 def exit_code_of_stop() -> int:
     """Returns the exit code of a process whose last training a signal has ended: 128 + its number.
 
-    130 is that of Ctrl-C, 143 of SIGTERM and, on Linux, 138 of SIGUSR1. Where another process of the
+    130 is that of Ctrl-C, 143 of SIGTERM, and 138 of SIGUSR1 on Linux. Where another process of the
     same training received the signal, it is 130.
     """
     number = _received[0] if _received else signal.SIGINT
