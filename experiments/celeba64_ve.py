@@ -24,6 +24,11 @@ Expect: the paper publishes no figure for this configuration. Not trained here.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 
 import photographs

@@ -22,6 +22,11 @@ Expect: 61.8 M parameters (deep 106.6 M). Published by the probability flow at t
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import photographs
 
 from scoresde.cli.flags import run_script

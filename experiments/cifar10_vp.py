@@ -24,6 +24,11 @@ bits/dim (deep 3.08 and 3.13). Published FID of the best checkpoint by 1000 step
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import photographs
 
 from scoresde.cli.flags import run_script

@@ -17,6 +17,11 @@ another classifier that finds 98 % of the real ones; their spread within a class
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,7 @@ from scoresde.cli.flags import run_script
 from scoresde.data import arrays
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyClassifier, ClassifierSettings
+from scoresde.train.signals import exit_code_of_stop
 
 TIMES = np.linspace(0.0, 1.0, 21)[1:]
 
@@ -102,7 +108,7 @@ def run(settings: DigitsClassifier) -> int:
         )
     if fit.interrupted:
         page.write(status="interrupted", step=fit.step)
-        return 130
+        return exit_code_of_stop()
 
     outcome = evaluate(settings, task, score, fit.model, data, key_noise, key_draw, folder, clock)
     spent = cost(fit.history, settings.training.batch_size)

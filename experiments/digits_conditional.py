@@ -15,6 +15,11 @@ class falls from 6.0 to 4.9. A label is worth 3.28 ± 0.01 of 3.32 bits.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 
 import digits

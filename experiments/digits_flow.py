@@ -15,6 +15,11 @@ classifier, against 2.4; 89 % of the samples recognised.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 
 import digits

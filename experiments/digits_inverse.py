@@ -15,6 +15,11 @@ digit's class. docs/results.md has all methods.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 
 import inverse_study

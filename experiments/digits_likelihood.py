@@ -25,6 +25,11 @@ steps (another 0.076 less), and augmentation by `--shift 1`, which harms.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import digits
 
 import scoresde as sd

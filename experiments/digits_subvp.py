@@ -13,6 +13,11 @@ classifier, against 2.4; 85 % of the samples recognised.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import digits
 
 import scoresde as sd

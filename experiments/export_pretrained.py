@@ -14,6 +14,11 @@ The package holds `digits-vp`, from `digits_vp.py`, and `digits-conditional`, wi
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 import math
 from typing import Any

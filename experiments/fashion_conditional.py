@@ -18,6 +18,11 @@ class of 13.9 and 12.4 (16.2 at weight 1, 16.3 of real ones); 3.61 ± 0.05 bits/
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 from pathlib import Path
 

@@ -18,6 +18,11 @@ means of 2 × 2 pixels and a blur: errors of the mean of 0.277, 0.327, 0.139 and
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 from pathlib import Path
 

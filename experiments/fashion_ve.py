@@ -20,6 +20,11 @@ training" follows both figures from checkpoint to checkpoint, on 32 images and 2
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import fashion
 
 import scoresde as sd

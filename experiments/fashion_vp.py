@@ -30,6 +30,11 @@ Every 3000 steps: 3.195, 3.086, 3.026, 2.990 bits/dim.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import fashion
 
 import scoresde as sd

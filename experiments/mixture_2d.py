@@ -12,6 +12,11 @@ distance like that of exact draws; the score within 1 % at t ≥ 0.1; a picture 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 from pathlib import Path
 from typing import Any

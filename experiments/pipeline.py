@@ -17,6 +17,7 @@ from scoresde.runs.folder import RunFolder
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.loop import Fit
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE, ModelSettings
+from scoresde.train.signals import exit_code_of_stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +152,12 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
     if jax.process_count() > 1:
         jax.distributed.shutdown()  # the others would not wait as long as an evaluation takes
     if jax.process_index() > 0:
-        return 130 if fit.interrupted else 0
+        return exit_code_of_stop() if fit.interrupted else 0
     if fit.interrupted:
         page.write(status="interrupted", step=fit.step)
         print(f"stopped at step {fit.step} of {settings.training.steps}, saved in {folder}.")
         print(f"To resume: {command()}")
-        return 130
+        return exit_code_of_stop()
 
     # Evaluate the trained model.
     with clock("sampling"):

@@ -15,6 +15,11 @@ band (the smallest p-value times the number of parameters is 0.12).
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 import math
 from pathlib import Path

@@ -13,6 +13,11 @@ parameter below exact on average; ranks of 1000 true parameters inside their sim
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scoresde.cli.start import end_on_signals
+
+    end_on_signals()  # before the imports below, which take seconds
+
 import dataclasses
 
 from posterior import Posterior, run

@@ -15,74 +15,21 @@
 
 A family's further members are in its namespace: grids, times, weightings, labels, predictors,
 correctors, variables, divergences, optimizers, inverse, nets, data, evaluation, runs, plots.
+
+Every name is imported at its first use, so that a command can answer Ctrl-C before the seconds that
+importing JAX takes (cli/start.py).
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from scoresde.data.dequantization import UniformDequantization
-from scoresde.discrete.ddpm import DDPM
-from scoresde.discrete.ncsn import NCSN
-from scoresde.guidance.auto import Autoguidance
-from scoresde.guidance.classifier import ClassifierGuidance
-from scoresde.guidance.classifier_free import ClassifierFreeGuidance
-from scoresde.guidance.conditioned import conditioned
-from scoresde.likelihood import divergence as divergences
-from scoresde.likelihood.bits import bits_per_dim, discrete_bits_per_dim
-from scoresde.likelihood.bound import variational_bound
-from scoresde.likelihood.codes import decode, encode, interpolate
-from scoresde.likelihood.divergence import ExactDivergence, Hutchinson
-from scoresde.likelihood.elbo import ELBO, elbo
-from scoresde.likelihood.exact import Likelihood, log_likelihood
-from scoresde.likelihood.gaps import gaps
-from scoresde.likelihood.hierarchical_bound import hierarchical_bound
-from scoresde.likelihood.label_information import label_information
-from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
-from scoresde.loss import objectives as objectives
-from scoresde.loss import times as times
-from scoresde.loss import weighting as weightings
-from scoresde.loss.dsm import dsm_loss
-from scoresde.parallel.cpu import use_cpu_cores
-from scoresde.sampling import correctors as correctors
-from scoresde.sampling import predictors as predictors
-from scoresde.sampling import time_grid as grids
-from scoresde.sampling import variables as variables
-from scoresde.sampling.adaptive_sde import AdaptiveSDE
-from scoresde.sampling.ancestral import Ancestral
-from scoresde.sampling.annealed_langevin import AnnealedLangevin
-from scoresde.sampling.base import Sample
-from scoresde.sampling.correctors import BatchMeanStep
-from scoresde.sampling.ddim import DDIM
-from scoresde.sampling.dpm_solver import DPMSolverPP
-from scoresde.sampling.euler_maruyama import EulerMaruyama
-from scoresde.sampling.exponential import Exponential
-from scoresde.sampling.heun import Heun
-from scoresde.sampling.langevin import Langevin
-from scoresde.sampling.predictor_corrector import PredictorCorrector
-from scoresde.sampling.probability_flow import ProbabilityFlow
-from scoresde.sampling.restart import Interval, Restart
-from scoresde.sampling.sample import sample
-from scoresde.sampling.unipc import UniPC
-from scoresde.score import labels as labels
-from scoresde.score.classifier import ClassifierModel, classifier_accuracy
-from scoresde.score.model import ScoreModel
-from scoresde.score.parameterization import EDM, Data, Flow, Noise, Score, Velocity, convert
-from scoresde.sde.base import SDE, denoise
-from scoresde.sde.cosine import Cosine
-from scoresde.sde.edm_process import EDMProcess
-from scoresde.sde.learnt_vp import LearntVP
-from scoresde.sde.mixture import GaussianMixture
-from scoresde.sde.mixture_classes import MixtureClassifier, MixtureClassScore
-from scoresde.sde.rectified_flow import RectifiedFlow
-from scoresde.sde.schedule import LinearGamma, MonotoneGamma
-from scoresde.sde.sub_vp import SubVP
-from scoresde.sde.ve import VE
-from scoresde.sde.vp import VP
-from scoresde.standardization import Standardization
-from scoresde.types import ScoreFn
-
+TYPE_CHECKING = False  # that of `typing`, whose import takes longer than all of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from scoresde import data, evaluation, inverse, nets, runs
+    from scoresde.names import *
     from scoresde.nets.dit import DiTConfig
     from scoresde.nets.mlp import MLPConfig
     from scoresde.nets.ncsnpp import NCSNppConfig
@@ -106,8 +53,7 @@ _LATE = {
     "TrainingDiverged": "scoresde.train.trainer",
     "pretrained": "scoresde.weights.pretrained",
 }
-"""Names that are imported at their first use, because flax.nnx takes longer to import than all the
-rest."""
+"""Names with a module of their own, because flax.nnx takes longer to import than all the rest."""
 
 _LATE_MODULES = {
     "data": "scoresde.data",
@@ -121,12 +67,13 @@ _LATE_MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        value = getattr(importlib.import_module(_LATE[name]), name)
-    elif name in _LATE_MODULES:
+    if name not in __all__:
+        raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
+
+    if name in _LATE_MODULES:
         value = importlib.import_module(_LATE_MODULES[name])
     else:
-        raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_LATE.get(name, "scoresde.names")), name)
 
     globals()[name] = value
     return value

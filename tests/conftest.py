@@ -4,10 +4,15 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import zlib
+
+# nohup and the background of a script ignore Ctrl-C; the tests, and processes that they start, not.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two processes of tests on two cores: threads of BLAS that wait for each other take minutes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

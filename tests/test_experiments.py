@@ -24,6 +24,7 @@ from scoresde.cli.flags import parse
 from scoresde.nets.ncsnpp import NCSNpp
 from scoresde.runs.yaml_files import load_yaml, save_yaml
 from scoresde.train.model_settings import ModelSettings
+from scoresde.train.signals import interruptible
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "experiments" / "digits_vp.py")
@@ -132,6 +133,22 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
 def experiment(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     return importlib.import_module(name)
+
+
+def test_a_stopped_experiment_tells_the_signal(monkeypatch, tmp_path, capsys):
+    """SLURM's warning before it ends a job: 128 + 10 on Linux."""
+    pipeline = experiment(monkeypatch, "pipeline")
+    mixture = experiment(monkeypatch, "mixture_2d")
+    settings = dataclasses.replace(mixture.EXPERIMENT, runs=str(tmp_path))
+
+    def train(*_):
+        with interruptible(print):
+            signal.raise_signal(signal.SIGUSR1)
+        return pipeline.Fit(None, 7, [], interrupted=True)
+
+    monkeypatch.setattr(pipeline, "train", train)
+    assert pipeline.run(settings, lambda: None) == 128 + signal.SIGUSR1
+    assert "stopped at step 7" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # tests/train/test_record.py has its fast form

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, its error message, and what Ctrl-C does."""
+"""How a command ends: its exit code, its error message, and what Ctrl-C and `kill` do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import jax
+
+from scoresde.cli.start import STOPS, is_default
 
 USER_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, jax.errors.JaxRuntimeError)
 """Errors that the user can fix: wrong values or files, numbers too large, too little memory."""
@@ -26,7 +28,7 @@ def exit_code(
     """Runs an action on the command line's arguments and returns the exit code.
 
     The codes are: 0 or whatever the action returns when it is done, 1 when it failed, 2 for wrong
-    use, 130 after Ctrl-C, for which the text `interrupted` is printed.
+    use, 130 after Ctrl-C and 143 after SIGTERM, for which the text `interrupted` is printed.
 
     An error that the user can fix (`USER_ERRORS`) is printed as one paragraph. With `--debug`
     anywhere among the arguments it is raised instead, so that its traceback is shown.
@@ -51,9 +53,10 @@ def exit_code(
         print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)
         return 1
 
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"\n{interrupted}", file=sys.stderr)
-        return 130
+        number = error.args[0] if error.args else signal.SIGINT
+        return 128 + number
 
 
 def leave(code: int) -> NoReturn:
@@ -62,7 +65,7 @@ def leave(code: int) -> NoReturn:
     After an interruption it ends at once: XLA's threads may still be computing, and Python's usual
     shutdown would crash under them.
     """
-    if code == 130:
+    if code > 128:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -75,19 +78,25 @@ def leave(code: int) -> NoReturn:
 
 @contextmanager
 def insistent_interrupts() -> Iterator[None]:
-    """Lets Ctrl-C raise KeyboardInterrupt every second until it has ended the block.
+    """Lets a signal raise KeyboardInterrupt(its number) every second until it has ended the block.
 
-    Raising it once is not always enough: Python drops exceptions that are raised in a destructor or
-    in a callback of its garbage collector, and JAX has such a callback. Python also prints a
-    traceback of what it drops; for a KeyboardInterrupt that traceback is left out.
+    The signals are Ctrl-C and the others of `STOPS`. Raising it once is not always enough: Python
+    drops exceptions that are raised in a destructor or in a callback of its garbage collector, and
+    JAX has such a callback. Python also prints a traceback of what it drops; for a
+    KeyboardInterrupt that traceback is left out. An error that a library makes of the
+    KeyboardInterrupt becomes one again.
     """
+    numbers = [number for number in STOPS if is_default(number)]  # without Ctrl-C under nohup
     if not _can_handle_interrupts():
         yield
         return
 
+    received = []
+
     def interrupt(number: int, frame: Any) -> NoReturn:
+        received.append(number)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(received[0])
 
     previous_hook = sys.unraisablehook
 
@@ -97,11 +106,15 @@ def insistent_interrupts() -> Iterator[None]:
 
     sys.unraisablehook = report
     previous_handlers = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)
+        number: signal.signal(number, interrupt) for number in (*numbers, signal.SIGALRM)
     }
 
     try:
         yield
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt(received[0]) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in previous_handlers.items():
@@ -110,8 +123,7 @@ def insistent_interrupts() -> Iterator[None]:
 
 
 def _can_handle_interrupts() -> bool:
-    """Whether Ctrl-C has Python's default handler, and this thread may set another one."""
-    own_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    """Whether this thread may set handlers of signals, and the system can repeat one."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     has_timer = hasattr(signal, "setitimer")  # Windows has none
-    return own_handler and in_main_thread and has_timer
+    return in_main_thread and has_timer

@@ -25,7 +25,7 @@ def run_script(
 
     Options on the command line replace the experiment's own settings, or the defaults of its
     class. The exit code is what `main` returns, or 0 when it is done, 1 when it failed, 2 for wrong
-    use, 130 after Ctrl-C.
+    use, 130 after Ctrl-C, 143 after SIGTERM.
     """
     kind: type[T]
     if isinstance(experiment, type):

@@ -14,7 +14,7 @@ the scripts under experiments/. `scoresde COMMAND --help` lists the options of a
 
 Every command also takes --json, to print one JSON object and nothing else on standard output, and
 --debug, to show the traceback of an error. Exit codes: 0 done, 1 failed, 2 wrong use,
-130 interrupted.
+130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from scoresde.cli.defaults import defaults_of_run
-from scoresde.cli.exit import UsageError, exit_code, leave
+from scoresde.cli.exit import UsageError, exit_code
 from scoresde.cli.flags import parse
 from scoresde.cli.folder import ImportCommand, InfoCommand, ReportCommand
 from scoresde.cli.likelihood import LikelihoodCommand
@@ -48,11 +48,6 @@ COMMANDS = {
 }
 
 FOOTER = "Also --json prints one JSON object for scripts, --debug the traceback of an error."
-
-
-def entry() -> NoReturn:
-    """Runs the console command `scoresde`, and ends the process."""
-    leave(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

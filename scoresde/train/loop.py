@@ -110,8 +110,9 @@ def fit(
     Warns where the noise of the SDE does not cover the data (train/coverage.py), and names the
     arrays that training leaves as they are (train/what_trains.py): it trains nnx.Param alone.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step, with a checkpoint. Checkpoints
-    are written before the validation at their step, which a signal leaves ten seconds.
+    Ctrl-C ends training after the current step, with a checkpoint. So do SIGTERM and SIGUSR1, which
+    schedulers send before they end a job. Checkpoints are written before the validation at their
+    step, which a signal leaves ten seconds.
 
     One process at a time trains in `run`. A checkpoint or a row of metrics that cannot be written
     is tried again at the next row, with a warning, and ends training after three failures.
@@ -192,7 +193,7 @@ class Fit:
     """The rows of metrics, those of a resumed run included."""
 
     interrupted: bool = False
-    """Whether Ctrl-C or SIGTERM ended training early."""
+    """Whether Ctrl-C, SIGTERM or SIGUSR1 ended training early."""
 
     range: tuple[float, float] = (-1.0, 1.0)
     """The range of the data, black and white in a picture: `image_grid(x, None, None, *range)`."""
