@@ -70,7 +70,7 @@ class CheckedLines:
             self._write(found.sound)
 
     def append(self, content: dict[str, Any]) -> None:
-        """Writes one more line, numbers of which are finite."""
+        """Writes one more line. content: plain JSON data, whose numbers are finite."""
         with self.path.open("ab") as stream:
             stream.write(_line(content, self._first[1]))
 

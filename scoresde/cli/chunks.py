@@ -52,16 +52,14 @@ class Chunks:
 
     @cached_property
     def lines(self) -> CheckedLines:
-        """The file that keeps the chunks."""
+        """The lines that keep the chunks."""
         about = {**self.about, "num": self.num, "chunk_size": self.size}
         name = digest(json.dumps(about, sort_keys=True).encode())[:12]
-        return CheckedLines(self.path_of(name), about)
-
-    def path_of(self, name: str) -> Path:
-        return self.target.with_name(f"{self.target.name}.{name}.partial")
+        return CheckedLines(self.target.with_name(f"{self.target.name}.{name}.partial"), about)
 
     @property
     def path(self) -> Path:
+        """The file of these lines."""
         return self.lines.path
 
     def gather(self, draw: Draw, names: Sequence[str], label: str) -> dict[str, np.ndarray]:
@@ -81,8 +79,9 @@ class Chunks:
 
         if self.count > 1:
             self.lines.resume(take)
-        with tqdm(total=self.num, desc=label, unit="example", disable=self.count == 1) as bar:
-            bar.update(sum(len(arrays[names[0]]) for arrays in kept.values()))
+        done = sum(len(arrays[names[0]]) for arrays in kept.values())
+        hidden = self.count == 1
+        with tqdm(total=self.num, initial=done, desc=label, unit="example", disable=hidden) as bar:
             for chunk in range(self.count):
                 if chunk not in kept:
                     kept[chunk] = self._drawn(draw, chunk)
