@@ -327,6 +327,28 @@ _INTERNAL = ("scoresde", "jax", "equinox", "jaxtyping", "beartype", "contextlib"
 """Packages between a check and the person who called the library."""
 
 
+LOOSER = (
+    "Try a looser tolerance, a larger max_steps or t_min, or look for NaN in the score and in the "
+    "SDE's drift and diffusion."
+)
+
+
+def warn_of_failures(success: Any, what: str, goal: str, advice: str = LOOSER) -> None:
+    """Names the rows that failed, where that is known now.
+
+    what, goal: name the examples, and what a failed one did not reach. advice: what to try.
+    """
+    if success is None or not is_concrete(success):
+        return
+    failed = np.flatnonzero(~np.asarray(success))
+    if len(failed):
+        rows = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+        warn(
+            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they are "
+            f"NaN, and their success is False. {advice}"
+        )
+
+
 def warn(message: str) -> None:
     """Warns at the line outside the library that led here."""
     frame = sys._getframe()

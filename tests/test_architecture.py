@@ -49,7 +49,16 @@ def test_imports_point_one_way(folder):
 
 
 def test_the_ground_stands_alone():
-    for name in ("types", "keys", "checks", "precision", "standardization", "layout", "reading"):
+    for name in (
+        "types",
+        "keys",
+        "checks",
+        "precision",
+        "standardization",
+        "layout",
+        "reading",
+        "checked_lines",
+    ):
         assert imported(PACKAGE / f"{name}.py") <= {"ground"}
 
 

@@ -4,19 +4,28 @@ likelihood of the same ones where an earlier call left it."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax import Array
 
-from scoresde.cli.results import described, digest_of_tree, keep, rows_path, weights_and_version
+from scoresde.cli.results import (
+    described,
+    digest_of_tree,
+    identity_of,
+    keep,
+    results_folder,
+    rows_path,
+    weights_and_version,
+)
 from scoresde.data.prepare import BinCentres
 from scoresde.likelihood import rows_file
 from scoresde.likelihood.set_bound import NAMES, SetBound, bound_of_set
+from scoresde.reading import read_json
 from scoresde.runs.likelihoods import SAME
 from scoresde.train.load import Trained
 from scoresde.types import Cond
@@ -42,10 +51,12 @@ def bound_of_run(
     settings: BoundSettings,
     about: dict[str, Any],
     label: int | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """Evaluates the bound of examples, and returns what `scoresde likelihood` prints.
 
-    about: the run and the examples; label: the one that all examples were given, if any.
+    about: the run and the examples; label: the one that all examples were given, if any; folder:
+    for the results.
 
     Raises:
         ValueError: if steps are asked of a network that does not know integers, or no example has
@@ -69,8 +80,8 @@ def bound_of_run(
         **weights_and_version(trained),
     }
     content = digest_of_tree((x, cond))
-    identity = about | {"content": content, "label": label}
-    rows = rows_path(trained, identity)
+    identity = identity_of(about, content=content, label=label)
+    rows = rows_path(folder, identity)
 
     start = time.perf_counter()
     out = bound_of_set(
@@ -90,7 +101,8 @@ def bound_of_run(
     dim = math.prod(trained.shape)
     found = about | bound_summary(out, dim, prepare is not None)
     if prepare is not None:
-        found |= beside_exact(found | {"content": content}, out, rows.parent, dim)
+        folders = {folder: None, results_folder(trained, None): None}
+        found |= beside_exact(found | {"content": content}, out, [*folders], dim)
     found |= {"rows": str(rows), "seconds": time.perf_counter() - start}
     keep(found, content, rows)
     return found
@@ -117,9 +129,11 @@ def bound_summary(out: SetBound, dim: int, integers: bool) -> dict[str, Any]:
     return summary | {"failed": len(out.failed), "failed_examples": out.failed.tolist()}
 
 
-def beside_exact(found: dict[str, Any], bound: SetBound, folder: Path, dim: int) -> dict[str, Any]:
+def beside_exact(
+    found: dict[str, Any], bound: SetBound, folders: Sequence[Path], dim: int
+) -> dict[str, Any]:
     """Returns the exact bits/dim of the same examples, and what the bound is above them, where a
-    result of `scoresde likelihood` of the same weights and examples lies in the folder.
+    result of `scoresde likelihood` of the same weights and examples lies in one of the folders.
 
     Of several it takes the one whose dequantisation suits the training, with the smallest
     tolerance.
@@ -129,9 +143,9 @@ def beside_exact(found: dict[str, Any], bound: SetBound, folder: Path, dim: int)
         suits = found["prepare"]["kind"]
 
     best: tuple[Any, dict[str, Any]] | None = None
-    for path in sorted(folder.glob("*.json")):
+    for path in [path for folder in folders for path in sorted(folder.glob("*.json"))]:
         try:
-            exact = json.loads(path.read_bytes())
+            exact = read_json(path, inside=path.parent)
             if any(exact[name] != found[name] for name in SAME) or "bits_per_dim" not in exact:
                 continue
             kind = exact["dequantization"]["kind"]

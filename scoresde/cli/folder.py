@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from scoresde.cli.place import writing_to
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 from scoresde.runs.description import change_in_words, trained_in_words
 from scoresde.runs.files import read_results, read_rows
@@ -61,10 +62,19 @@ class ReportCommand:
 
     run: str
     """The run's folder, such as runs/digits_vp."""
+    out: str | None = None
+    """File to write, NAME.html; by default RUN/report.html."""
+
+    def __post_init__(self):
+        if self.out is not None and not self.out.endswith(".html"):
+            raise ValueError(f"out = {self.out}: wanted a name that ends in .html.")
 
     def __call__(self) -> dict[str, Any]:
         """Writes the page and returns its place, which `scoresde report` prints."""
-        return {"report": str(write_report(_run_folder(self.run)))}
+        run = _run_folder(self.run)
+        path = run / "report.html" if self.out is None else Path(self.out).expanduser()
+        with writing_to(path.parent, "name another file for the page, --out NAME.html."):
+            return {"report": str(write_report(run, out=path))}
 
 
 @dataclasses.dataclass(frozen=True)

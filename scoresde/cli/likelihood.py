@@ -21,10 +21,13 @@ import numpy as np
 from scoresde import checks
 from scoresde.cli.bound import BoundSettings, bound_of_run
 from scoresde.cli.label_information import given_each_label, given_own_label, label_summary
+from scoresde.cli.place import kept_in, writing_to
 from scoresde.cli.results import (
     described,
     digest_of_tree,
+    identity_of,
     keep,
+    results_folder,
     rows_of_label,
     rows_path,
     weights_and_version,
@@ -41,6 +44,8 @@ from scoresde.runs.settings import to_dict
 from scoresde.train.load import Trained
 from scoresde.types import Cond
 
+ELSEWHERE = "name another folder for the results, --out FOLDER."
+
 
 @dataclasses.dataclass(frozen=True)
 class LikelihoodCommand(ModelCommand):
@@ -52,6 +57,8 @@ class LikelihoodCommand(ModelCommand):
     """Examples to evaluate: those that the run held out."""
     data: str | None = None
     """Evaluate this .npy file instead: examples as for training."""
+    out: str | None = None
+    """Folder for the results, instead of RUN/likelihood."""
     bound: bool = False
     """The variational bound and its terms instead."""
     times: int = 100
@@ -72,6 +79,9 @@ class LikelihoodCommand(ModelCommand):
     """Relative and absolute tolerance of each solver step."""
     t_min: float = 1e-5
     """Time, close to 0, at which the data enter the solver."""
+
+    unlisted = ("split",)
+    """Options that --help leaves out, so that it fits a screen: this one has a single choice."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -116,7 +126,6 @@ class LikelihoodCommand(ModelCommand):
         dequantization = self._dequantization(trained)
         divergence = ExactDivergence() if self.exact else Hutchinson(num_probes=self.probes)
 
-        # The order of the entries is stored too: another one would not match earlier files.
         about = {
             **self.about(trained),
             "data": str(path),
@@ -127,10 +136,11 @@ class LikelihoodCommand(ModelCommand):
             **weights_and_version(trained),
         }
         content = digest_of_tree((x, cond))
-        identity = about | {"content": content, "label": self.label}
+        identity = identity_of(about, content=content, label=self.label)
         if self.label_information:
             identity["label_information"] = True
-        rows = rows_path(trained, identity)
+        folder = results_folder(trained, self.out)
+        rows = rows_path(folder, identity)
 
         start = time.perf_counter()
         solve = partial(
@@ -147,13 +157,14 @@ class LikelihoodCommand(ModelCommand):
             batch_size=self.batch_size,
         )
         of_labels: dict[str, Any] = {}
-        if self.label_information:
-            label = np.asarray(cond)
-            given = given_each_label(solve, label, trained.model.num_classes, rows, identity)
-            out = given_own_label(given, label)
-            of_labels = label_summary(given, label)
-        else:
-            out = solve(cond, path=rows, about=identity)
+        with writing_to(folder, ELSEWHERE), kept_in(folder):
+            if self.label_information:
+                label = np.asarray(cond)
+                given = given_each_label(solve, label, trained.model.num_classes, rows, identity)
+                out = given_own_label(given, label)
+                of_labels = label_summary(given, label)
+            else:
+                out = solve(cond, path=rows, about=identity)
 
         found = {
             **about,
@@ -170,7 +181,9 @@ class LikelihoodCommand(ModelCommand):
         about = {**self.about(trained), "data": str(path), "examples": len(x)}
         settings = BoundSettings(self.times, self.steps, self.t_min, self.batch_size)
         key = jax.random.key(self.seed)
-        return bound_of_run(key, trained, x, cond, settings, about, self.label)
+        folder = results_folder(trained, self.out)
+        with writing_to(folder, ELSEWHERE), kept_in(folder):
+            return bound_of_run(key, trained, x, cond, settings, about, self.label, folder)
 
     def _check_label_information(self, trained: Trained) -> None:
         """Refuses the information of labels where the network is not conditioned on one."""

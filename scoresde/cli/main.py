@@ -137,9 +137,12 @@ def _hidden_in_help(kind: Any, options: list[str]) -> list[str]:
 
     A sampler has many options: they are shown alone, and only for a sampler that is named.
     """
-    names = [field.name for field in dataclasses.fields(kind)]
-    if not {"-h", "--help"} & {*options} or "sampler" not in names:
+    if not {"-h", "--help"} & {*options}:
         return []
+    names = [field.name for field in dataclasses.fields(kind)]
+    unlisted = [*getattr(kind, "unlisted", ())]
+    if "sampler" not in names:
+        return unlisted
     if not any(word.startswith("sampler:") for word in options):
-        return ["sampler", *getattr(kind, "unlisted", ())]
+        return ["sampler", *unlisted]
     return [name for name in names if name not in ("run", "sampler")]

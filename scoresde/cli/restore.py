@@ -18,6 +18,7 @@ import numpy as np
 from scoresde import checks
 from scoresde.cli.given_picture import check_gray, read_image, read_mask
 from scoresde.cli.output import as_json
+from scoresde.cli.place import check_writable
 from scoresde.cli.with_model import (
     ModelCommand,
     in_python,
@@ -118,7 +119,7 @@ class RestorationCommand(ModelCommand):
         operator = self.measurement(trained)
         y, truth = self._measured(trained, operator)
         path = self._path(trained)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path.parent, "name another picture to write, --out NAME.png.")
 
         start = time.perf_counter()
         out = self._draw(trained, operator, y)

@@ -1,4 +1,4 @@
-"""The results in RUN/likelihood: files named by everything that they depend on.
+"""The results in RUN/likelihood, or in --out FOLDER: files named by everything that they depend on.
 
 <digest>.jsonl holds a row per example, and <digest>.json what the command printed.
 """
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from scoresde.cli.output import as_json
+from scoresde.cli.place import UNWRITABLE
 from scoresde.data.source import digest
 from scoresde.runs.files import write_atomically
 from scoresde.train.load import Trained
@@ -26,15 +27,33 @@ def described(bins: Any) -> dict[str, Any]:
 
 
 def keep(found: dict[str, Any], content: str, rows: Path) -> None:
-    """Writes what the command prints beside its rows, for the run's page."""
+    """Writes what the command prints beside its rows, for the run's page.
+
+    On a read-only disk it is left as it is: the rows were complete before.
+    """
     text = as_json(found | {"content": content})
-    write_atomically(rows.with_suffix(".json"), text.encode())
+    try:
+        write_atomically(rows.with_suffix(".json"), text.encode())
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
 
 
-def rows_path(trained: Trained, identity: dict[str, Any]) -> Path:
+def results_folder(trained: Trained, out: str | None) -> Path:
+    """Returns the folder for the results: the run's own, unless another is named."""
+    return trained.path / "likelihood" if out is None else Path(out).expanduser()
+
+
+def identity_of(about: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Returns what results depend on: all but the places of the run and of the data, whose weights
+    and content it holds, so that a run that was moved finds its results again."""
+    return {name: value for name, value in about.items() if name not in ("run", "data")} | more
+
+
+def rows_path(folder: Path, identity: dict[str, Any]) -> Path:
     """Returns the file for the results, named by everything that they depend on."""
     name = digest(json.dumps(identity, sort_keys=True).encode())
-    return trained.path / "likelihood" / f"{name}.jsonl"
+    return folder / f"{name}.jsonl"
 
 
 def rows_of_label(rows: Path, label: int | str) -> Path:

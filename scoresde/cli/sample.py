@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from scoresde import checks
+from scoresde.cli.chunks import Chunks
 from scoresde.cli.pictures import (
     ANIMATED,
     can_draw,
@@ -22,6 +23,8 @@ from scoresde.cli.pictures import (
     draw_animation,
     draw_picture,
 )
+from scoresde.cli.place import check_writable, kept_in
+from scoresde.cli.results import identity_of, weights_and_version
 from scoresde.cli.with_model import (
     ModelCommand,
     in_python,
@@ -29,10 +32,11 @@ from scoresde.cli.with_model import (
     takes_more_than_a_label,
 )
 from scoresde.guidance.classifier_free import ClassifierFreeGuidance
+from scoresde.keys import example_keys
 from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
-from scoresde.sampling.sample import Sample, sample
+from scoresde.sampling.sample import sample
 from scoresde.sampling.unipc import UniPC
 from scoresde.train.load import Trained
 from scoresde.types import ScoreFn
@@ -41,6 +45,8 @@ DEFAULT_NUM = 64
 DEFAULT_SAMPLER = UniPC(order=3, num_steps=20)
 """The best at 20 evaluations in docs/results.md, as good there as 1000 ancestral steps."""
 LONGEST_NAME = 150
+NAMES = ("x", "nfe", "success")
+"""What is stored of every sample."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,16 +117,16 @@ class SampleCommand(ModelCommand):
         start = time.perf_counter()
         classes = trained.model.num_classes
         labels = labels_in_turn(classes, self.label, self._num)
-        out = self._draw(trained, score, labels)
-        x = np.asarray(out.x)
-        success = np.asarray(out.success)
-        nfe = np.broadcast_to(out.nfe, success.shape)
+        chunks = self._chunks(trained, about, path)
+        with kept_in(chunks.path):
+            arrays = self._draw(trained, score, labels, chunks)
+        x, nfe, success = (arrays[name] for name in NAMES)
 
         # Failed samples are stored too, marked by `success`, and left out of the means.
-        arrays = {"x": x, "nfe": nfe, "success": success}
         if labels is not None:
             arrays["label"] = labels
         _write_npz(path, arrays)
+        chunks.remove()
 
         columns = None if self.label is not None else columns_by_class(classes, self._num)
         picture = draw_picture(x, path.with_suffix(".png"), trained, columns)
@@ -181,28 +187,49 @@ class SampleCommand(ModelCommand):
             )
         return ClassifierFreeGuidance(model, self.guidance, self.guidance_interval)
 
-    def _draw(self, trained: Trained, score: ScoreFn, labels: np.ndarray | None) -> Sample:
-        """Draws the samples.
+    def _chunks(self, trained: Trained, about: dict[str, Any], path: Path) -> Chunks:
+        """Returns the chunks of the samples, which are kept beside the file until all are drawn."""
+        identity = identity_of(about, shape=list(trained.shape), **weights_and_version(trained))
+        return Chunks(path, identity, self._num, self.batch_size)
+
+    def _draw(
+        self, trained: Trained, score: ScoreFn, labels: np.ndarray | None, chunks: Chunks
+    ) -> dict[str, np.ndarray]:
+        """Draws the samples: x, nfe and success, one row each.
 
         Raises:
             ValueError: if all of them failed.
         """
-        out = sample(
-            jax.random.key(self.seed),
-            self.sampler,
-            trained.model.sde,
-            score,
-            (self._num, *trained.shape),
-            labels,
-            self.batch_size,
-            progress=True,
-        )
-        if not np.any(out.success):
+        keys = example_keys(jax.random.key(self.seed), self._num)
+
+        def draw(rows: np.ndarray) -> dict[str, np.ndarray]:
+            """Draws these samples."""
+            out = sample(
+                keys[rows],
+                self.sampler,
+                trained.model.sde,
+                score,
+                (len(rows), *trained.shape),
+                None if labels is None else labels[rows],
+                len(rows),
+                progress=False,
+            )
+            success = np.asarray(out.success)
+            nfe = np.broadcast_to(out.nfe, success.shape)
+            return {"x": np.asarray(out.x), "nfe": nfe, "success": success}
+
+        with warnings.catch_warnings():
+            # The warning counts rows of the chunk: one of all samples follows.
+            warnings.filterwarnings("ignore", ".* samples did not reach")
+            arrays = chunks.gather(draw, NAMES, "samples")
+        if not np.any(arrays["success"]):
+            chunks.remove()
             raise ValueError(
                 f"all {self._num} samples failed: try another sampler, more steps or a looser "
                 f"tolerance."
             )
-        return out
+        checks.warn_of_failures(arrays["success"], "samples", "t_min")
+        return arrays
 
     def _animate(
         self, trained: Trained, score: ScoreFn, labels: np.ndarray | None, path: Path
@@ -238,9 +265,7 @@ class SampleCommand(ModelCommand):
         else:
             path = trained.path / "samples" / f"{self._name(about)}.npz"
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise OSError(f"{path.parent} cannot be written: name another place, --out NAME.npz.")
+        check_writable(path.parent, "name another file for the samples, --out NAME.npz.")
         return path
 
     def _name(self, about: dict[str, Any]) -> str:

@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.stats import norm
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from scoresde import checks
 from scoresde.data.pixel_range import PixelRange
 from scoresde.keys import fold_in_examples, normal_like
 from scoresde.types import data_dim, pytree_dataclass, sum_data
@@ -51,6 +52,8 @@ class DDPMBound:
     """L_i of i = 1 … N - 1 (Eq. 3)."""
     decoder: Float[Array, " batch"]
     """L_0 (Eq. 4)."""
+    success: Bool[Array, " batch"]
+    """Whether nll is a number: infinity is a bound, and NaN is none."""
 
     def bits_per_dim(self, dim: int) -> Float[Array, " batch"]:
         """Returns nll / (D ln 2), with no offset: it bounds a probability, not a density."""
@@ -99,7 +102,10 @@ def ddpm_bound(
     variance = ddpm.marginal_variances[-1]
     of_variance = data_dim(x0) * float(variance - 1.0 - np.log(variance))
     prior = 0.5 * (sum_data((a[-1] * x0) ** 2) + of_variance)  # Eq. 2
-    return DDPMBound(prior + steps.sum(axis=0) + decoder, prior, steps, decoder)
+    nll = prior + steps.sum(axis=0) + decoder
+    success = ~jnp.isnan(nll)
+    checks.warn_of_failures(success, "bounds", "a number", "Look for NaN in the network.")
+    return DDPMBound(nll, prior, steps, decoder, success)
 
 
 def _log_normal_between(lower: Array, upper: Array) -> Array:

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from scoresde import checks
 from scoresde.data.real_valued import check_real_valued
@@ -59,6 +59,8 @@ class HierarchicalBound:
     matching: Float[Array, " batch draws steps"]
     """The terms of Eq. 2, i = 1 … T."""
     matching_prior: Float[Array, " batch draws"]
+    success: Bool[Array, " batch"]
+    """Whether both bounds are numbers in every draw."""
 
     @property
     def by_consistency(self) -> Float[Array, " batch draws"]:
@@ -123,6 +125,8 @@ def hierarchical_bound(
         x.shape[0],
         float64=float64,
         batch_size=batch_size,
+        what="bounds",
+        goal="a number",
     )
     with precision_of(bound.reconstruction):
         reconstruction = bound.reconstruction + log_volume(score, x)
@@ -189,12 +193,16 @@ def _hierarchical_bound(
         )
 
     kl = jnp.broadcast_to(sde.prior_kl(x)[:, None], (len(x), num_draws))
+    by_consistency = reconstruction + prior + consistency.sum(axis=1)
+    by_matching = reconstruction + kl.T + matching.sum(axis=1)
+    failed = jnp.isnan(by_consistency) | jnp.isnan(by_matching)
     return HierarchicalBound(
         reconstruction=reconstruction.T,
         consistency=jnp.moveaxis(consistency, -1, 0),
         consistency_prior=prior.T,
         matching=jnp.moveaxis(matching, -1, 0),
         matching_prior=kl,
+        success=~failed.any(axis=0),
     )
 
 

@@ -29,7 +29,6 @@ from jaxtyping import Bool, Float, Int
 
 from scoresde import checks
 from scoresde.likelihood.exact import log_likelihood
-from scoresde.parallel.per_example import warn_of_failures
 from scoresde.sde.base import SDE
 from scoresde.types import Key, ScoreFn
 
@@ -150,7 +149,7 @@ def label_information(
             columns.append(np.asarray(out.log_prob, np.float64))
 
     found = LabelInformation(np.stack(columns, axis=1), own_label, weights)
-    warn_of_failures(jnp.asarray(found.success), "examples", "t = 1 with every label")
+    checks.warn_of_failures(jnp.asarray(found.success), "examples", "t = 1 with every label")
     return found
 
 

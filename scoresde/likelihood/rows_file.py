@@ -2,14 +2,14 @@
 
 The first line holds the settings that the results depend on; every further one those of a chunk,
 
-    {"repeat": 0, "rows": [0, 1, …], name: [value, …], …}
+    {"repeat": 0, "rows": [0, 1, …], name: [value, …], …, "sha256": "…"}
 
-A number that is not finite is null. A last line that was cut short is computed again.
+A number that is not finite is null. Lines are those of checked_lines.py: one that has changed is
+named and computed again, and one that was cut short at the end is computed again.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from scoresde.checked_lines import CheckedLines, read_results
 
 Solve = Callable[[int, np.ndarray], dict[str, Any]]
 """(repeat, rows) → the results of these rows by name; None for those that there are not."""
@@ -40,29 +42,88 @@ def stream(
 
     Raises:
         ValueError: if the file holds something else.
+        OSError: if results are missing, and the file cannot be written.
     """
-    found = {name: np.full((examples, repeats), np.nan) for name in names}
-    done = _read(path, about, found)
-    with _progress_bar(done, label, progress) as bar, path.open("a") as file:
-        for repeat, rows in _missing(done, batch_size):
+    tables = _Tables(names, examples, repeats)
+    lines = CheckedLines(path, about)
+    lines.resume(tables.take)
+    if tables.done.all():
+        return tables.values
+
+    lines.check_writable()
+    with _progress_bar(tables.done, label, progress) as bar:
+        for repeat, rows in _missing(tables.done.copy(), batch_size):
             values = {name: _plain(value) for name, value in solve(repeat, rows).items()}
             line = {"repeat": repeat, "rows": rows.tolist(), **values}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            _put(found, line)
+            lines.append(line)
+            tables.take(line)
             bar.update(len(rows))
-    return found
+    return tables.values
 
 
 def read_tables(path: Path, names: Sequence[str], shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Returns the tables (examples, repeats) in a file, NaN for what it does not hold.
 
     Raises:
-        ValueError: if a line cannot be read.
+        ValueError: if a line is not sound.
     """
-    found = {name: np.full(shape, np.nan) for name in names}
-    _read_lines(path, path.read_text(errors="replace").splitlines(), found, np.zeros(shape, bool))
-    return found
+    tables = _Tables(names, *shape)
+    for line in read_results(path):
+        tables.take(line)
+    return tables.values
+
+
+class _Tables:
+    """The results by name, each a table (examples, repeats), and which of them are there."""
+
+    def __init__(self, names: Sequence[str], examples: int, repeats: int):
+        self.values = {name: np.full((examples, repeats), np.nan) for name in names}
+        self.done = np.zeros((examples, repeats), bool)
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Fills in the results of a line; those that are there already stay.
+
+        Raises:
+            ValueError: if the line names other rows than those of the tables, or has not one result
+                for each.
+        """
+        examples, repeats = self.done.shape
+        repeat = line.get("repeat")
+        rows = line.get("rows")
+        if not _are_whole([repeat], repeats):
+            raise ValueError(f"is of repeat {repeat}, which is not one of {repeats}")
+        if not isinstance(rows, list) or not _are_whole(rows, examples):
+            raise ValueError(f"names rows that are not among the {examples} examples")
+        if len(rows) == 0 or len(set(rows)) < len(rows):
+            raise ValueError("names a row twice, or none")
+        columns = {name: _column(line.get(name), len(rows), name) for name in self.values}
+
+        new = ~self.done[rows, repeat]
+        rows = np.array(rows)[new]
+        for name, column in columns.items():
+            self.values[name][rows, repeat] = column[new]
+        self.done[rows, repeat] = True
+
+
+def _are_whole(values: list[Any], below: int) -> bool:
+    """Whether all values are whole numbers 0 … below - 1."""
+    return all(type(value) is int and 0 <= value < below for value in values)
+
+
+def _column(values: Any, length: int, name: str) -> np.ndarray:
+    """Returns the results of a line of one name, NaN for null.
+
+    Raises:
+        ValueError: if they are not as many numbers.
+    """
+    if values is None:
+        return np.full(length, np.nan)
+    known = (int, float, type(None))
+    if not isinstance(values, list) or {type(value) for value in values} - {*known}:
+        raise ValueError(f"holds {name} that are not numbers")
+    if len(values) != length:
+        raise ValueError(f"holds {len(values)} {name} for {length} rows")
+    return np.array(values, np.float64)  # None becomes NaN
 
 
 def _missing(done: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -82,57 +143,6 @@ def _progress_bar(done: np.ndarray, label: str, progress: bool) -> tqdm:
         disable=not progress,
         smoothing=0.5,
     )
-
-
-def _read(path: Path, about: dict[str, Any], found: dict[str, np.ndarray]) -> np.ndarray:
-    """Fills in what the file holds, and returns which (examples, repeats) are done.
-
-    A new file gets its first line; a last line that was cut short is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = np.zeros(next(iter(found.values())).shape, bool)
-    first = json.dumps({"about": about})
-
-    # A new file, or one whose process was stopped within the first line.
-    text = path.read_text(errors="replace") if path.exists() else ""
-    lines = text.splitlines()
-    if not lines or (len(lines) == 1 and not text.endswith("\n")):
-        path.write_text(first + "\n")
-        return done
-
-    if lines[0] != first:
-        raise ValueError(
-            f"{path} holds likelihoods made with other settings: delete it, or name another file."
-        )
-    whole = _read_lines(path, lines, found, done)
-    if text != whole:
-        path.write_text(whole)
-    return done
-
-
-def _read_lines(
-    path: Path, lines: list[str], found: dict[str, np.ndarray], done: np.ndarray
-) -> str:
-    """Fills in found and done, and returns the text of the lines that are whole."""
-    for number, row in enumerate(lines[1:], start=2):
-        try:
-            line = json.loads(row)
-            _put(found, line)
-            done[line["rows"], line["repeat"]] = True
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}: line {number} cannot be read ({error}): delete the file, or name "
-                    f"another."
-                ) from error
-            lines = lines[:-1]  # the process was stopped while it wrote the last line
-    return "".join(f"{row}\n" for row in lines)
-
-
-def _put(found: dict[str, np.ndarray], line: dict[str, Any]) -> None:
-    rows = np.array(line["rows"])
-    for name, table in found.items():
-        table[rows, line["repeat"]] = np.array(line[name], np.float64)  # None becomes NaN
 
 
 def _plain(values: Any) -> list[float | None] | list[int] | None:

@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import PyTree
 from tqdm import tqdm
 
@@ -93,7 +92,7 @@ def per_example(
                     results.append(gather(core(settings, *sharded, *part)))
             out = _joined(results, batch)
 
-    warn_of_failures(getattr(out, "success", None), what, goal)
+    checks.warn_of_failures(getattr(out, "success", None), what, goal)
     return out
 
 
@@ -162,17 +161,3 @@ def check_score(sde: SDE, score: Any, cond: Cond, batch: int) -> None:
     check_cond = getattr(score, "check_cond", None)
     if check_cond is not None:
         check_cond(cond, batch)
-
-
-def warn_of_failures(success: Array | None, what: str, goal: str) -> None:
-    """Names the rows that failed, where that is known now."""
-    if success is None or not is_concrete(success):
-        return
-    failed = np.flatnonzero(~np.asarray(success))
-    if len(failed):
-        rows = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
-        checks.warn(
-            f"{len(failed)} of {len(success)} {what} did not reach {goal}, rows {rows}: they are "
-            "NaN, and their success is False. Try a looser tolerance, a larger max_steps or t_min, "
-            "or look for NaN in the score and in the SDE's drift and diffusion."
-        )

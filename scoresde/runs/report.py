@@ -22,14 +22,16 @@ EARLIER = 6
 """How many pictures of earlier samples are shown; if there are more, these are evenly spaced."""
 
 
-def write_report(run_dir: str | Path, title: str | None = None) -> Path:
-    """Writes `run_dir/report.html` and returns its path.
+def write_report(
+    run_dir: str | Path, title: str | None = None, out: str | Path | None = None
+) -> Path:
+    """Writes the page of a run, by default `run_dir/report.html`, and returns its path.
 
     The page is made of config.yaml, metrics.jsonl, results.json, samples/*.png, figures/*.png,
     likelihood/*.json
     and what the newest checkpoint says about itself. Any of them may be missing or still growing,
     so it can be called while the run proceeds: the page appears whole or not at all. title: by
-    default the folder's name.
+    default the folder's name. out: the file to write instead.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -58,7 +60,7 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
         if content:
             body += f"<section>\n<h2>{text(heading)}</h2>\n{content}\n</section>\n"
 
-    path = run / "report.html"
+    path = run / "report.html" if out is None else Path(out)
     write_atomically(path, fill_page(title or run.absolute().name, body).encode())
     return path
 

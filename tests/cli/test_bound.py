@@ -3,6 +3,7 @@ exact likelihood of the same ones."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ import pytest
 from tiny_run import LEVELS, untrained
 
 import scoresde as sd
+from scoresde import checks
 from scoresde.data.prepare import BinCentres
 from scoresde.keys import example_keys
+from scoresde.likelihood import set_bound
 from scoresde.train.load import open_run
 from scoresde.train.model_settings import ModelSettings
 
@@ -69,9 +72,11 @@ def test_it_resumes_from_its_rows(of_centres, json_of):
     text = rows.read_text()
     lines = text.splitlines(keepends=True)
 
-    rows.write_text("".join(lines[:2]) + lines[2][:30])
-    again = json_of("likelihood", run, *flags)
-    assert again["bound_nats"] == pytest.approx(whole["bound_nats"], rel=1e-6)
+    damaged = lines[2].replace('"nll": [', '"nll": [1', 1)
+    for changed in (lines[2][:30], damaged):
+        rows.write_text("".join(lines[:2]) + changed)
+        again = json_of("likelihood", run, *flags)
+        assert again | {"seconds": 0} == whole | {"seconds": 0}
     assert json.loads(rows.read_text().splitlines()[1]) == json.loads(lines[1])
     assert len(rows.read_text().splitlines()) == len(lines)
 
@@ -94,6 +99,11 @@ def test_the_exact_likelihood_is_beside_it(of_centres, json_of, call):
     again = json_of("likelihood", run, *data, "--bound", "--times", "20")
     assert again["exact_bits_per_dim"] == exact["bits_per_dim"]
 
+    # From another folder the run's own results are found too.
+    there = json_of("likelihood", run, *data, "--bound", "--times", "20", "--out", run / "other")
+    assert there["exact_bits_per_dim"] == exact["bits_per_dim"]
+    assert Path(there["rows"]).parent == run / "other"
+
     # Other examples are not compared.
     fewer = json_of("likelihood", run, *data, "--bound", "--times", "2", "--num", "5")
     assert "exact_bits_per_dim" not in fewer
@@ -103,6 +113,36 @@ def test_the_exact_likelihood_is_beside_it(of_centres, json_of, call):
     assert code == 0
     assert "bound, bits/dim" in page
     assert "above the exact value" in page
+
+
+@pytest.mark.parametrize("kind", ["centres", "dequantised"])
+def test_examples_without_a_bound_are_counted(kind, of_centres, tmp_path, monkeypatch, call):
+    """NaN of some examples: left out of the means, and named by their places in the whole set."""
+    run, data = of_centres
+    if kind == "dequantised":
+        settings = ModelSettings(sd.VP(), sd.MLPConfig(width=16, depth=1), sd.EDM(0.5))
+        run = untrained(tmp_path / "other", settings, (2,), LEVELS)
+    name = "elbo" if kind == "centres" else "variational_bound"
+    seen = []
+
+    def bound(*arguments, **options):
+        count = len(arguments[2 if kind == "centres" else 3])
+        nll = np.arange(len(seen), len(seen) + count, dtype=np.float32)
+        nll[np.isin(nll, [3, 7])] = np.nan
+        seen.extend(nll)
+        checks.warn_of_failures(~np.isnan(nll), "bounds", "a number")
+        terms = dict.fromkeys(("prior", "diffusion", "reconstruction"), np.zeros(count))
+        return SimpleNamespace(nll=nll, **terms)
+
+    monkeypatch.setattr(set_bound, name, bound)
+    flags = [*data, "--bound", "--times", "2", "--batch-size", "5", "--num", "10", "--json"]
+    code, out, err = call("likelihood", run, *flags)
+    assert code == 0, err
+    about = json.loads(out)
+    assert (about["failed"], about["failed_examples"]) == (2, [3, 7])
+    assert "did not reach" not in err
+    entropy = 0.0 if kind == "centres" else 2 * float(LEVELS.entropy)
+    assert about["bound_nats"] == pytest.approx(np.nanmean(seen) - entropy)
 
 
 @pytest.mark.parametrize("kind", ["dequantised", "real"])

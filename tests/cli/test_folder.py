@@ -152,3 +152,30 @@ def test_a_result_that_cannot_be_read_is_noted(copy, call):
     (copy / "likelihood" / "cut.json").write_text('{"step": 4')
     call("report", copy)
     assert "likelihood/cut.json cannot be read" in (copy / "report.html").read_text()
+
+
+def test_the_page_goes_where_there_is_place(copy, tmp_path, call):
+    """Of a run whose folder cannot be written, for which a folder stands in the page's place."""
+    (copy / "report.html").unlink(missing_ok=True)
+    (copy / "report.html").mkdir()
+    code, out, err = call("report", copy, "--json")
+    assert (code, out) == (1, "")
+    assert f"error: {copy} cannot be written (Is a directory): name another file" in err
+
+    page = tmp_path / "new" / "page.html"
+    code, out, _ = call("report", copy, "--out", page)
+    assert code == 0
+    assert str(page) in out
+    assert "<title>copy</title>" in page.read_text()
+    assert call("report", copy, "--out", tmp_path / "page")[0] == 2
+
+
+def test_what_reads_a_run_writes_nothing_there(copy, call):
+    def stamps():
+        return {path: path.stat().st_mtime_ns for path in [copy, *copy.rglob("*")]}
+
+    before = stamps()
+    assert call("info", copy)[0] == 0
+    sd.load(copy)
+    assert call("sample", copy, "--help")[0] == 0
+    assert stamps() == before

@@ -1,7 +1,9 @@
 """`scoresde likelihood`, compared with the library's own calls; sets that do not fit."""
 
+import errno
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -141,10 +143,13 @@ def test_likelihoods_are_resumed_where_they_stopped(trained, monkeypatch, json_o
     content = rows.read_text().splitlines(keepends=True)
     assert len(content) == 5
 
-    # Earlier files are found and accepted only if their first line is the same text.
-    order = "run step ema seed data examples repeats shape dequantization divergence t_min"
-    order += " tolerance weights version content label key"
-    assert list(json.loads(content[0])["about"]) == order.split()
+    # The first line holds all that the results depend on, which is no place on the disk.
+    names = "step ema seed examples repeats shape dequantization divergence t_min tolerance weights"
+    assert {*json.loads(content[0])["about"]} == {
+        *names.split(),
+        *("version", "content", "label", "key"),
+    }
+    assert str(trained) not in content[0]
 
     # Killed after the second of four chunks, in the middle of a line.
     calls = []
@@ -181,12 +186,17 @@ def test_likelihoods_are_resumed_where_they_stopped(trained, monkeypatch, json_o
     raw = likelihood("--no-ema", "--seed", "9")
     assert weights not in Path(raw["rows"]).read_text()
 
-    # A line that is broken, but not the last one, is an error.
-    rows.write_text("".join([content[0], "no JSON\n", content[1]]))
+    # A digit that has changed is seen, and the mean is what it was.
+    damaged = content[2].replace('"nats": [-', '"nats": [-1', 1)
+    assert damaged != content[2]
+    rows.write_text("".join([*content[:2], damaged, *content[3:]]))
     flags = [word for pair in options.items() for word in pair]
-    code, _, err = call("likelihood", trained, *flags, "--seed", "9")
-    assert code == 1
-    assert "line 2 cannot be read" in err
+    calls.clear()
+    code, out, err = call("likelihood", trained, *flags, "--seed", "9", "--json")
+    assert code == 0
+    assert json.loads(out) | {"seconds": 0} == whole | {"seconds": 0}
+    assert calls == [3]
+    assert f"warning: {rows}: line 3 does not match its checksum" in err
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -279,6 +289,83 @@ def test_held_out_examples_that_are_missing_or_damaged(copy, call):
     assert (
         "keeps no held_out.npz that can be used: name a file of examples, --data FILE.npy." in err
     )
+
+
+# --- Where results are written ---
+
+FEW = ["--num", "3", "--tolerance", "1e-2"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_results_go_where_there_is_place(copy, tmp_path, monkeypatch, json_of, call):
+    """Of a run whose folder cannot be written, for which a file stands here."""
+    fake, _ = fake_likelihood([-1.0, -2.0, -3.0])
+    monkeypatch.setattr(dataset, "log_likelihood", fake)
+    whole = json_of("likelihood", copy, *FEW)
+    shutil.move(copy / "likelihood", tmp_path / "earlier")
+    (copy / "likelihood").write_text("a file")
+    code, out, err = call("likelihood", copy, *FEW, "--json")
+    assert (code, out) == (1, "")
+    assert f"error: {copy / 'likelihood'} cannot be written (" in err
+    assert "name another folder for the results, --out FOLDER.\n" in err
+
+    # A folder that is new, and one that holds the results already.
+    monkeypatch.setattr(dataset, "log_likelihood", fake_likelihood([-5.0] * 3)[0])
+    new = json_of("likelihood", copy, *FEW, "--out", tmp_path / "new" / "results")
+    assert new["nats"] == -5.0
+    assert Path(new["rows"]).parent == tmp_path / "new" / "results"
+    assert Path(new["rows"]).with_suffix(".json").exists()
+    again = json_of("likelihood", copy, *FEW, "--out", tmp_path / "earlier")
+    changed = {"seconds": 0, "rows": ""}
+    assert again | changed == whole | changed
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_results_that_are_complete_are_served_from_a_read_only_folder(
+    copy, monkeypatch, json_of, call
+):
+    monkeypatch.setattr(dataset, "log_likelihood", fake_likelihood([-1.0, -2.0, -3.0])[0])
+    whole = json_of("likelihood", copy, *FEW)
+    before = {path: path.read_bytes() for path in (copy / "likelihood").iterdir()}
+    real = Path.open
+
+    def read_only(path, mode="r", *arguments, **options):
+        if mode[0] != "r" and path.is_relative_to(copy):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return real(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    assert json_of("likelihood", copy, *FEW) | {"seconds": 0} == whole | {"seconds": 0}
+    assert {path: path.read_bytes() for path in (copy / "likelihood").iterdir()} == before
+
+    code, _, err = call("likelihood", copy, *FEW, "--seed", "1")
+    assert code == 1
+    assert "cannot be written (Read-only file system): name another folder" in err
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_that_was_moved_finds_its_results(copy, tmp_path, monkeypatch, json_of):
+    monkeypatch.setattr(dataset, "log_likelihood", fake_likelihood([-1.0, -2.0, -3.0])[0])
+    whole = json_of("likelihood", copy, *FEW)
+    moved = tmp_path / "elsewhere" / "run"
+    moved.parent.mkdir()
+    shutil.move(copy, moved)
+
+    monkeypatch.setattr(dataset, "log_likelihood", None)
+    again = json_of("likelihood", moved, *FEW)
+    changed = {"seconds": 0, "run": "", "data": "", "rows": ""}
+    assert again | changed == whole | changed
+    assert str(copy) not in json.dumps(again)
+
+
+def test_ctrl_c_says_that_the_same_command_continues(copy, monkeypatch, call):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "log_likelihood", stop)
+    code, _, err = call("likelihood", copy, *FEW)
+    assert code == 130
+    assert f"What is done is kept in {copy / 'likelihood'}: the same command continues." in err
 
 
 # --- The information of labels ---

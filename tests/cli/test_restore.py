@@ -1,6 +1,7 @@
 """`scoresde inpaint` and `scoresde restore`: what they write, and what they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -193,3 +194,17 @@ def test_only_images_have_pictures(trained, call, folder):
     )
     assert code == 1
     assert "sd.inverse.MMPS(model, model.sde, operator, y, 0.1)" in " ".join(err.split())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    folder, tmp_path, monkeypatch, call
+):
+    monkeypatch.setattr("scoresde.cli.restore.sample", None)
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.rmtree(run / "restored", ignore_errors=True)
+    (run / "restored").write_text("a file")
+    image = ("--image", str(folder / "small.png"), "--operator", "downsample:2")
+    code, _, err = call("restore", run, *image, *FAST)
+    assert code == 1
+    assert f"error: {run / 'restored'} cannot be written (" in err
+    assert "name another picture to write, --out NAME.png.\n" in err

@@ -1,12 +1,17 @@
 """`scoresde sample`, compared with the library's own calls."""
 
+import json
+import shutil
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_run import DRAW, SAMPLER, fake_samples, untrained
 
 import scoresde as sd
+from scoresde import checks
 from scoresde.train.model_settings import ModelSettings
 
 
@@ -176,6 +181,95 @@ def test_labels_of_a_conditional_network(tmp_path, monkeypatch, json_of, call):
     code, _, err = call("likelihood", run, "--data", tmp_path / "x.npy")
     assert code == 1
     assert "name their class, --label K" in err
+
+
+# --- Many samples, in chunks ---
+
+MANY = ["--num", "32", "--batch-size", "7", "--seed", "3"]
+
+
+def chunks_drawn(monkeypatch, stop_at=None):
+    """Counts the chunks that are drawn, and interrupts one of them."""
+    calls = []
+
+    def counting(*arguments, **options):
+        calls.append(arguments[4])
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return sd.sample(*arguments, **options)
+
+    monkeypatch.setattr("scoresde.cli.sample.sample", counting)
+    return calls
+
+
+def test_an_interrupted_command_continues_to_the_same_bytes(
+    trained, tmp_path, monkeypatch, json_of, call
+):
+    calls = chunks_drawn(monkeypatch)
+    whole = json_of("sample", trained, *MANY, "--out", tmp_path / "whole.npz")
+    wanted = (tmp_path / "whole.npz").read_bytes()
+    assert calls == [(7, 2)] * 5
+    model = sd.load(trained)
+    expected = sd.sample(jax.random.key(3), SAMPLER, model.sde, model, (32, 2), batch_size=7).x
+    with np.load(tmp_path / "whole.npz") as stored:
+        np.testing.assert_allclose(stored["x"], expected, rtol=1e-5, atol=1e-6)
+
+    # Interrupted in the fourth chunk.
+    out = tmp_path / "new" / "x.npz"
+    chunks_drawn(monkeypatch, stop_at=4)
+    code, _, err = call("sample", trained, *MANY, "--out", out)
+    assert code == 130
+    (partial,) = out.parent.iterdir()
+    assert f"What is done is kept in {partial}: the same command continues.\n" in err
+    lines = partial.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    depends_on = {*json.loads(lines[0])["about"]}
+    assert depends_on > {"seed", "step", "ema", "num", "sampler", "guidance", "weights", "version"}
+    assert "run" not in depends_on
+
+    # A chunk that has changed is named and drawn again, with those that were not drawn.
+    damaged = lines[2].replace('"base64": "', '"base64": "A', 1)
+    partial.write_text("".join([*lines[:2], damaged, lines[3]]))
+    calls = chunks_drawn(monkeypatch)
+    code, said, err = call("sample", trained, *MANY, "--out", out, "--json")
+    assert code == 0
+    assert f"warning: {partial}: line 3 does not match its checksum. What is lost" in err
+    assert len(calls) == 3
+    assert out.read_bytes() == wanted
+    assert not partial.exists()
+    changed = {"seconds": 0, "samples": "", "picture": ""}
+    assert json.loads(said) | changed == whole | changed
+
+
+def test_failed_samples_of_every_chunk_are_named_by_their_place(trained, monkeypatch, call):
+    seen = []
+
+    def fake(keys, sampler, sde, score, shape, cond, batch_size, progress):
+        rows = np.arange(len(seen), len(seen) + len(keys))
+        seen.extend(rows)
+        success = ~np.isin(rows, [2, 9])
+        checks.warn_of_failures(success, "samples", "t_min")
+        x = np.zeros(shape, np.float32)
+        return sd.Sample(jnp.asarray(x), 10, path=None, success=jnp.asarray(success))
+
+    monkeypatch.setattr("scoresde.cli.sample.sample", fake)
+    code, out, err = call("sample", trained, "--num", "12", "--batch-size", "4", "--json")
+    assert code == 0
+    assert json.loads(out)["failed"] == 2
+    assert err.count("did not reach") == 1
+    assert "2 of 12 samples did not reach t_min, rows 2, 9:" in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    copy, monkeypatch, call
+):
+    monkeypatch.setattr("scoresde.cli.sample.sample", None)
+    shutil.rmtree(copy / "samples", ignore_errors=True)
+    (copy / "samples").write_text("a file")
+    code, out, err = call("sample", copy, *DRAW, "--json")
+    assert (code, out) == (1, "")
+    assert f"error: {copy / 'samples'} cannot be written (" in err
+    assert "name another file for the samples, --out NAME.npz.\n" in err
 
 
 # --- Guidance ---

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -219,3 +220,22 @@ def test_the_bound_is_that_of_the_sde_in_steps(unchecked):
         ddpm.bound(jax.random.key(0), network, k, 17, "fixed")
     with pytest.raises(ValueError, match="wanted whole numbers 0 … 15"):
         ddpm.bound(jax.random.key(0), network, k, 16)
+
+
+def test_a_bound_that_failed_is_named(unchecked):
+    """Where the network returns NaN for one example at one level."""
+    ddpm = sd.DDPM.linear(4, 0.1, 0.4)
+    k = np.array([[0, 3], [4, 2], [1, 1]])
+
+    def network(x, i):
+        wrong = (i[:, None] == 2) & (jnp.arange(3)[:, None] == 1)
+        return jnp.where(wrong, jnp.nan, x)
+
+    message = "1 of 3 bounds did not reach a number, rows 1: .* Look for NaN in the network."
+    with pytest.warns(UserWarning, match=message):
+        out = ddpm.bound(jax.random.key(0), network, k, 5)
+    np.testing.assert_array_equal(out.success, [True, False, True])
+    np.testing.assert_array_equal(np.isnan(out.nll), ~np.asarray(out.success))
+
+    with warnings.catch_warnings(action="error"):
+        jax.eval_shape(lambda key: ddpm.bound(key, network, k, 5), jax.random.key(0))

@@ -101,3 +101,17 @@ def test_what_has_no_bound_in_steps_is_refused():
     sde = sd.RectifiedFlow()
     with pytest.raises(ValueError, match=r"take sd.variational_bound"):
         sd.hierarchical_bound(KEY, sde, TWO.score(sde), jnp.ones((2, 1)), 5)
+
+
+def test_a_bound_that_failed_is_named():
+    sde = SDES["learnt"]
+    exact = TWO.score(sde)
+    x = TWO.sample(KEY, 3).at[1].set(50.0)
+
+    def score(x, t):
+        return jnp.where(jnp.abs(x) > 20.0, jnp.nan, exact(x, t))
+
+    with pytest.warns(UserWarning, match="1 of 3 bounds did not reach a number, rows 1:"):
+        out = sd.hierarchical_bound(KEY, sde, score, x, 3, 2)
+    np.testing.assert_array_equal(out.success, [True, False, True])
+    np.testing.assert_array_equal(np.isnan(out.by_matching).any(axis=1), ~np.asarray(out.success))
