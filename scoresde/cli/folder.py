@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from scoresde.reading import UnreadableError, check_inside
+from scoresde.runs.about import check_about
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 from scoresde.runs.description import change_in_words, trained_in_words
 from scoresde.runs.files import read_results, read_rows
-from scoresde.runs.manifest import MANIFEST, count_parameters, read_manifest
+from scoresde.runs.manifest import MANIFEST, STEP, count_parameters, read_manifest
 from scoresde.runs.report import write_report
 from scoresde.runs.yaml_files import load_yaml
 
@@ -122,7 +124,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Returns the settings in config.yaml, and notes."""
     file = path / "config.yaml"
     try:
-        return dict(load_yaml(file)), []
+        return dict(load_yaml(file, inside=path)), []
     except (OSError, ValueError, TypeError) as error:
         return {}, [str(error) if file.exists() else f"no {file.name}"]
 
@@ -137,8 +139,7 @@ def _read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the rows of metrics.jsonl, and notes."""
-    rows, faults = read_rows(path / "metrics.jsonl")
-    return rows, [f"metrics.jsonl: line {line} is not a row of metrics" for line in faults]
+    return read_rows(path / "metrics.jsonl")
 
 
 @dataclasses.dataclass
@@ -156,16 +157,19 @@ class _Stored:
 def _inspect_checkpoints(path: Path) -> _Stored:
     """Reads every checkpoint of a run, oldest first."""
     found = _Stored(about={}, parameters=None, states={})
+    check_inside(path / "checkpoints", path)
     with Checkpoints(path / "checkpoints") as stored:
         names = [entry.name for entry in stored.directory.glob("*")]
-        for step in sorted(int(name) for name in names if name.isdecimal()):
+        for step in sorted(int(name) for name in names if STEP.fullmatch(name)):
             try:
-                found.about = stored.restore_subtree({}, step).about
+                about = stored.restore_subtree({}, step).about
+                check_about(about, f"step {step}")
+                found.about = about
                 found.parameters = count_parameters(
                     read_manifest(stored.directory / str(step) / MANIFEST)
                 )
                 found.states[step] = "good"
-            except CheckpointError as error:
+            except (CheckpointError, UnreadableError) as error:
                 found.states[step] = str(error)
     return found
 
