@@ -59,7 +59,8 @@ def write_report(run_dir: str | Path, title: str | None = None) -> Path:
             body += f"<section>\n<h2>{text(heading)}</h2>\n{content}\n</section>\n"
 
     path = run / "report.html"
-    write_atomically(path, fill_page(title or run.absolute().name, body).encode())
+    page = fill_page(title or run.absolute().name, body)
+    write_atomically(path, page.encode(errors="replace"))  # texts and names may be no Unicode
     return path
 
 
