@@ -264,7 +264,7 @@ RESULTS = {
 }
 
 
-@examples(25, 3000)
+@examples(25, 1500)
 @given(changed_json(RESULTS))
 def test_results(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
@@ -451,7 +451,7 @@ ODD = ["", "-", "--", "--num", "sampler:", ":", "sampler:x", "--sampler.grid", "
 ODD += ["9" * 30, str(10**18), "-1", "1e400", "--x=" + "9" * 5000, "--num=0", "sampler.grid:ddim"]
 
 
-@examples(12, 1500)
+@examples(12, 800)
 @given(st.data())
 def test_command_lines(run, capsys, data):
     name = data.draw(st.sampled_from(list(WORDS)))

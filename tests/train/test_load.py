@@ -134,7 +134,7 @@ def test_networks_other_than_the_checkpoints_are_refused_before_they_are_made(fo
     """One layer of the first would take 4 exabytes, and the second thousands of layers."""
     run, write = forged
     write(lambda about: about["model"]["net"].update(width=10**9))
-    with pytest.raises(CheckpointError, match=r"network that it describes:\n.*kernel"):
+    with pytest.raises(CheckpointError, match="network that it describes:\\n  ema/blocks"):
         sd.load(run)
 
     write(lambda about: about["model"]["net"].update(width=8, depth=10**6))
