@@ -422,7 +422,7 @@ def imported(file, net):
         adam_moments(state)
 
 
-@examples(20, 3000)
+@examples(20, 1000)
 @given(st.data())
 def test_checkpoints_of_the_originals(tmp_path, original, data):
     net, state = original
