@@ -32,6 +32,12 @@ def is_concrete(*values: Any) -> bool:
 # --- Settings ---
 
 
+MOST_STEPS = 10**6
+"""The steps that a sampler may take, all of whose times are in memory at once."""
+MOST_BLOCKS = 256
+"""The blocks, levels or labels that a network may have."""
+
+
 def setting(name: str, value: Any, interval: str) -> None:
     """A number, or an array of numbers, in an interval such as "[0, 1]" or "(0, inf)". Tracers
     pass.
@@ -87,8 +93,8 @@ def fixed(name: str, value: Any) -> Any:
     return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
 
 
-def count(name: str, value: Any, at_least: int = 1) -> None:
-    """A whole number, at least `at_least`.
+def count(name: str, value: Any, at_least: int = 1, at_most: int = 2**31 - 1) -> None:
+    """A whole number, at least `at_least` and at most `at_most`, by default what an int32 holds.
 
     Raises:
         ValueError: if it is anything else.
@@ -96,6 +102,8 @@ def count(name: str, value: Any, at_least: int = 1) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < at_least:
         raise ValueError(f"{name} = {value!r}: wanted a whole number, at least {at_least}.")
+    if value > at_most:
+        raise ValueError(f"{name} = {value}: wanted a whole number, at most {at_most:,}.")
 
 
 # --- Arrays ---

@@ -15,15 +15,25 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-LARGEST_JSON = 2**26
-"""The bytes that a file of JSON may hold, where the reader does not say: 64 MB."""
+LARGEST_JSON = 2**23
+"""The bytes that a file of JSON may hold, where the reader does not say: 8 MB, which may take
+twenty times that once they are lists and dicts."""
 
 DEEPEST = 64
 """The levels of lists and dicts in each other that JSON may hold."""
+
+MOST_ARRAYS = 1000
+"""The arrays that a .npz file may hold."""
+
+LONGEST_HEADER = 10_000
+"""The bytes that the header of a .npy file may hold."""
+
+BLOCK = 2**20
+"""The bytes that are read at a time from a file that is not read whole at once."""
 
 
 class UnreadableError(ValueError):
@@ -75,10 +85,21 @@ def read_file(path: str | os.PathLike[str], largest: int, inside: Path | None = 
         OSError, UnreadableError: as `open_regular`, and for a larger file.
     """
     with open_regular(path, inside) as stream:
-        content = stream.read(largest + 1)
-    if len(content) > largest:
-        raise UnreadableError(f"{path} holds more than {largest:,} bytes: wanted a smaller file.")
-    return content
+        check_size(stream, path, largest)
+        return stream.read(largest)
+
+
+def check_size(stream: BinaryIO, path: str | os.PathLike[str], largest: int) -> None:
+    """Refuses an open file of more than `largest` bytes.
+
+    Raises:
+        UnreadableError: with both sizes.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    if size > largest:
+        raise UnreadableError(
+            f"{path} holds {size:,} bytes, more than {largest:,}: wanted a smaller file."
+        )
 
 
 def read_json(
@@ -139,6 +160,21 @@ def read_npy(path: str | os.PathLike[str], inside: Path | None = None) -> np.nda
         return _array_of(stream, os.fstat(stream.fileno()).st_size, str(path))
 
 
+def map_npy(path: str | os.PathLike[str], inside: Path | None = None) -> np.ndarray:
+    """Returns the array in a .npy file, read from the disk where it is used, and never written.
+
+    Raises:
+        OSError, UnreadableError: as `read_npy`.
+    """
+    with open_regular(path, inside) as stream:
+        try:
+            header = _header(stream, os.fstat(stream.fileno()).st_size)
+            order = "F" if header.in_columns else "C"
+            return np.memmap(stream, header.dtype, "r", header.start, header.shape, order)
+        except Exception as error:  # as in `_array_of`
+            raise UnreadableError(f"{path} is not an array that NumPy can read: {error}") from error
+
+
 def read_npz(
     path: str | os.PathLike[str], largest: int, inside: Path | None = None
 ) -> dict[str, np.ndarray]:
@@ -148,51 +184,99 @@ def read_npz(
     Raises:
         OSError, UnreadableError: as `read_file`, and for what is no such file.
     """
+    with open_regular(path, inside) as stream:
+        check_size(stream, path, largest)
+        try:
+            _check_members(stream)
+            with zipfile.ZipFile(stream) as archive:
+                return _arrays_of(archive, largest)
+        except Exception as error:  # damaged archives raise errors of many kinds
+            raise UnreadableError(f"{path} is not a .npz file of NumPy's: {error}") from error
+
+
+def _check_members(stream: BinaryIO) -> None:
+    """Refuses an archive of very many files, before a list of them is made."""
+    count = 0
+    while block := stream.read(BLOCK):
+        count += block.count(b"PK\x01\x02")  # begins an entry of the list
+    if count > MOST_ARRAYS:
+        raise ValueError(f"it holds {count:,} arrays, more than {MOST_ARRAYS:,}")
+    stream.seek(0)
+
+
+def _arrays_of(archive: zipfile.ZipFile, largest: int) -> dict[str, np.ndarray]:
+    """Returns the arrays in an archive, unpacked piece by piece: it may hold more than it says."""
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > largest:
+        raise ValueError(f"unpacked it holds {unpacked:,} bytes, more than {largest:,}")
+
     arrays = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(read_file(path, largest, inside))) as archive:
-            members = archive.infolist()
-            unpacked = sum(member.file_size for member in members)
-            if unpacked > largest:
-                raise ValueError(f"unpacked it holds {unpacked:,} bytes, more than {largest:,}")
-            for member in members:
-                content = archive.read(member)
-                name = member.filename.removesuffix(".npy")
-                arrays[name] = _array_of(io.BytesIO(content), len(content), member.filename)
-    except UnreadableError:
-        raise
-    except OSError:
-        raise
-    except Exception as error:  # damaged archives raise errors of many kinds
-        raise UnreadableError(f"{path} is not a .npz file of NumPy's: {error}") from error
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename} is compressed by a method that NumPy does not use")
+        with archive.open(member) as stream:
+            name = member.filename.removesuffix(".npy")
+            arrays[name] = _array_of(stream, member.file_size, member.filename)
     return arrays
 
 
 def _array_of(stream: Any, size: int, name: str) -> np.ndarray:
     """Returns the array in a stream of `size` bytes, without more memory than they take."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in headers:
-            raise ValueError(f"it has version {version} of the format")
-        shape, in_columns, dtype = headers[version](stream)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects, which are never loaded")
-
-        if not dtype.itemsize:
-            raise ValueError(f"its entries are of type {dtype}, which holds nothing")
-
-        wanted = math.prod(shape) * dtype.itemsize
-        held = size - stream.tell()
-        if held != wanted or min(shape, default=0) < 0:
-            raise ValueError(
-                f"its header says {dtype}{list(shape)}, {wanted:,} bytes, and it holds {held:,}"
-            )
-        content = bytearray(wanted)
-        stream.readinto(content)
-        return np.ndarray(shape, dtype, content, order="F" if in_columns else "C")
+        header = _header(stream, size)
+        content = bytearray(size - header.start)
+        _fill(memoryview(content), stream)
+        order = "F" if header.in_columns else "C"
+        return np.ndarray(header.shape, header.dtype, content, order=order)
     except Exception as error:  # NumPy's parser of headers raises errors of many kinds
         raise UnreadableError(f"{name} is not an array that NumPy can read: {error}") from error
+
+
+class _Header(NamedTuple):
+    """What the header of a .npy file says, and where the entries begin."""
+
+    shape: tuple[int, ...]
+    in_columns: bool
+    dtype: np.dtype
+    start: int
+
+
+def _header(stream: Any, size: int) -> _Header:
+    """Returns the header at the beginning of a stream of `size` bytes, once it agrees with that."""
+    readers = {
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
+    }
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"it has version {version} of the format")
+
+    digits, read = readers[version]
+    length = stream.read(digits)
+    text = stream.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))
+    start = stream.tell()
+    shape, in_columns, dtype = read(io.BytesIO(length + text))
+
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded")
+    if not dtype.itemsize:
+        raise ValueError(f"its entries are of type {dtype}, which holds nothing")
+
+    wanted = math.prod(shape) * dtype.itemsize
+    held = size - start
+    if held != wanted or min(shape, default=0) < 0:
+        raise ValueError(
+            f"its header says {dtype}{list(shape)}, {wanted:,} bytes, and it holds {held:,}"
+        )
+    return _Header(shape, in_columns, dtype, start)
+
+
+def _fill(content: memoryview, stream: Any) -> None:
+    """Fills a buffer from a stream."""
+    start = 0
+    while start < len(content):
+        count = stream.readinto(content[start : start + BLOCK])
+        if not count:
+            raise ValueError(f"it ends after {start:,} of {len(content):,} bytes")
+        start += count

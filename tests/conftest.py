@@ -35,6 +35,7 @@ if "XLA_FLAGS" not in os.environ:
 import jax
 import jaxtyping
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Tests compile much and compute little. JAX_DISABLE_MOST_OPTIMIZATIONS=0 gives them the programs
@@ -58,6 +59,7 @@ from families import FINITE, PROCESSES, PUBLISHED, SAMPLERS
 
 from scoresde.sde.mixture import ring
 
+settings.register_profile("fuzz")  # of test_fuzzing.py
 sd.use_cpu_cores(2)  # a mesh of two devices in every training test, on any machine
 
 

@@ -62,6 +62,46 @@ def test_the_ground_stands_alone():
         assert imported(PACKAGE / f"{name}.py") <= {"ground"}
 
 
+# Modules that read only what they or the package wrote: texts of their own process, its weights,
+# and rows of a run that are looked at line by line. The others call scoresde/reading.py.
+READ_THEMSELVES = {
+    "reading.py": {"loads"},
+    "checked_lines.py": {"loads"},
+    "data/picture_file.py": {"Image.open"},
+    "runs/path_gif.py": {"Image.open"},
+    "weights/pretrained.py": {"np.load", "loads", "read_text"},
+    "parallel/processes.py": {"loads"},
+    "runs/checkpoint.py": {"loads"},
+}
+
+
+def reads(path):
+    """The calls in a module that read a file, or JSON, whoever wrote it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        last = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if last not in ("read_text", "read_bytes", "loads", "fromfile", "load", "open"):
+            continue
+        called = ast.unparse(node.func)
+        mode = ast.unparse(node.args[0]) if node.args else ""
+        if last in ("read_text", "read_bytes", "loads", "fromfile"):
+            found.add(last)
+        elif called in ("np.load", "json.load", "Image.open", "open"):
+            found.add(called)
+        elif last == "open" and mode.startswith("'r"):
+            found.add("open")
+    return found
+
+
+def test_files_are_read_in_one_place():
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        beyond = reads(path) - READ_THEMSELVES.get(name, set())
+        assert not beyond, f"{name} calls {beyond}: call scoresde/reading.py"
+
+
 def test_the_way_from_sample_to_the_network_is_short(monkeypatch):
     """At most 8 calls in the library's own files, and at most 3 from a sampler's step."""
     net = sd.UNetConfig(channels=8, num_blocks=1).build((8, 8, 1), rngs=nnx.Rngs(0))

@@ -62,7 +62,7 @@ SHORT = {
         "num_informed": 3,
         "num_simulations": 1000,
         "training_steps": 60,
-        "batch_size": 64,
+        "batch_size": 65,
         "num_draws": 100,
     },
     "05_variational": {
@@ -72,6 +72,7 @@ SHORT = {
         "step_counts": [10, 40],
         "num_points": 200,
         "plane_steps": 400,
+        "plane_batch": 125,
         "network": "MLPConfig",
         "size": {"width": 64, "depth": 1},
         "training_steps": 60,

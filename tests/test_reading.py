@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from scoresde.reading import (
     DEEPEST,
     UnreadableError,
+    map_npy,
     parse_json,
     read_file,
     read_json,
@@ -25,7 +27,7 @@ def test_what_is_regular_small_and_inside_is_read_whole(tmp_path):
     (tmp_path / "link").symlink_to(file)
     assert read_file(file, 10, inside=tmp_path) == b"0123456789"
     assert read_file(tmp_path / "link", 10, inside=tmp_path) == b"0123456789"
-    with pytest.raises(UnreadableError, match="more than 9 bytes"):
+    with pytest.raises(UnreadableError, match="holds 10 bytes, more than 9"):
         read_file(file, 9)
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "other", 9)
@@ -116,6 +118,43 @@ def test_forged_headers_are_refused(tmp_path, content):
         read_npy(tmp_path / "a.npy")
 
 
+def test_long_headers_are_not_read(tmp_path):
+    header = b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little")
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(header)
+        file.truncate(2**32)  # which takes no place on the disk
+    tracemalloc.start()
+    with pytest.raises(UnreadableError, match=r"a\.npy is not an array"):
+        read_npy(tmp_path / "a.npy")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_mapped_arrays_are_those_of_the_file_and_as_safe(tmp_path):
+    array = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    np.save(tmp_path / "a.npy", array)
+    found = map_npy(tmp_path / "a.npy")
+    np.testing.assert_array_equal(found, array)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    (tmp_path / "a.npy").write_bytes(FORGED["rows"])
+    with pytest.raises(UnreadableError, match=r"a\.npy is not an array"):
+        map_npy(tmp_path / "a.npy")
+
+
+def test_archives_of_many_members_or_other_compression_are_refused(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.zeros(2))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for i in range(1001):
+            archive.writestr(f"{i}.npy", b"")
+    with pytest.raises(UnreadableError, match="1,001 arrays"):
+        read_npz(tmp_path / "a.npz", 10**6)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", array.getvalue())
+    with pytest.raises(UnreadableError, match="a method that NumPy does not use"):
+        read_npz(tmp_path / "a.npz", 10**6)
+
+
 def test_archives_are_bounded_once_unpacked(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(10**6))
     assert (tmp_path / "a.npz").stat().st_size < 10**4
@@ -123,10 +162,14 @@ def test_archives_are_bounded_once_unpacked(tmp_path):
         read_npz(tmp_path / "a.npz", 10**6)
 
     # An archive may say less than it holds.
+    size = 2**25
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", bytes(10**6))
-    lies = content.getvalue().replace((10**6).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+        archive.writestr("x.npy", bytes(size))
+    lies = content.getvalue().replace(size.to_bytes(4, "little"), (10).to_bytes(4, "little"))
     (tmp_path / "a.npz").write_bytes(lies)
+    tracemalloc.start()
     with pytest.raises(UnreadableError):
         read_npz(tmp_path / "a.npz", 10**5)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()

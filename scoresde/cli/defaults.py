@@ -28,7 +28,7 @@ def defaults_of_run(command: str, run: str, arguments: list[str]) -> dict[str, A
     path = Path(run).expanduser() / "config.yaml"
     given = {word.partition("=")[0].partition(":")[0] for word in arguments}
     try:
-        return read(path, load_yaml(path) if path.exists() else {})
+        return read(path, load_yaml(path, inside=path.parent) if path.exists() else {})
     except ConfigError:
         if options <= given:
             return {}

@@ -14,7 +14,14 @@ import jax
 
 from scoresde.cli.start import STOPS, is_default
 
-USER_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, jax.errors.JaxRuntimeError)
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+    ArithmeticError,
+    MemoryError,
+    jax.errors.JaxRuntimeError,
+)
 """Errors that the user can fix: wrong values or files, numbers too large, too little memory."""
 
 
@@ -50,7 +57,8 @@ def exit_code(
         if isinstance(error, UsageError):
             print(f"error: {error}", file=sys.stderr)
             return 2
-        print(f"error: {error}\n(add --debug for the traceback)", file=sys.stderr)
+        message = str(error) or type(error).__name__
+        print(f"error: {message}\n(add --debug for the traceback)", file=sys.stderr)
         return 1
 
     except KeyboardInterrupt as error:

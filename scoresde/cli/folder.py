@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.cli.place import writing_to
-from scoresde.runs.checkpoint import CheckpointError, Checkpoints
+from scoresde.reading import check_inside
+from scoresde.runs.about import check_about
+from scoresde.runs.checkpoint import Checkpoints
 from scoresde.runs.description import change_in_words, trained_in_words
 from scoresde.runs.files import read_results, read_rows
 from scoresde.runs.manifest import MANIFEST, count_parameters, read_manifest
@@ -132,7 +134,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Returns the settings in config.yaml, and notes."""
     file = path / "config.yaml"
     try:
-        return dict(load_yaml(file)), []
+        return dict(load_yaml(file, inside=path)), []
     except (OSError, ValueError, TypeError) as error:
         return {}, [str(error) if file.exists() else f"no {file.name}"]
 
@@ -147,8 +149,7 @@ def _read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the rows of metrics.jsonl, and notes."""
-    rows, faults = read_rows(path / "metrics.jsonl")
-    return rows, [f"metrics.jsonl: line {line} is not a row of metrics" for line in faults]
+    return read_rows(path / "metrics.jsonl")
 
 
 @dataclasses.dataclass
@@ -166,17 +167,19 @@ class _Stored:
 def _inspect_checkpoints(path: Path) -> _Stored:
     """Reads every checkpoint of a run, oldest first."""
     found = _Stored(about={}, parameters=None, states={})
+    check_inside(path / "checkpoints", path)
     with Checkpoints(path / "checkpoints") as stored:
-        names = [entry.name for entry in stored.directory.glob("*")]
-        for step in sorted(int(name) for name in names if name.isdecimal()):
-            try:
-                found.about = stored.restore_subtree({}, step).about
-                found.parameters = count_parameters(
-                    read_manifest(stored.directory / str(step) / MANIFEST)
-                )
-                found.states[step] = "good"
-            except CheckpointError as error:
-                found.states[step] = str(error)
+        found.states = stored.states()
+    for step, state in found.states.items():
+        if state != "good":
+            continue
+        try:
+            manifest = read_manifest(path / "checkpoints" / str(step) / MANIFEST)
+            check_about(manifest["about"], f"step {step}")
+            found.about = manifest["about"]
+            found.parameters = count_parameters(manifest)
+        except (OSError, ValueError) as error:
+            found.states[step] = str(error)
     return found
 
 

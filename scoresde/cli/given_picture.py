@@ -59,17 +59,14 @@ def check_gray(file: str) -> None:
 def _pixels(file: str, channels: int) -> np.ndarray:
     """Returns the pixels, uint8 (height, width, channels), as of every image: laid on white where
     it is transparent."""
-    from PIL import Image, UnidentifiedImageError
-
     from scoresde.data.geometry import Geometry
+    from scoresde.data.picture_file import open_picture
 
     try:
-        with Image.open(Path(file).expanduser()) as picture:
+        with open_picture(Path(file).expanduser()) as picture:
             return Geometry(channels=channels)(picture)
-    except (OSError, UnidentifiedImageError) as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise UsageError(f"{file} cannot be read as a picture: {error}") from error
-    except ValueError as error:
-        raise UsageError(f"{file}: {error}") from error
 
 
 def _check_size(file: str, pixels: np.ndarray, height: int, width: int, advice: str = "") -> None:

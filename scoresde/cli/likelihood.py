@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +37,7 @@ from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihoo
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
+from scoresde.reading import read_npy
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import to_dict
 from scoresde.train.load import Trained
@@ -299,10 +298,7 @@ class LikelihoodCommand(ModelCommand):
                 f"sd.load({str(trained.path)!r})."
             )
 
-        try:
-            found = (np.load(path, allow_pickle=False), None) if self.data else trained.held_out()
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} is not an array that NumPy can read: {error}") from error
+        found = (read_npy(path), None) if self.data else trained.held_out()
         if takes_more_than_a_label(trained.model) and (found is None or found[1] is None):
             call = "sd.log_likelihood(key, model.sde, model, x0, cond)"
             raise ValueError(

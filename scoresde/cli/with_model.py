@@ -15,6 +15,9 @@ from scoresde.parallel.cpu import use_cpu_cores
 from scoresde.score.model import ScoreModel
 from scoresde.train.load import Trained, open_run, read_about
 
+MOST_EXAMPLES = 10**7
+"""The examples that a command draws or reads, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelCommand:
@@ -38,9 +41,9 @@ class ModelCommand:
     """Examples per batch."""
 
     def __post_init__(self):
-        checks.count("batch_size", self.batch_size)
+        checks.count("batch_size", self.batch_size, at_most=MOST_EXAMPLES)
         if self.num is not None:
-            checks.count("num", self.num)
+            checks.count("num", self.num, at_most=MOST_EXAMPLES)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed}: wanted a whole number in 0 … {2**32 - 1}.")
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scoresde.data.atomic_folder import atomic_folder
 from scoresde.data.source import digest
+from scoresde.reading import map_npy, read_json, read_npy
 
 LARGEST_IN_MEMORY = 2**30
 """The number of bytes beyond which pixels stay on disk, memory mapped."""
@@ -71,8 +72,8 @@ def cache_folder() -> Path:
 def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> Decoded:
     if place.is_dir():
         try:
-            return _read(place, identity)
-        except (OSError, ValueError, KeyError) as error:
+            return _read(place, identity, count)
+        except (OSError, ValueError) as error:
             warnings.warn(
                 f"the decoded images in {place} are damaged ({error}): decoding them again.",
                 stacklevel=4,
@@ -81,7 +82,7 @@ def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> 
 
     with atomic_folder(place) as partial:
         _write(partial, identity, count, examples)
-    return _read(place, identity)
+    return _read(place, identity, count)
 
 
 # --- Writing ---
@@ -151,22 +152,30 @@ def _check_alike(image: np.ndarray, i: int, shape: tuple[int, ...]) -> None:
 # --- Reading ---
 
 
-def _read(place: Path, identity: str) -> Decoded:
+def _read(place: Path, identity: str, count: int) -> Decoded:
     """Returns what `_write` left; an error says that it is not whole, or holds other images."""
-    about = json.loads((place / "about.json").read_text())
-    if about["identity"] != identity:
+    about = read_json(place / "about.json", inside=place)
+    if not isinstance(about, dict) or about.get("identity") != identity:
         raise ValueError("it holds other images")
 
-    # A file that is too short cannot be mapped.
-    pixels = np.load(place / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    pixels = map_npy(place / "pixels.npy", inside=place)
     file = place / "labels.npy"
-    labels = np.load(file, allow_pickle=False) if file.is_file() else None
+    labels = read_npy(file, inside=place) if file.exists() else None
+    _check_kind(pixels, labels, count)
 
     if pixels.nbytes <= LARGEST_IN_MEMORY:
         pixels = np.array(pixels)
-        if _digest_of(pixels, labels) != about["digest"]:
+        if _digest_of(pixels, labels) != about.get("digest"):
             raise ValueError("they do not match their digest")
-    return Decoded(pixels, labels, about["digest"])
+    return Decoded(pixels, labels, str(about.get("digest")))
+
+
+def _check_kind(pixels: np.ndarray, labels: np.ndarray | None, count: int) -> None:
+    """Refuses arrays that are not what `_write` writes for so many examples."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != count:
+        raise ValueError(f"pixels are {pixels.dtype}{list(pixels.shape)} for {count} images")
+    if labels is not None and (labels.dtype != np.int32 or labels.shape != (count,)):
+        raise ValueError(f"labels are {labels.dtype}{list(labels.shape)} for {count} images")
 
 
 def _digest_of(pixels: np.ndarray, labels: np.ndarray | None) -> str:

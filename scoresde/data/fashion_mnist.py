@@ -9,10 +9,11 @@ from pathlib import Path
 from scoresde.data.atomic_folder import atomic_folder
 from scoresde.data.cache import LOCK, cache_folder
 from scoresde.data.geometry import Geometry
-from scoresde.data.idx import find_idx
+from scoresde.data.idx import LARGEST, find_idx
 from scoresde.data.image_source import Images
 from scoresde.data.source import digest
 from scoresde.data.tfds_images import find_prepared, import_tfds, read_prepared
+from scoresde.reading import read_file
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four files."""
@@ -38,7 +39,7 @@ def fashion_mnist(
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is not whole.
+        ValueError: if a file is not whole, or too large.
         ModuleNotFoundError: if tensorflow-datasets is not installed.
     """
     files = find_idx(Path(folder).expanduser() if folder else FASHION_MNIST)
@@ -49,7 +50,7 @@ def fashion_mnist(
 
 def _prepared(files: dict[str, tuple[Path, Path]], root: Path) -> Path:
     """Returns the folder of the TFDS data set made of these files, which it makes if needed."""
-    contents = [path.read_bytes() for pair in files.values() for path in pair]
+    contents = [read_file(path, LARGEST) for pair in files.values() for path in pair]
     base = root / "idx" / digest(*contents)
 
     with LOCK:

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from scoresde import checks
 from scoresde.data.geometry import DECODING, Geometry, is_grey
 from scoresde.data.image_source import Images, decoded_images, stamp
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+from scoresde.data.picture_file import SUFFIXES, open_picture
 
 
 def from_folder(
@@ -29,9 +28,10 @@ def from_folder(
 ) -> Images:
     """Returns all images in a folder and below it, in the order of their paths.
 
-    Files and folders whose names begin with a dot are skipped, and links are followed. Images are
-    turned as their EXIF data say, and transparent ones are laid on white. They are decoded once;
-    when a file changes in size or time, all are decoded again.
+    Files and folders whose names begin with a dot are skipped, and links are followed. A file is
+    read as one of the formats in `picture_file`, whichever its name says. Images are turned as
+    their EXIF data say, and transparent ones are laid on white. They are decoded once; when a file
+    changes in size or time, all are decoded again.
 
     Args:
         folder: the folder, with files <folder>/<class>/<image> if there are labels.
@@ -117,7 +117,7 @@ def _channels_of(paths: Sequence[Path]) -> int:
 
 def _is_grey(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return is_grey(image)
     except Exception as error:  # a damaged file raises errors of many kinds
         raise ValueError(f"{path} cannot be used: {error}") from error
@@ -125,7 +125,7 @@ def _is_grey(path: Path) -> bool:
 
 def _decode(path: Path, geometry: Geometry) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return geometry(ImageOps.exif_transpose(image))
     except Exception as error:  # a damaged file raises errors of many kinds
         raise ValueError(f"{path} cannot be used: {error}") from error

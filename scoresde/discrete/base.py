@@ -336,7 +336,7 @@ def check_from_sde(sde: SDE, num_steps: int) -> None:
         TypeError: if it is not an SDE, or its settings are traced.
         ValueError: if num_steps is not a whole number, at least 1.
     """
-    checks.count("num_steps", num_steps)
+    checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
     _check_known(sde)
 
 

@@ -105,7 +105,7 @@ class DDPM(Chain):
         Raises:
             ValueError: if num_steps is not a whole number, at least 1, or a beta is not in (0, 1).
         """
-        checks.count("num_steps", num_steps)
+        checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
         return cls(np.linspace(first, last, num_steps))
 
     @classmethod
@@ -118,7 +118,7 @@ class DDPM(Chain):
             ValueError: if num_steps is not a whole number, at least 1, the offset is negative, or
                 max_beta leaves a beta outside (0, 1).
         """
-        checks.count("num_steps", num_steps)
+        checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
         checks.setting("offset", offset, "[0, inf)")
 
         times = np.arange(num_steps + 1) / num_steps

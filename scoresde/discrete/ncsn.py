@@ -76,7 +76,7 @@ class NCSN(Chain):
         Raises:
             ValueError: if num_steps < 2, or a scale is not positive, or they do not rise.
         """
-        checks.count("num_steps", num_steps)
+        checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
         _check_two_scales(num_steps, "sigma_min to sigma_max")
         checks.setting("sigma_min", sigma_min, "(0, inf)")
         checks.setting("sigma_max", sigma_max, "(0, inf)")

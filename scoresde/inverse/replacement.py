@@ -70,7 +70,7 @@ class Replacement(SamplerAround):
 
     def __post_init__(self):
         super().__post_init__()
-        checks.count("resamplings", self.resamplings)
+        checks.count("resamplings", self.resamplings, at_most=checks.MOST_STEPS)
         checks.count("jump", self.jump)
         if self.operator.ill_posed:
             raise ValueError(

@@ -121,7 +121,7 @@ def twisted_smc(
     """
     _check_posterior(posterior)
     checks.count("num_particles", num_particles, at_least=2)
-    checks.count("num_steps", num_steps)
+    checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
     check_times(t_min)
     checks.setting("threshold", threshold, "[0, 1]")
 

@@ -94,7 +94,7 @@ def variational_bound(
     t_min = checks.fixed("t_min", t_min)
     checks.batch(x0, "x0")
     check_real_valued(x0, "x0")
-    checks.count("num_times", num_times, 2)
+    checks.count("num_times", num_times, 2, at_most=checks.MOST_STEPS)
     checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")
 
     x0 = to_model_units(score, x0, float64)

@@ -105,7 +105,7 @@ class Hutchinson:
     """What the probes are drawn from."""
 
     def __post_init__(self):
-        checks.count("num_probes", self.num_probes)
+        checks.count("num_probes", self.num_probes, at_most=checks.MOST_STEPS)
 
     def probes(
         self, keys: Array, x: Float[Array, " batch *data"]
@@ -147,7 +147,7 @@ class HutchPlusPlus:
 
     def __post_init__(self):
         checks.count("rank", self.rank)
-        checks.count("num_probes", self.num_probes)
+        checks.count("num_probes", self.num_probes, at_most=checks.MOST_STEPS)
 
     def probes(
         self, keys: Array, x: Float[Array, " batch *data"]

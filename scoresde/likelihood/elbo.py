@@ -125,11 +125,11 @@ def elbo(
     check_sde(sde)
     pixels = PixelRange(levels, float(low), float(high))
     x = whole_numbers(x, levels, OF_ELBO)
-    checks.count("num_draws", num_draws)
+    checks.count("num_draws", num_draws, at_most=checks.MOST_STEPS)
     t_min = 0.0 if sde.noisy_at_zero else checks.fixed("t_min", t_min)
     checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")
     if num_steps is not None:
-        checks.count("num_steps", num_steps)
+        checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
         if sde.ends_in_noise:
             raise ValueError(
                 f"{sde} ends in pure noise, so the last of num_steps = {num_steps} steps has an "

@@ -103,7 +103,7 @@ def hierarchical_bound(
     check_sde(sde)
     checks.batch(x, "x")
     check_real_valued(x, "x")
-    checks.count("num_steps", num_steps)
+    checks.count("num_steps", num_steps, at_most=checks.MOST_STEPS)
     checks.count("num_draws", num_draws)
     t_min = 0.0 if sde.noisy_at_zero else checks.fixed("t_min", t_min)
     checks.setting("t_min", t_min, "[0, 1)" if sde.noisy_at_zero else "(0, 1)")

@@ -85,7 +85,7 @@ def bound_of_set(
     Raises:
         ValueError: if the file holds something else, or steps are asked of the bound of a density.
     """
-    checks.count("num_draws", num_draws)
+    checks.count("num_draws", num_draws, at_most=checks.MOST_STEPS)
     if num_steps is not None and not isinstance(prepare, BinCentres):
         raise ValueError(
             f"num_steps = {num_steps} is for networks of integers at the centres of their bins, "

@@ -118,7 +118,7 @@ class VariationalBound:
         if self.levels is not None:
             PixelRange(self.levels, self.low, self.high)  # refuses what is no range
         if self.num_steps is not None:
-            checks.count("num_steps", self.num_steps)
+            checks.count("num_steps", self.num_steps, at_most=checks.MOST_STEPS)
 
     trains_schedule = True
 

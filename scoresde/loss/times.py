@@ -191,7 +191,7 @@ class Levels:
     """N, the number of levels."""
 
     def __post_init__(self):
-        checks.count("num_steps", self.num_steps, 2)
+        checks.count("num_steps", self.num_steps, 2, at_most=checks.MOST_STEPS)
 
     def sample(self, key: Key, sde: SDE, n: int) -> Float[Array, " n"]:
         """Draws the times of n independent levels."""

@@ -145,7 +145,7 @@ class MLPClassifierConfig:
     def __post_init__(self):
         checks.count("num_classes", self.num_classes, 2)
         checks.count("width", self.width, 4)
-        checks.count("depth", self.depth)
+        checks.count("depth", self.depth, at_most=checks.MOST_BLOCKS)
         checks.setting("dropout", self.dropout, "[0, 1)")
 
     def build(self, shape: tuple[int, ...], *, rngs: nnx.Rngs) -> MLPClassifier:

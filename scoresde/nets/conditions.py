@@ -176,7 +176,9 @@ def check_settings(config: Any) -> None:
     Raises:
         ValueError: if one is not a positive whole number.
     """
-    for classes in _as_tuple(config.num_classes):
+    each = _as_tuple(config.num_classes)
+    checks.count("the number of num_classes", len(each), 0, at_most=checks.MOST_BLOCKS)
+    for classes in each:
         checks.count("num_classes", classes)
     if config.cond_dim is not None:
         checks.count("cond_dim", config.cond_dim)

@@ -69,6 +69,7 @@ class DiTConfig:
     def __post_init__(self):
         for name in ("patch", "width", "depth", "num_heads", "expansion"):
             checks.count(name, getattr(self, name))
+        checks.count("depth", self.depth, at_most=checks.MOST_BLOCKS)
         checks.setting("dropout", self.dropout, "[0, 1)")
         check_choice("dtype", self.dtype, Precision)
         check_settings(self)

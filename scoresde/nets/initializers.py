@@ -97,6 +97,25 @@ class Keys:
         return nnx.Dropout(rate, rngs=self.rngs if rate > 0.0 else None)
 
 
+class OneKey(nnx.Rngs):
+    """Random streams that give one key for ever: for the shapes of a network, not for its weights.
+
+    The counts of `nnx.Rngs` make a trace take the square of the network's depth.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.params = _Stream(0, tag="params")
+        self.dropout = _Stream(0, tag="dropout")
+
+
+class _Stream(nnx.RngStream):
+    """The stream of `OneKey`."""
+
+    def __call__(self) -> Array:
+        return self.key[...]
+
+
 def _draw_count(shape: tuple[int, ...]) -> int:
     """Returns the least power of two, from 2^16 on, that is enough for the shape."""
     return max(2**16, 1 << (math.prod(shape) - 1).bit_length())

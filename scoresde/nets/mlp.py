@@ -46,7 +46,7 @@ class MLPConfig:
 
     def __post_init__(self):
         checks.count("width", self.width, 4)
-        checks.count("depth", self.depth)
+        checks.count("depth", self.depth, at_most=checks.MOST_BLOCKS)
         checks.setting("dropout", self.dropout, "[0, 1)")
         check_settings(self)
 

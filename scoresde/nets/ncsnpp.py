@@ -120,7 +120,7 @@ class NCSNppConfig:
 
     def __post_init__(self):
         checks.count("channels", self.channels, 4)
-        checks.count("num_blocks", self.num_blocks)
+        checks.count("num_blocks", self.num_blocks, at_most=checks.MOST_BLOCKS)
         checks.count("group_size", self.group_size)
         checks.setting("dropout", self.dropout, "[0, 1)")
         checks.setting("fourier_scale", self.fourier_scale, "(0, inf)")
@@ -137,6 +137,7 @@ class NCSNppConfig:
             raise ValueError(
                 "multipliers are empty: write one whole number per level, e.g. (1, 2)."
             )
+        checks.count("the number of multipliers", len(self.multipliers), at_most=32)
         for level, multiplier in enumerate(self.multipliers):
             checks.count(f"multipliers[{level}]", multiplier)
 

@@ -60,7 +60,7 @@ class UNetConfig:
 
     def __post_init__(self):
         checks.count("channels", self.channels, 4)
-        checks.count("num_blocks", self.num_blocks)
+        checks.count("num_blocks", self.num_blocks, at_most=checks.MOST_BLOCKS)
         checks.count("num_heads", self.num_heads)
         checks.setting("dropout", self.dropout, "[0, 1)")
         _check_exponents(self.fourier_features)
@@ -73,6 +73,7 @@ class UNetConfig:
             raise ValueError(
                 "multipliers are empty: write one whole number per level, e.g. (1, 2)."
             )
+        checks.count("the number of multipliers", len(self.multipliers), at_most=32)
         for level, multiplier in enumerate(self.multipliers):
             checks.count(f"multipliers[{level}]", multiplier)
             channels = self.channels * multiplier

@@ -12,6 +12,8 @@ Such a file is a msgpack of Flax's, nested dicts of arrays:
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from scoresde.reading import DEEPEST, read_file
+
 KEYS = ("step", "optimizer", "lr", "model_state", "ema_rate", "params_ema", "rng")
 """What a train state holds."""
 
 MOMENTS = ("grad_ema", "grad_sq_ema")
 """The names of Adam's first and second moment."""
+
+LARGEST = 2**33
+"""The bytes that a checkpoint may hold: 8 GB, four times the largest that was published."""
+
+MOST_ENTRIES = 10**5
+"""The dicts and lists in a checkpoint, and the entries of each of them, at most."""
 
 
 class CheckpointMismatch(ValueError):
@@ -38,16 +48,53 @@ def read_state(file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     from flax.serialization import msgpack_restore
 
-    content = Path(file).expanduser().read_bytes()
+    content = read_file(Path(file).expanduser(), LARGEST)
     try:
+        _check_nesting(content)
         state = msgpack_restore(content)
     except Exception as error:  # msgpack raises many types of its own
         raise CheckpointMismatch(
-            f"{file} is not a checkpoint that Flax wrote (msgpack): {type(error).__name__}."
+            f"{file} is not a checkpoint that Flax wrote (msgpack): {type(error).__name__} {error}."
         ) from error
 
     _check_layout(file, state)
     return _flatten_norms(state)
+
+
+def _check_nesting(content: bytes) -> None:
+    """Refuses a msgpack of very many or deeply nested dicts and lists, without making its arrays.
+
+    Raises:
+        ValueError: if it does.
+    """
+    import msgpack
+
+    count = itertools.count()
+
+    def depth(entries: list[Any] | dict[Any, Any]) -> _Depth:
+        """Takes the place of a dict or list, whose entries' places are taken already."""
+        inner = entries.values() if isinstance(entries, dict) else entries
+        own = 1 + max((entry.levels for entry in inner if isinstance(entry, _Depth)), default=0)
+        if own > DEEPEST or next(count) > MOST_ENTRIES:
+            raise ValueError(f"more than {DEEPEST} levels, or {MOST_ENTRIES:,} dicts and lists")
+        return _Depth(own)
+
+    msgpack.unpackb(
+        content,
+        raw=False,
+        ext_hook=lambda code, data: None,
+        list_hook=depth,
+        object_hook=depth,
+        max_array_len=MOST_ENTRIES,
+        max_map_len=MOST_ENTRIES,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Depth:
+    """How many levels of dicts and lists a value has."""
+
+    levels: int
 
 
 def _check_layout(file: str | os.PathLike[str], state: Any) -> None:
@@ -60,17 +107,27 @@ def _check_layout(file: str | os.PathLike[str], state: Any) -> None:
 
     optimizer = state["optimizer"]
     if not isinstance(optimizer, dict) or set(optimizer) != {"target", "state"}:
-        raise CheckpointMismatch(
-            f"{file}: its optimizer holds {sorted(optimizer or {})}: wanted target and state."
-        )
+        held = sorted(map(str, optimizer)) if isinstance(optimizer, dict) else type(optimizer)
+        raise CheckpointMismatch(f"{file}: its optimizer holds {held}: wanted target and state.")
 
-    target = optimizer["target"]
-    adam = optimizer["state"] or {}
-    if not isinstance(target, dict) or not isinstance(adam, dict):
-        raise CheckpointMismatch(
-            f"{file}: its optimizer's target and state are not trees of arrays: wanted nested "
-            f"dicts, as Flax writes them."
-        )
+    adam = optimizer["state"]
+    moments = adam.get("param_states") if isinstance(adam, dict) else None
+    trees = {"target": optimizer["target"], "params_ema": state["params_ema"]}
+    may_be_missing = {"state": adam, "param_states": moments, "model_state": state["model_state"]}
+    trees |= {name: tree for name, tree in may_be_missing.items() if tree is not None}
+    for name, tree in trees.items():
+        if not isinstance(tree, dict) or not all(_is_leaf(leaf) for _, leaf in leaves_of(tree)):
+            raise CheckpointMismatch(
+                f"{file}: its {name} is not a tree of arrays: wanted nested dicts, as Flax writes "
+                f"them."
+            )
+    if not _is_leaf(state["rng"]) or np.asarray(state["rng"]).dtype.kind not in "iu":
+        raise CheckpointMismatch(f"{file}: its rng is not a random key: wanted whole numbers.")
+
+
+def _is_leaf(value: Any) -> bool:
+    """Whether a value is an array or a number, or None for a parameter that is missing."""
+    return value is None or isinstance(value, np.ndarray | np.generic | int | float)
 
 
 def _flatten_norms(tree: Any, in_norm: bool = False) -> Any:

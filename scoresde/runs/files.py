@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from scoresde.reading import BLOCK, UnreadableError, open_regular, parse_json, read_json
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -42,29 +44,100 @@ def free_space(folder: Path) -> str:
 
 # --- metrics.jsonl ---
 
+LARGEST_METRICS = 2**27
+"""The bytes at the end of a metrics.jsonl that are read: 128 MB, more than half a million rows."""
+MOST_ENTRIES = 6_500_000
+"""The entries of the rows that are read, where each row counts as `ROW` entries more: 300 MB."""
+ROW = 8
+LONGEST_LINE = 2**20
+"""The bytes of a line, beyond which it is no row."""
+SHOWN = 5
+"""The faulty lines that have a note each; the others are only counted."""
 
-def read_rows(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[int]]:
-    """Returns the rows of a metrics.jsonl by step, and the numbers of the lines that are not rows.
 
-    If a resumed run repeats a step, its later row wins, key by key. A faulty last line does not
-    count as a fault, because it may still be being written. Without a file there are no rows.
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the rows of a metrics.jsonl by step, and notes on what was left out.
+
+    If a resumed run repeats a step, its later row wins, key by key. A faulty last line is not
+    noted, because it may still be being written. Of a very large file the rows at its end are
+    returned. Without a file there are no rows.
     """
     path = Path(path)
-    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    if not path.exists():
+        return [], []
+    try:
+        with open_regular(path, inside=path.parent) as stream:
+            rows, faults, cut = _read_rows(stream)
+    except (OSError, UnreadableError) as error:
+        return [], [f"{path.name} was left out: {error}"]
+
+    if cut:
+        notes = [f"{path.name} is very large: of its rows only those at its end were read."]
+        faults = []  # whose lines are not counted from the beginning
+    else:
+        shown = faults[:SHOWN]
+        notes = [f"Line {n} of {path.name} is not a row with a step: left out." for n in shown]
+    if len(faults) > SHOWN:
+        notes.append(f"{len(faults) - SHOWN} more lines of {path.name} are not rows: left out.")
+    return rows, notes
+
+
+def _read_rows(stream: BinaryIO) -> tuple[list[dict[str, Any]], list[int], bool]:
+    """Returns the rows, the numbers of the lines that are none, and whether the beginning was
+    left out."""
+    start = _start(stream)
+    stream.seek(start)
+    if start:
+        stream.readline(LONGEST_LINE)  # the rest of a line
 
     by_step: dict[float, dict[str, Any]] = {}
+    names: dict[str, str] = {}  # the same texts for all rows, which halves their memory
     faults = []
-    for number, line in enumerate(lines, start=1):
+    number = 0
+    while line := stream.readline(LONGEST_LINE):
+        number += 1
         try:
-            row = json.loads(line)
-            if not all(value is None or _is_number(value) for value in row.values()):
-                raise ValueError("metrics are numbers")
-            by_step.setdefault(float(row["step"]), {}).update(row)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number < len(lines):
-                faults.append(number)
+            step, row = _row(line)
+        except ValueError:
+            faults.append(number)
+            continue
+        row = {names.setdefault(name, name): value for name, value in row.items()}
+        by_step.setdefault(step, {}).update(row)
 
-    return [by_step[step] for step in sorted(by_step)], faults
+    if faults and faults[-1] == number:
+        faults.pop()
+    return [by_step[step] for step in sorted(by_step)], faults, start > 0
+
+
+def _start(stream: BinaryIO) -> int:
+    """Returns where the lines at the end begin that are not too many to be read."""
+    size = os.fstat(stream.fileno()).st_size
+    start = size
+    entries = 0
+    while start > 0 and size - start < LARGEST_METRICS:
+        before = max(0, start - BLOCK)
+        stream.seek(before)
+        block = stream.read(start - before)
+        entries += block.count(b",") + ROW * block.count(b"\n")
+        if entries > MOST_ENTRIES:
+            break
+        start = before
+    return start
+
+
+def _row(line: bytes) -> tuple[float, dict[str, Any]]:
+    """Returns the step and the entries of a row of metrics.
+
+    Raises:
+        ValueError: if the line is none.
+    """
+    row = parse_json(line)
+    if not isinstance(row, dict) or not all(v is None or is_number(v) for v in row.values()):
+        raise ValueError("metrics are numbers by name")
+    step = row.get("step")
+    if step is None or not math.isfinite(step):
+        raise ValueError("there is no step")
+    return float(step), row
 
 
 # --- results.json ---
@@ -76,13 +149,13 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str
     Without a file there are no results.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         return {}, []
 
     try:
-        results = json.loads(path.read_bytes())
-    except ValueError as error:
-        return {}, [f"{path.name} is not JSON and was left out ({error})."]
+        results = read_json(path, inside=path.parent)
+    except (OSError, UnreadableError) as error:
+        return {}, [f"{path.name} was left out: {error}"]
     if not isinstance(results, dict):
         return {}, [f"{path.name} does not hold a JSON object and was left out."]
 
@@ -97,13 +170,21 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str
     return kept, notes
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that float64 holds; NaN and infinity are."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _is_cell(value: Any) -> bool:
+    """Whether a value is a number, a text or None."""
+    return value is None or isinstance(value, str) or is_number(value)
 
 
 def _are_rows(value: Any) -> bool:
-    """Whether the value is a list of lists, none of them empty."""
-    return isinstance(value, list) and all(isinstance(row, list) and row for row in value)
+    """Whether the value is a list of lists, none of them empty, of numbers and texts."""
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(row, list) and row and all(map(_is_cell, row)) for row in value)
 
 
 def _is_headline(value: Any) -> bool:
@@ -112,20 +193,36 @@ def _is_headline(value: Any) -> bool:
 
 
 def _are_tables(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(table, dict) and _are_rows(table.get("rows") or []) for table in value
-    )
+    return isinstance(value, list) and all(map(_is_table, value))
+
+
+def _is_table(value: Any) -> bool:
+    """Whether the value has a title, columns and rows, any of which may be missing."""
+    if not isinstance(value, dict) or not _is_cell(value.get("title")):
+        return False
+    columns = value.get("columns") or []
+    return _are_rows(value.get("rows") or []) and (columns == [] or _are_rows([columns]))
 
 
 def _are_timings(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(seconds) for seconds in value.values())
+    """Whether the value holds seconds by name."""
+    return isinstance(value, dict) and all(
+        is_number(seconds) and 0.0 <= seconds < math.inf for seconds in value.values()
+    )
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int)
+    return isinstance(value, int) and is_number(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 EXPECTED: dict[str, Callable[[Any], bool]] = {
+    "status": _is_text,
+    "command": _is_text,
+    "device": _is_text,
     "headline": _is_headline,
     "tables": _are_tables,
     "timings": _are_timings,

@@ -6,15 +6,21 @@ likelihood of every example.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from scoresde.reading import read_json
 from scoresde.runs.words import words
 
 SAME = ("step", "ema", "examples", "content", "weights")
 """What a bound and an exact likelihood share that are of the same model and examples."""
+
+LARGEST = 2**20
+"""The bytes that a result may hold."""
+
+OF_ANOTHER_FORM = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What reading a result raises that no command wrote."""
 
 
 def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
@@ -26,9 +32,9 @@ def read_likelihoods(folder: Path) -> tuple[list[list[str]], list[str]]:
     notes = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found = json.loads(path.read_bytes())
+            found = read_json(path, inside=folder.parent, largest=LARGEST)
             results.append((int(found["step"]), _row(found)))
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, *OF_ANOTHER_FORM) as error:
             notes.append(f"likelihood/{path.name} cannot be read and was left out ({error!r}).")
 
     results.sort(key=lambda result: result[0], reverse=True)

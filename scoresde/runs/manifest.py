@@ -7,7 +7,9 @@
                  "files": {"arrays-0/_METADATA": "1234 bytes, sha256 5f1c...", ...}},
      "sha256": "the checksum of the content"}
 
-It is JSON that a person can read. It protects itself as well as the files that it lists.
+It is JSON that a person can read. It protects itself as well as the files that it lists. It may
+come from anywhere: `read_manifest` refuses one of another form, and `verify` arrays that lie
+elsewhere, links, and files that the manifest does not list, which Orbax would read too.
 """
 
 from __future__ import annotations
@@ -15,13 +17,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from scoresde.reading import LARGEST_JSON, UnreadableError, check_inside, open_regular, read_json
+from scoresde.runs.about import check_about
 from scoresde.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
@@ -37,25 +45,37 @@ def verify(folder: Path, step: int) -> dict[str, Any]:
     """Returns the manifest of a step's folder after it has read and checked every file it lists.
 
     Raises:
-        DamagedError: with the first file that is missing, unreadable or changed.
+        DamagedError: with the first file that is missing, unreadable, changed, or not listed.
     """
     path = folder / MANIFEST
     try:
+        if folder.is_symlink():
+            raise DamagedError(f"{folder} is a link: wanted the folder of a step itself.")
         manifest = read_manifest(path)
         if manifest["step"] != step:
             raise ValueError(f"belongs to step {manifest['step']}: the folder was renamed")
 
-        for name, written in manifest["files"].items():
+        path = folder / manifest["arrays"]
+        listed = manifest["files"]
+        missing = dict(listed)
+        for file in _files_of(path):
+            path = file
+            name = path.relative_to(folder).as_posix()
+            if name not in listed:
+                raise ValueError("is not listed in the manifest: remove it")
+            _check_fingerprint(path, listed[name])
+            del missing[name]
+        for name in missing:
             path = folder / name
-            found = fingerprint(path)
-            if found != written:
-                raise ValueError(f"has changed: found {found}, written {written}")
+            raise FileNotFoundError(path)
     except FileNotFoundError as error:
         raise DamagedError(
             f"{path} is missing: it was removed, or its save was killed or is still in progress"
         ) from error
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
+    except (DamagedError, UnreadableError) as error:  # these name the file
+        raise DamagedError(str(error)) from error
     except ValueError as error:
         raise DamagedError(f"{path} {error}") from error
 
@@ -66,39 +86,53 @@ def verify(folder: Path, step: int) -> dict[str, Any]:
 
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
-    """Writes a manifest and its own checksum, in one atomic rename."""
+    """Writes a manifest and its own checksum, in one atomic rename.
+
+    Raises:
+        ValueError: if it is larger than one that is read.
+    """
     manifest = {"content": content, "sha256": _checksum(content)}
-    write_atomically(path, json.dumps(manifest, indent=1).encode())
+    written = json.dumps(manifest, indent=1).encode()
+    if len(written) > LARGEST_JSON:
+        raise ValueError(
+            f"the manifest takes {len(written):,} bytes, more than {LARGEST_JSON:,}: keep long "
+            f"lists out of `about`, and arrays in the state"
+        )
+    write_atomically(path, written)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Returns the content of a manifest that matches its own checksum.
+    """Returns the content of a manifest that matches its own checksum, and has the form above.
 
     Raises:
-        ValueError: if it is not a manifest, or does not match its checksum.
+        UnreadableError: if the file is not JSON, too large, or lies outside of its folder.
+        ValueError: if it is no manifest, or does not match its checksum.
         OSError: if the file cannot be read.
     """
-    try:
-        manifest = json.loads(path.read_bytes())
-        content = manifest["content"]
-        checksum = manifest["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"is damaged: not a manifest ({type(error).__name__})") from error
+    manifest = read_json(path, inside=path.parent)
+    if not isinstance(manifest, dict) or not {"content", "sha256"} <= manifest.keys():
+        raise ValueError("is damaged: it is no manifest, with a content and its sha256")
 
-    if checksum != _checksum(content):
+    content = manifest["content"]
+    if manifest["sha256"] != _checksum(content):
         raise ValueError("is damaged: it does not match its own checksum")
+    _check_form(content)
     return content
 
 
 def newest_manifest(checkpoints: Path) -> dict[str, Any] | None:
-    """Returns the content of the newest manifest that is not damaged, None if there is none.
+    """Returns the content of the newest manifest that a run wrote, None if there is none.
 
     The files that it lists are not checked, which would take long for large ones.
     """
-    steps = [int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdecimal()]
+    steps = [int(path.name) for path in checkpoints.glob("*") if STEP.fullmatch(path.name)]
     for step in sorted(steps, reverse=True):
+        folder = checkpoints / str(step)
         try:
-            return read_manifest(checkpoints / str(step) / MANIFEST)
+            check_inside(folder, checkpoints.parent)
+            content = read_manifest(folder / MANIFEST)
+            check_about(content["about"], str(folder))
+            return content
         except (OSError, ValueError):
             continue
     return None
@@ -106,33 +140,132 @@ def newest_manifest(checkpoints: Path) -> dict[str, Any] | None:
 
 def count_parameters(content: dict[str, Any]) -> int:
     """Returns the number of weights, from shapes such as "float32[3,3,1,32]" in a manifest."""
-    count = 0
-    for name, shape in content["leaves"].items():
-        if name.startswith("ema/"):
-            sizes = shape.partition("[")[2].rstrip("]").split(",")
-            count += math.prod(int(size) for size in sizes if size)
-    return count
+    leaves = content["leaves"]
+    return sum(math.prod(_sizes(leaf)) for name, leaf in leaves.items() if name.startswith("ema/"))
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def _sizes(leaf: str) -> tuple[int, ...]:
+    """Returns the shape in the description of a leaf, such as "float32[3,3,1,32]"."""
+    sizes = leaf.partition("[")[2].rstrip("]").split(",")
+    return tuple(int(size) for size in sizes if size)
+
+
+def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# --- Its form ---
+
+
+STEP = re.compile("0|[1-9][0-9]{0,17}")
+"""The name of a step's folder."""
+LEAF = re.compile(r"[^\[\]]{1,40}\[([0-9]{1,18}(,[0-9]{1,18}){0,31})?\]")
+"""The description of a leaf: its dtype and its shape."""
+FINGERPRINT = re.compile("[0-9]{1,18} bytes, sha256 [0-9a-f]{64}")
+LARGEST_LEAF = 2**48
+"""The numbers that a leaf may hold."""
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_leaf(value: Any) -> bool:
+    if not isinstance(value, str) or not LEAF.fullmatch(value):
+        return False
+    return math.prod(_sizes(value)) <= LARGEST_LEAF
+
+
+def _are_leaves(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_leaf(leaf) for leaf in value.values())
+
+
+def _are_fingerprints(value: Any) -> bool:
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(text, str) and FINGERPRINT.fullmatch(text) for text in value.values())
+
+
+FORM: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "step": (_is_step, "a whole number from 0"),
+    "about": (lambda value: isinstance(value, dict), "entries by name"),
+    "arrays": (lambda value: value in ("arrays-0", "arrays-1"), "arrays-0 or arrays-1"),
+    "leaves": (_are_leaves, 'a text such as "float32[3,3,1,32]" by name'),
+    "files": (
+        _are_fingerprints,
+        'a text such as "1234 bytes, sha256 5f1c..." by name, one at least',
+    ),
+}
+"""Each entry of a manifest's content: whether a value is what belongs there, and what does."""
+
+
+def _check_form(content: Any) -> None:
+    """Refuses the content of a manifest that is not of its form.
+
+    Raises:
+        ValueError: with the entry, and what was wanted.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"is damaged: its content is of type {type(content).__name__}")
+    for name, (fits, wanted) in FORM.items():
+        if name not in content or not fits(content[name]):
+            raise ValueError(f"is damaged: its {name} is not what a run writes, {wanted}")
 
 
 # --- Files ---
 
 
 def fingerprints(folder: Path, arrays: str) -> dict[str, str]:
-    """Returns the fingerprint of every file under `folder/arrays`, by its path inside `folder`."""
-    files = sorted(file for file in (folder / arrays).rglob("*") if file.is_file())
+    """Returns the fingerprint of every file under `folder/arrays`, by its path inside `folder`.
+
+    Raises:
+        UnreadableError: if something there is a link, or neither a file nor a folder.
+    """
+    files = sorted(_files_of(folder / arrays))
     return {file.relative_to(folder).as_posix(): fingerprint(file) for file in files}
 
 
 def fingerprint(file: Path) -> str:
     """Returns the size and the checksum of a file: "1234 bytes, sha256 5f1c..."."""
-    with file.open("rb") as stream:
-        size = file.stat().st_size
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        checksum = hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
     return f"{size} bytes, sha256 {checksum}"
+
+
+def _check_fingerprint(file: Path, written: str) -> None:
+    """Refuses a file that has changed; one of another size is not read.
+
+    Raises:
+        ValueError: with what was found and what was written.
+    """
+    size = f"{file.stat().st_size} bytes"
+    found = fingerprint(file) if written.startswith(f"{size}, ") else size
+    if found != written:
+        raise ValueError(f"has changed: found {found}, written {written}")
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """Yields the files in a folder and below it.
+
+    Raises:
+        UnreadableError: if something there is a link, or neither a file nor a folder.
+    """
+    if folder.is_symlink():
+        raise UnreadableError(f"{folder} is a link: wanted the folder of the arrays itself.")
+
+    folders = [folder]
+    while folders:
+        for entry in folders.pop().iterdir():
+            kind = entry.lstat().st_mode
+            if stat.S_ISDIR(kind):
+                folders.append(entry)
+            elif stat.S_ISREG(kind):
+                yield entry
+            else:
+                raise UnreadableError(
+                    f"{entry} is a link, a pipe or a device: wanted a regular file."
+                )
 
 
 # --- Leaves ---

@@ -95,7 +95,7 @@ def _frame_of_points(
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=["PNG"]).convert("RGB")
 
 
 def _frame_of_images(

@@ -11,15 +11,19 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from scoresde.reading import read_file
 from scoresde.runs.description import model_rows, training_rows
 from scoresde.runs.files import read_results, read_rows, write_atomically
 from scoresde.runs.likelihoods import read_likelihoods
 from scoresde.runs.manifest import newest_manifest
 from scoresde.runs.page import bar, duration, fill_page, picture, text
 from scoresde.runs.training_curve import curves, training_curve
+from scoresde.runs.yaml_files import LARGEST
 
 EARLIER = 6
 """How many pictures of earlier samples are shown; if there are more, these are evenly spaced."""
+LARGEST_PICTURES = 2**26
+"""The bytes that all pictures of a page may hold together: 64 MB."""
 
 
 def write_report(
@@ -44,47 +48,52 @@ def write_report(
             f"python experiments/<name>.py"
         )
 
-    rows, faults = read_rows(run / "metrics.jsonl")
-    results, notes = read_results(run / "results.json")
-    likelihoods, likelihood_notes = read_likelihoods(run / "likelihood")
-    notes = [
-        *(f"Line {n} of metrics.jsonl is not a row with a step and was left out." for n in faults),
-        *notes,
-        *likelihood_notes,
-    ]
+    rows, notes = read_rows(run / "metrics.jsonl")
+    results, result_notes = read_results(run / "results.json")
+    notes = [*notes, *result_notes]
+    sections = _sections(run, results, rows, notes)
 
     body = _status(results, rows)
     for note in notes:
         body += f'<p class="warn">{escape(note)}</p>\n'
-    for heading, content in _sections(run, results, rows, likelihoods):
+    for heading, content in sections:
         if content:
             body += f"<section>\n<h2>{text(heading)}</h2>\n{content}\n</section>\n"
 
     path = run / "report.html" if out is None else Path(out)
-    write_atomically(path, fill_page(title or run.absolute().name, body).encode())
+    page = fill_page(title or run.absolute().name, body)
+    write_atomically(path, page.encode(errors="replace"))  # texts and names may be no Unicode
     return path
 
 
 def _sections(
-    run: Path, results: dict, rows: list[dict], likelihoods: list[list[str]]
+    run: Path, results: dict, rows: list[dict], notes: list[str]
 ) -> list[tuple[str, str]]:
-    """Returns the headings of the page, in order, with their content; "" where there is none."""
+    """Returns the headings of the page, in order, with their content; "" where there is none.
+
+    It adds notes on files that were left out.
+    """
     manifest = newest_manifest(run / "checkpoints")
+    likelihoods, left_out = read_likelihoods(run / "likelihood")
+    notes += left_out
+    room = LARGEST_PICTURES
+    samples, room = _whole_pictures(run / "samples", room, notes)
+    figures, room = _whole_pictures(run / "figures", room, notes)
     tables = [
         (table.get("title") or "Table", _table(table)) for table in results.get("tables") or []
     ]
     return [
         ("Results", _headline(results.get("headline") or [])),
         ("Likelihood", _headline(likelihoods)),
-        ("Samples", _samples(run / "samples")),
+        ("Samples", _samples(samples)),
         ("Training", _training(rows)),
-        ("Figures", _named_pictures(run / "figures")),
+        ("Figures", _named_pictures(figures)),
         *tables,
         ("Model and data", _rows(model_rows(manifest)) if manifest else ""),
         ("Training settings", _rows(training_rows(manifest)) if manifest else ""),
         ("Time", _timings(results.get("timings") or {})),
         ("Made with", _made_with(results)),
-        ("Settings", _config(run / "config.yaml")),
+        ("Settings", _config(run / "config.yaml", notes)),
     ]
 
 
@@ -122,12 +131,11 @@ def _headline(entries: Sequence[Sequence[Any]]) -> str:
 # --- Samples ---
 
 
-def _samples(folder: Path) -> str:
+def _samples(pictures: dict[str, bytes]) -> str:
     """Returns the pictures of samples: large ones, then a row of earlier ones.
 
     Large are the newest `step_<number>.png`, which comes first, and those with any other name.
     """
-    pictures = _whole_pictures(folder)
     if not pictures:
         return ""
 
@@ -147,21 +155,26 @@ def _samples(folder: Path) -> str:
     return html
 
 
-def _named_pictures(folder: Path) -> str:
-    """Returns all pictures of a folder, each under its name."""
-    pictures = _whole_pictures(folder)
+def _named_pictures(pictures: dict[str, bytes]) -> str:
+    """Returns all pictures, each under its name."""
     html = "".join(picture(png, text(stem), text(stem)) for stem, png in pictures.items())
     return f'<div class="large">{html}</div>' if html else ""
 
 
-def _whole_pictures(folder: Path) -> dict[str, bytes]:
-    """Returns the PNG files by name, without those that are still being written."""
+def _whole_pictures(folder: Path, room: int, notes: list[str]) -> tuple[dict[str, bytes], int]:
+    """Returns the PNG files by name, without those that are still being written, and the bytes of
+    `room` that they leave. It adds notes on files that were left out."""
     pictures = {}
     for path in sorted(folder.glob("*.png")):
-        png = path.read_bytes()
-        if b"IEND" in png[-12:]:
+        try:
+            png = read_file(path, room, inside=folder.parent)
+        except (OSError, ValueError) as error:
+            notes.append(f"{folder.name}/{path.name} was left out: {error}")
+            continue
+        if png.startswith(b"\x89PNG") and b"IEND" in png[-12:]:
             pictures[path.stem] = png
-    return pictures
+            room -= len(png)
+    return pictures, room
 
 
 def _steps(stems: Iterable[str]) -> dict[str, int]:
@@ -261,8 +274,15 @@ def _made_with(results: dict) -> str:
     return html
 
 
-def _config(path: Path) -> str:
-    config = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+def _config(path: Path, notes: list[str]) -> str:
+    """Returns the settings as they are written; it adds a note if they were left out."""
+    if not path.exists():
+        return ""
+    try:
+        config = read_file(path, LARGEST, inside=path.parent).decode("utf-8", errors="replace")
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} was left out: {error}")
+        return ""
     if not config.strip():
         return ""
     return f"<details><summary>config.yaml</summary><pre>{escape(config)}</pre></details>"

@@ -12,7 +12,7 @@ def words(value: Any) -> str:
     if isinstance(value, dict):
         return _words_of_dict(value)
     if isinstance(value, list):
-        if isinstance(value[0], str):
+        if all(isinstance(entry, str) for entry in value):
             return "; ".join(value)
         return f"({', '.join(words(entry) for entry in value)})"
     if isinstance(value, float):

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from scoresde.reading import UnreadableError, open_regular
 from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import ConfigError, to_dict
 
@@ -25,18 +26,22 @@ def save_yaml(settings: Any, path: str | os.PathLike[str]) -> None:
     write_atomically(path, yaml.safe_dump(to_dict(settings), sort_keys=False).encode())
 
 
-def load_yaml(path: str | os.PathLike[str]) -> dict[Any, Any]:
+def load_yaml(path: str | os.PathLike[str], inside: Path | None = None) -> dict[Any, Any]:
     """Returns the plain data of a YAML file, whoever wrote it; `from_dict` makes settings of them.
+
+    inside: the folder that must hold the file, after every link has been followed; None allows any.
 
     Raises:
         ConfigError: if the file is not plain YAML with lines `name: value`, sets a name twice or is
             too large.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(path, inside) as stream:
             content = stream.read(LARGEST + 1)
         is_too_large = len(content) > LARGEST
         data = None if is_too_large else yaml.load(content.decode(), _Loader)
+    except UnreadableError as error:
+        raise ConfigError(str(error)) from error
     except yaml.MarkedYAMLError as error:
         raise _unreadable(path, _problem(error)) from error
     except RecursionError as error:

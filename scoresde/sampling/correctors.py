@@ -106,7 +106,7 @@ class Langevin:
     """How long a step is."""
 
     def __post_init__(self):
-        checks.count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps, at_most=checks.MOST_STEPS)
         if not callable(self.rule) or isinstance(self.rule, type):
             raise TypeError(
                 f"rule is {self.rule!r}: wanted one such as sd.correctors.NoiseLevelStep(snr=0.16)."

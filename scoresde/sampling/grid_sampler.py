@@ -60,7 +60,7 @@ class GridSampler:
                 f"{type(self).__name__} has no num_steps: declare it in the class, e.g. "
                 "num_steps: int = 100."
             )
-        checks.count("num_steps", self._num_steps)
+        checks.count("num_steps", self._num_steps, at_most=checks.MOST_STEPS)
         check_times(0.0 if self.t_min is None else self.t_min, self.start)
         check_grid(self.grid)
 

@@ -45,7 +45,7 @@ class Langevin:
     """Whether to keep every state; the path's t counts 0 … 1 from first to last."""
 
     def __post_init__(self):
-        checks.count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps, at_most=checks.MOST_STEPS)
         checks.setting("step_size", self.step_size, "(0, inf)")
 
     def __call__(

@@ -69,7 +69,7 @@ class ProbabilityFlow:
     def __post_init__(self):
         _ = self.flow_solver
         check_times(self.t_min, self.start)
-        checks.count("path_points", self.path_points, 2)
+        checks.count("path_points", self.path_points, 2, at_most=checks.MOST_STEPS)
 
     @property
     def flow_solver(self) -> FlowSolver:

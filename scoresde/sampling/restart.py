@@ -49,7 +49,7 @@ class Interval:
             raise ValueError(
                 f"an interval from low = {self.low} up to high = {self.high}: wanted low < high."
             )
-        checks.count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps, at_most=checks.MOST_STEPS)
         checks.count("repeats", self.repeats)
 
 

@@ -59,7 +59,7 @@ class Index:
     """Whether to count from the noisiest level, N - 1 - index."""
 
     def __post_init__(self):
-        checks.count("num_steps", self.num_steps)
+        checks.count("num_steps", self.num_steps, at_most=checks.MOST_STEPS)
         if self.num_steps < 2:
             raise ValueError(
                 "num_steps is 1, so times between levels have no index: wanted at least two levels."

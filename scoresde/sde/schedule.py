@@ -115,7 +115,7 @@ class MonotoneGamma:
 
     def __post_init__(self):
         _check_ends(self.low, self.high)
-        checks.count("hidden", self.hidden)
+        checks.count("hidden", self.hidden, at_most=2**20)
         if self.weights is not None:
             _check_weights(self.weights, self.hidden)
 

@@ -9,18 +9,26 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from scoresde.data.dequantization import UniformDequantization
 from scoresde.data.prepare import BinCentres, Scale, without_augmentation
+from scoresde.nets.initializers import OneKey
 from scoresde.parallel.processes import differences
-from scoresde.runs.checkpoint import Checkpoints
-from scoresde.runs.folder import HELD_OUT
+from scoresde.reading import UnreadableError, check_inside, read_npz
+from scoresde.runs.about import check_about
+from scoresde.runs.checkpoint import CheckpointError, Checkpoints, Restored
+from scoresde.runs.folder import HELD_OUT, LARGEST_HELD_OUT
+from scoresde.runs.manifest import MANIFEST, describe_leaves, leaf_differences, read_manifest
 from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import CondUnits, Standardization
 from scoresde.train.model_settings import ClassifierSettings, Model, ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.types import Cond
+
+HEADERS = 2**20
+"""The bytes that the file of held-out examples takes beyond the examples, at most."""
 
 
 def load(
@@ -67,15 +75,17 @@ def open_run(
         FileNotFoundError: if there is no run at that place.
         CheckpointError: if no checkpoint is sound, or it does not fit the model.
         ConfigError: if the model cannot be rebuilt from the checkpoint alone.
+        UnreadableError: if no run wrote what the checkpoint says of itself.
     """
     path = Path(run).expanduser()
+    weights = "ema" if ema else "params"
     with _checkpoints(path) as checkpoints:
         found = checkpoints.restore_subtree({}, step)
+        _check_described(path, found.about)
         if model is None:
-            model = _rebuild(path, found.about)
+            model = _rebuild(path, found, weights)
 
         skeleton, params, constants = Skeleton.split(model, bool(found.about.get("schedule")))
-        weights = "ema" if ema else "params"
         like = jax.eval_shape(lambda: {weights: params, "constants": constants})
         state = checkpoints.restore_subtree(like, found.step).state
 
@@ -101,8 +111,11 @@ def read_about(run: str | os.PathLike[str], step: int | None = None) -> dict[str
     Raises:
         FileNotFoundError, CheckpointError: as `open_run`.
     """
-    with _checkpoints(Path(run).expanduser()) as checkpoints:
-        return checkpoints.restore_subtree({}, step).about
+    path = Path(run).expanduser()
+    with _checkpoints(path) as checkpoints:
+        about = checkpoints.restore_subtree({}, step).about
+    _check_described(path, about)
+    return about
 
 
 def _checkpoints(path: Path) -> Checkpoints:
@@ -117,7 +130,23 @@ def _checkpoints(path: Path) -> Checkpoints:
             f"sd.fit(..., run={str(path)!r}), or by an experiment such as "
             f"`python experiments/digits_vp.py`."
         )
+    check_inside(path / "checkpoints", path)
     return Checkpoints(path / "checkpoints")
+
+
+def _check_described(path: Path, about: dict[str, Any]) -> None:
+    """Refuses a checkpoint that does not say of its model what `describe` writes.
+
+    Raises:
+        UnreadableError: with the entry that is missing or of another kind.
+    """
+    check_about(about, f"the checkpoint of {path}")
+    missing = {"shape", "model"} - about.keys()
+    if missing or about["shape"] is None:
+        raise UnreadableError(
+            f"the checkpoint of {path} does not say its {' and '.join(missing) or 'shape'}: wanted "
+            f"the folder of a run that sd.fit or an experiment made."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +189,7 @@ class Trained:
         if not file.is_file():
             return None
 
-        with np.load(file, allow_pickle=False) as stored:
-            leaves = dict(stored)
+        leaves = read_npz(file, LARGEST_HELD_OUT + HEADERS, inside=self.path)
         x = leaves.pop("x", None)
         if x is None:
             return None
@@ -252,7 +280,7 @@ def _integers_to_reals(about: dict[str, Any]) -> UniformDequantization | BinCent
         return None
 
     names = [field.name for field in dataclasses.fields(kind)]
-    return from_dict({name: described[name] for name in names}, kind)
+    return from_dict({name: described[name] for name in names if name in described}, kind)
 
 
 def _refuse_another(model: Model, path: Path, about: dict[str, Any]) -> None:
@@ -273,8 +301,12 @@ def _refuse_another(model: Model, path: Path, about: dict[str, Any]) -> None:
             )
 
 
-def _rebuild(path: Path, about: dict[str, Any]) -> Model:
-    """Returns the model that a checkpoint describes, with arbitrary weights."""
+def _rebuild(path: Path, found: Restored, weights: str) -> Model:
+    """Returns the model that a checkpoint describes, with arbitrary weights.
+
+    weights: the entry of the checkpoint that will replace them, "ema" or "params".
+    """
+    about = found.about
     if about["model"] is None:
         raise ConfigError(
             f"{path} trained an SDE, network or parameterisation that is not the library's: build "
@@ -282,5 +314,33 @@ def _rebuild(path: Path, about: dict[str, Any]) -> Model:
             f"command line, --model FILE.py:build, where build() in that file returns the model."
         )
     kind = ClassifierSettings if about.get("classifier") else ModelSettings
-    settings = from_dict(about["model"], kind)
-    return settings.build(jax.random.key(0), tuple(about["shape"]))
+    settings = from_dict(about["model"], kind, f"the model of {path}")
+    shape = tuple(about["shape"])
+    _check_weights(path, found, weights, settings.net, shape)
+    return settings.build(jax.random.key(0), shape)
+
+
+def _check_weights(
+    path: Path, found: Restored, weights: str, config: Any, shape: tuple[int, ...]
+) -> None:
+    """Refuses a network whose parameters are not those of the checkpoint, before one is made:
+    settings may describe a network of any size.
+
+    Raises:
+        CheckpointError: with the parameters that differ.
+    """
+    params = jax.eval_shape(
+        lambda: nnx.to_pure_dict(nnx.state(config.build(shape, rngs=OneKey()), nnx.Param))
+    )
+    schedule = bool(found.about.get("schedule"))
+    wanted = describe_leaves({weights: {"net": params} if schedule else params})
+
+    place = f"{weights}/net/" if schedule else f"{weights}/"
+    leaves = read_manifest(path / "checkpoints" / str(found.step) / MANIFEST)["leaves"]
+    own = {name: leaf for name, leaf in leaves.items() if name.startswith(place)}
+    listed = leaf_differences(own, wanted)
+    if listed:
+        raise CheckpointError(
+            f"the leaves of step {found.step} in {path / 'checkpoints'} differ from those of the "
+            f"network that it describes:{listed}"
+        )

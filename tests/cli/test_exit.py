@@ -36,6 +36,14 @@ def start(*arguments):
     )
 
 
+def test_too_little_memory_is_an_error_of_one_paragraph(capsys):
+    def fail(words):
+        raise MemoryError
+
+    assert exit_code(fail, [], "interrupted.") == 1
+    assert capsys.readouterr().err == "error: MemoryError\n(add --debug for the traceback)\n"
+
+
 def test_a_reader_that_is_gone_is_no_error(trained):
     """As `scoresde info RUN | head -0` would leave it."""
     process = start("info", str(trained))

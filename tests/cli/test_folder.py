@@ -69,7 +69,7 @@ def test_info_works_before_the_first_checkpoint_and_on_what_is_broken(copy, json
     about = json_of("info", copy)
     assert (about["checkpoints"], about["parameters"], about["sde"]) == ({}, None, None)
     assert about["metrics"]["step"] == 40
-    wanted = ["'name' .*line 2", "Unterminated string", "line 5 is not a row"]
+    wanted = ["'name' .*line 2", "Unterminated string", "Line 5 of metrics.jsonl is not a row"]
     assert len(about["notes"]) >= 3
     for pattern, note in zip(wanted, about["notes"], strict=False):
         assert re.search(pattern, note)

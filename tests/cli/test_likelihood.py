@@ -281,7 +281,7 @@ def test_held_out_examples_that_are_missing_or_damaged(copy, call):
         file.write_bytes(damaged)
         code, _, err = call("likelihood", copy)
         assert code == 1
-        assert "held_out.npz is not an array that NumPy can read" in err
+        assert "held_out.npz is not a .npz file of NumPy's" in err
 
     file.unlink()
     code, _, err = call("likelihood", copy)

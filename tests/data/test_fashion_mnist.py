@@ -1,11 +1,16 @@
 """Fashion-MNIST from its idx files, on small files of the same form."""
 
+import gzip
+import os
+import struct
 import sys
+import tracemalloc
 
 import pytest
 from image_files import LABELS, PIXELS, write_idx
 
 from scoresde.data import images
+from scoresde.data.idx import read_idx
 from scoresde.data.images import Images
 
 
@@ -22,6 +27,27 @@ def test_idx_files_become_images_without_tensorflow(tmp_path):
     assert rows(train) == rows(Images(PIXELS[:20], LABELS[:20]))
     assert rows(test) == rows(Images(PIXELS[20:], LABELS[20:]))
     assert "tensorflow" not in sys.modules
+
+
+def test_no_more_is_unpacked_than_the_header_says(tmp_path):
+    """Archives of a few kB that hold 64 MB, or say that they hold terabytes."""
+    file = tmp_path / "images.gz"
+    huge = b"\0\0\x08\x03" + struct.pack(">III", 2**20, 2**10, 2**10)
+    small = b"\0\0\x08\x01" + struct.pack(">I", 10)
+    deep = b"\0\0\x08\xff" + struct.pack(">255I", *[1] * 255) + b"0"
+    contents = {huge: "at most 268,435,456 bytes", small: "more entries", deep: "wanted images"}
+    for header, message in contents.items():
+        file.write_bytes(gzip.compress(header + bytes(2**26), compresslevel=1))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            read_idx(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="wanted a regular file"):
+        read_idx(file)
 
 
 def test_wrong_idx_files_are_refused(tmp_path):

@@ -1,13 +1,18 @@
 """Folders of images: the right pixels and labels, in the order of their paths."""
 
+import os
+import struct
 import time
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 from image_files import write_pngs
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from scoresde.cli.exit import UsageError
+from scoresde.cli.given_picture import read_image
 from scoresde.data import images
 
 
@@ -141,3 +146,35 @@ def test_images_decoded_in_another_way_are_decoded_again(tmp_path, monkeypatch):
     after = images.from_folder(tmp_path / "folder")
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 2
     assert after.fingerprint == before.fingerprint
+
+
+def test_only_the_documented_formats_are_read(tmp_path, monkeypatch):
+    """Whatever its name: PostScript would start a program."""
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", pytest.fail)
+    (tmp_path / "a.png").write_bytes(postscript)
+    with pytest.raises(ValueError, match=r"a\.png cannot be used: cannot identify"):
+        images.from_folder(tmp_path, cache=tmp_path / "cache")
+    with pytest.raises(UsageError, match=r"a\.png cannot be read as a picture"):
+        read_image(str(tmp_path / "a.png"), (8, 8, 3), (-1.0, 1.0))
+
+
+def test_pipes_and_pictures_of_many_pixels_are_refused(tmp_path):
+    """A header of 100 bytes may announce gigapixels."""
+    file = tmp_path / "a.png"
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="wanted a regular file"):
+        images.from_folder(tmp_path, size=4, cache=tmp_path / "cache")
+    file.unlink()
+
+    Image.new("L", (8, 8)).save(file)
+    whole = file.read_bytes()
+    for width, message in ((9000, "67,108,864"), (30_000, "decompression bomb")):
+        size = struct.pack(">II", width, width)
+        header = whole[12:16] + size + whole[24:29]
+        check = struct.pack(">I", zlib.crc32(header))
+        file.write_bytes(whole[:12] + header + check + whole[33:])
+        with pytest.raises(ValueError, match=message):
+            images.from_folder(tmp_path, size=4, cache=tmp_path / "cache")
+        with pytest.raises(UsageError, match=message):
+            read_image(str(file), (8, 8, 3), (-1.0, 1.0))

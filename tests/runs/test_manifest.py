@@ -1,6 +1,7 @@
 """A manifest is plain JSON, verifies its files and itself, and names the leaves that differ."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,11 @@ import pytest
 from scoresde.runs.manifest import (
     DamagedError,
     describe_leaves,
+    fingerprint,
     fingerprints,
     leaf_differences,
+    newest_manifest,
+    read_manifest,
     verify,
     write_manifest,
 )
@@ -22,7 +26,7 @@ ABOUT = {"net": {"width": 32, "rates": [1e-3, 0.1]}, "ema": None}
 @pytest.fixture
 def folder(tmp_path):
     """The folder of step 7, with two files of "arrays"."""
-    folder = tmp_path / "7"
+    folder = tmp_path / "checkpoints" / "7"
     (folder / "arrays-0" / "d").mkdir(parents=True)
     (folder / "arrays-0" / "a").write_bytes(b"abc")
     (folder / "arrays-0" / "d" / "b").write_bytes(b"")
@@ -81,6 +85,84 @@ def test_damage_is_named(folder, damage, message):
     damage(folder)
     with pytest.raises(DamagedError, match=message):
         verify(folder, 7)
+
+
+def written_again(folder, **changes):
+    """Writes the manifest, with a right checksum, with other entries; None takes one out."""
+    content = read_manifest(folder / "manifest.json") | changes
+    content = {name: entry for name, entry in content.items() if entry is not None}
+    write_manifest(folder / "manifest.json", content)
+
+
+def link(place, target):
+    place.rename(target) if place.exists() else target.mkdir()
+    place.symlink_to(target)
+
+
+HOSTILE = {
+    "arrays above": (lambda f: written_again(f, arrays="../../other"), "its arrays is not"),
+    "arrays at a root": (lambda f: written_again(f, arrays="/tmp"), "its arrays is not"),
+    "no files": (lambda f: written_again(f, files={}), "its files is not"),
+    "no leaves": (lambda f: written_again(f, leaves=None), "its leaves is not"),
+    "leaves without shapes": (lambda f: written_again(f, leaves={"x": "y"}), "its leaves is not"),
+    "leaves too large": (
+        lambda f: written_again(f, leaves={"x": f"float32[{10**17}]"}),
+        "its leaves is not",
+    ),
+    "another kind": (lambda f: written_again(f, about=[1]), "its about is not"),
+    "a file elsewhere": (
+        lambda f: written_again(
+            f, files=fingerprints(f, "arrays-0") | {"arrays-0/../b": fingerprint(f / "b")}
+        ),
+        "arrays-0/../b is missing",
+    ),
+    "a file unlisted": (
+        lambda f: (f / "arrays-0" / "d" / "c").touch(),
+        "arrays-0/d/c is not listed in the manifest",
+    ),
+    "linked arrays": (
+        lambda f: link(f / "arrays-0", f.parent.parent / "other"),
+        "arrays-0 is a link",
+    ),
+    "a linked folder in them": (
+        lambda f: link(f / "arrays-0" / "d", f.parent.parent / "other"),
+        "d is a link, a pipe or a device",
+    ),
+    "a linked step": (lambda f: link(f, f.parent.parent / "other"), "7 is a link"),
+    "a pipe": (lambda f: os.mkfifo(f / "arrays-0" / "c"), "c is a link, a pipe or a device"),
+    "a linked manifest": (
+        lambda f: link(f / "manifest.json", f.parent.parent / "other"),
+        "manifest.json lies outside of",
+    ),
+    "an endless manifest": (
+        lambda f: (f / "manifest.json").unlink() or (f / "manifest.json").symlink_to("/dev/zero"),
+        "manifest.json lies outside of",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_what_no_run_writes_is_refused(folder, change, message):
+    (folder / "b").write_bytes(b"secret")
+    change(folder)
+    with pytest.raises(DamagedError, match=message):
+        verify(folder, 7)
+
+
+def test_a_manifest_that_would_not_be_read_is_not_written(folder, monkeypatch):
+    monkeypatch.setattr("scoresde.runs.manifest.LARGEST_JSON", 1000)
+    with pytest.raises(ValueError, match="keep long lists out of `about`"):
+        written_again(folder, about={"x": "x" * 1000})
+
+
+def test_the_newest_manifest_is_one_of_the_run_itself(folder, tmp_path):
+    run = tmp_path / "run" / "checkpoints"
+    run.mkdir(parents=True)
+    assert newest_manifest(folder.parent)["step"] == 7
+    (run / "7").symlink_to(folder)
+    assert newest_manifest(run) is None
+    written_again(folder, about={"shape": "x"})
+    assert newest_manifest(folder.parent) is None
 
 
 def test_a_renamed_folder_is_refused(folder):

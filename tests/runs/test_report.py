@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -200,6 +201,49 @@ def test_what_no_run_writes_is_left_out(run, content):
     assert "results.json" in text
     assert "is not a row" in text
     assert "left out" in text
+
+
+def test_files_from_outside_of_the_run_are_left_out(run, tmp_path, monkeypatch):
+    """Neither the settings nor the pictures may be another's, or endless."""
+    secret = tmp_path / "secret"
+    secret.write_text("password: 1234")
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to(secret)
+    (run / "figures").mkdir()
+    (run / "figures" / "a.png").symlink_to(run.parent / "b.png")
+    (run / "samples" / "step_900.png").replace(run.parent / "b.png")
+    os.mkfifo(run / "figures" / "pipe.png")
+    (run / "figures" / "text.png").write_bytes(b"1234 IEND")
+
+    page = read(run)
+    text = " ".join(page.text)
+    assert "1234" not in (run / "report.html").read_text("utf-8")
+    assert "Settings" not in headings(run)
+    assert len(page.pictures) == 3  # the other samples, and the curve
+    for name in ("config.yaml", "figures/a.png", "figures/pipe.png"):
+        assert f"{name} was left out" in text
+
+    monkeypatch.setattr(report, "LARGEST_PICTURES", 10)
+    page = read(run)
+    assert len(page.pictures) == 1
+    assert "samples/step_500.png was left out" in " ".join(page.text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timings", {"total": float("nan")}),
+        ("timings", {"total": 10**400}),
+        ("tables", [{"columns": 5, "rows": [[1]]}]),
+        ("tables", [{"rows": [[{}]]}]),
+        ("headline", [[["a"], 1]]),
+        ("step", 10**400),
+        ("status", {}),
+    ],
+)
+def test_results_of_another_form_are_left_out(run, name, value):
+    (run / "results.json").write_text(json.dumps({"total_steps": 5, name: value}))
+    assert f"{name} is not what a run writes and was left out" in " ".join(read(run).text)
 
 
 def test_everything_is_escaped(tmp_path):

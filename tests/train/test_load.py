@@ -1,6 +1,8 @@
 """`load` returns what a run trained: its EMA weights, from a sound checkpoint, for any model."""
 
 import dataclasses
+import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 from small_training import KEY, SMALL, data, final_state, mlp, weights
+from tiny_run import untrained
 
 import scoresde as sd
+from scoresde.reading import UnreadableError
+from scoresde.runs.checkpoint import CheckpointError
+from scoresde.runs.manifest import read_manifest, write_manifest
+from scoresde.runs.settings import ConfigError
+from scoresde.train.load import open_run
+from scoresde.train.model_settings import ModelSettings
 
 
 def test_the_models_weights_are_the_emas(mixture, tmp_path):
@@ -96,3 +105,79 @@ def test_a_subclass_of_a_library_network_is_not_taken_for_its_parent(mixture, tm
     other = dataclasses.replace(build(), sde=sd.VP(beta_max=10.0))
     with pytest.raises(ValueError, match="beta_max=10"):
         sd.fit(KEY, other, data(mixture), training=SMALL, run=run, progress=False)
+
+
+# --- Runs that no run wrote ---
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1), sd.EDM(0.5))
+    return untrained(tmp_path_factory.mktemp("runs") / "run", settings, (2,))
+
+
+@pytest.fixture
+def forged(small_run, tmp_path):
+    """A copy of a run, and a function that writes what its checkpoint says of itself again."""
+    run = shutil.copytree(small_run, tmp_path / "forged")
+
+    def write(change):
+        file = run / "checkpoints" / "1" / "manifest.json"
+        content = read_manifest(file)
+        change(content["about"])
+        write_manifest(file, content)
+
+    return run, write
+
+
+def test_networks_other_than_the_checkpoints_are_refused_before_they_are_made(forged):
+    """One layer of the first would take 4 exabytes, and the second thousands of layers."""
+    run, write = forged
+    write(lambda about: about["model"]["net"].update(width=10**9))
+    with pytest.raises(CheckpointError, match="network that it describes:\\n  ema/blocks"):
+        sd.load(run)
+
+    write(lambda about: about["model"]["net"].update(width=8, depth=10**6))
+    with pytest.raises(ConfigError, match="depth = 1000000: wanted a whole number, at most 256"):
+        sd.load(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shape", [10**9]),
+        ("shape", None),
+        ("shape", ["2"]),
+        ("model", "VP"),
+        ("standardization", {"mean": 1}),
+        ("cond_units", [1]),
+        ("range", [0]),
+        ("prepare", {"kind": []}),
+        ("schedule", "yes"),
+        ("changes", [{"step": 1, "old": {}, "new": {"steps": 2}}]),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_has_its_form(forged, name, value):
+    run, write = forged
+    write(lambda about: about.update({name: value}))
+    with pytest.raises(UnreadableError, match=f"the checkpoint of .* {name}"):
+        sd.load(run)
+
+
+def test_checkpoints_and_examples_of_another_folder_are_not_read(forged, tmp_path):
+    run, _ = forged
+    elsewhere = tmp_path / "elsewhere"
+    (run / "checkpoints").rename(elsewhere)
+    (run / "checkpoints").symlink_to(elsewhere)
+    with pytest.raises(UnreadableError, match="checkpoints lies outside of"):
+        sd.load(run)
+
+    (run / "checkpoints").unlink()
+    elsewhere.rename(run / "checkpoints")
+    np.savez(tmp_path / "x.npz", x=np.ones((3, 2)))
+    (run / "held_out.npz").symlink_to(tmp_path / "x.npz")
+    with pytest.raises(UnreadableError, match=r"held_out\.npz lies outside of"):
+        open_run(run).held_out()
+
+    os.replace(tmp_path / "x.npz", run / "held_out.npz")
+    assert open_run(run).held_out()[0].shape == (3, 2)

@@ -226,8 +226,16 @@ def _renamed(checkpoints):
         folder.rename(checkpoints / f"step_{folder.name}")
 
 
-@pytest.mark.parametrize("earlier", [False, True], ids=["now", "earlier version"])
-@pytest.mark.parametrize("lose", [_without_manifests, _renamed, shutil.rmtree])
+@pytest.mark.parametrize(
+    ("lose", "earlier"),
+    [
+        (_without_manifests, False),
+        (_renamed, False),
+        (shutil.rmtree, False),
+        (shutil.rmtree, True),
+    ],
+    ids=["manifests", "names", "all", "all of an earlier version"],
+)
 def test_a_run_that_lost_its_checkpoints_begins_anew_only_if_told_to(
     mixture, tmp_path, lose, earlier
 ):
