@@ -26,7 +26,7 @@ import threading
 import time
 from pathlib import Path
 
-from scoresde.reading import read_file, read_json
+from scoresde.reading import open_regular, read_file, read_json
 from scoresde.runs.files import write_atomically
 
 LOCK = "lock.json"
@@ -249,7 +249,7 @@ class RunLock:
     def _touched(self) -> int | None:
         """Returns when the file was last touched, by the clock of its file system; None without."""
         try:
-            with self.path.open("rb") as stream:  # opening it makes NFS ask the server
+            with open_regular(self.path) as stream:  # opening it makes NFS ask the server
                 return os.fstat(stream.fileno()).st_mtime_ns
         except OSError:
             return None

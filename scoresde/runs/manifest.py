@@ -1,6 +1,7 @@
 """The manifest of a checkpoint: what the checkpoint holds, and the checksums that verify it.
 
-    {"content": {"step": 500,
+    {"content": {"format": 2,
+                 "step": 500,
                  "about": {...},
                  "arrays": "arrays-0",
                  "leaves": {"params/conv/kernel": "float32[3,3,1,32]", ...},
@@ -33,6 +34,9 @@ from scoresde.runs.about import check_about
 from scoresde.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""The form of what is written, arrays and `about` included; 1 is that without a number."""
+
 SHOWN = 5
 """The number of differing leaves that an error lists; it only counts the others."""
 
@@ -91,6 +95,7 @@ def write_manifest(path: Path, content: dict[str, Any]) -> None:
     Raises:
         ValueError: if it is larger than one that is read.
     """
+    content = {"format": FORMAT, **content}
     manifest = {"content": content, "sha256": _checksum(content)}
     written = json.dumps(manifest, indent=1).encode()
     if len(written) > LARGEST_JSON:
@@ -116,8 +121,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     content = manifest["content"]
     if manifest["sha256"] != _checksum(content):
         raise ValueError("is damaged: it does not match its own checksum")
+    _check_format(content)
     _check_form(content)
     return content
+
+
+def _check_format(content: Any) -> None:
+    """Refuses a manifest of a later version, whose meaning cannot be known here.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    number = content.get("format", 1) if isinstance(content, dict) else 1
+    if number not in range(1, FORMAT + 1):
+        raise ValueError(
+            f"has format {repr(number)[:20]}, and this version of scoresde reads 1 to {FORMAT}: "
+            f"open it with the version that wrote it, or a later one"
+        )
 
 
 def newest_manifest(checkpoints: Path) -> dict[str, Any] | None:

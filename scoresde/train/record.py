@@ -20,6 +20,7 @@ from scoresde.parallel.processes import (
     differences,
     in_first,
 )
+from scoresde.runs.about import check_about
 from scoresde.runs.checkpoint import CheckpointError
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
 from scoresde.runs.settings import from_dict, to_dict
@@ -221,6 +222,7 @@ class Record:
             return None
 
         found = checkpoints.restore_subtree({})
+        check_about(found.about, f"step {found.step} in {checkpoints.directory}")
         about = _in_full(found.about)
         changes = about.pop("changes", [])
         if self.new_schedule:
