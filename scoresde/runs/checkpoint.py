@@ -89,6 +89,7 @@ class Checkpoints:
         """The newest step known to be on disk with its checksums."""
 
         self._pending: Future[None] | None = None
+        self._failed: set[int] = set()
         self._size = 0  # the bytes of the state that is being saved
         # By step: the sizes and modification times of its files when they were last verified.
         self._sound: dict[int, dict] = {}
@@ -151,6 +152,8 @@ class Checkpoints:
             CheckpointError: if that save failed.
         """
         failure = self._settle()
+        for step in self._failed:
+            self._tidy(step)
         if failure is not None:
             raise failure
 
@@ -175,8 +178,11 @@ class Checkpoints:
         """Starts to write the arrays; returns Orbax's response and the manifest of the step."""
         from orbax.checkpoint import v1 as ocp
 
-        # Remove what an earlier save left behind when it was killed.
-        self._tidy(step)
+        # Remove what an earlier save left behind when it was killed, or failed: Orbax may have
+        # written after that.
+        for unfinished in self._failed | {step}:
+            self._tidy(unfinished)
+        self._failed = set()
         self._begin(step)
         folder = self._folder(step)
 
@@ -209,6 +215,7 @@ class Checkpoints:
             self.committed = step
         except Exception as error:
             self._tidy(step)  # its partly written files may be what filled the disk
+            self._failed.add(step)
             raise self._unsaved(step, error) from error
         finally:
             logging.getLogger("absl").removeFilter(_is_no_error_of_orbax)

@@ -115,7 +115,7 @@ def fit(
     step, which a signal leaves ten seconds.
 
     One process at a time trains in `run`. A checkpoint or a row of metrics that cannot be written
-    is tried again at the next row, with a warning, and ends training after three failures.
+    is tried again, with a warning, for ten minutes before it ends training.
 
     After `jax.distributed.initialize`, every process makes the same call with all of the data, and
     takes its share of every batch: together they take the steps that one process would. Process 0

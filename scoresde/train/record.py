@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,11 @@ SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")
 VALIDATED = "validation_seconds"
 """The metric that a row has once validation and callbacks have ended."""
 
-MOST_FAILURES = 3
-"""Failures in a row to write a checkpoint, or a row of metrics, that end a training."""
+RETRY = 60.0
+"""Seconds from a save that failed to the next attempt."""
+
+PATIENCE = 600.0
+"""Seconds for which saves, or rows of metrics, may fail before training ends."""
 
 PAUSE = 2.0
 """Seconds between attempts to write the last checkpoint."""
@@ -60,7 +64,7 @@ class Record:
     is the folder's only writer; leaving it waits for the checkpoint that is being written.
 
     A row or checkpoint that cannot be written does not end the training at once: a warning says so,
-    it is tried again, and `MOST_FAILURES` failures in a row are an error.
+    and it is tried again, for `PATIENCE` seconds.
 
     new_schedule: whether a resumed run takes the schedule in `metadata` in place of its own.
     afresh: whether to set aside what the folder holds, and to begin anew.
@@ -83,7 +87,8 @@ class Record:
 
         self.saved: int | None = None
         """The step of the newest save that has begun and is not known to have failed."""
-        self._failures = {"checkpoints": 0, "metrics": 0}  # in a row
+        self._failing_since: dict[str, float] = {}  # of "checkpoints" and "metrics"
+        self._retry_at = math.inf
         self._committed: int | None = None
 
     def __enter__(self) -> Record:
@@ -124,7 +129,7 @@ class Record:
         row: the metrics up to this step, which may be logged later; the checkpoint keeps them.
 
         Raises:
-            CheckpointError: after `MOST_FAILURES` failures in a row.
+            CheckpointError: if saves have failed for `PATIENCE` seconds.
         """
         if self.folder is None:
             return
@@ -136,40 +141,40 @@ class Record:
         try:
             self.folder.checkpoints.save(step, copies, about)
         except CheckpointError as failure:
-            self._count("checkpoints", failure)
-            self.saved = None
+            self._failed(failure)
 
-    def save_failed(self) -> bool:
-        """Whether the newest save has failed, which is then to be done again.
+    def is_to_be_saved_again(self) -> bool:
+        """Whether the newest save has failed, and it is time for another attempt.
 
         Raises:
-            CheckpointError: after `MOST_FAILURES` failures in a row.
+            CheckpointError: if saves have failed for `PATIENCE` seconds.
         """
         if self.folder is None:
             return False
         failure = self.folder.checkpoints.failure()
         if failure is not None:
-            self._count("checkpoints", failure)
-            self.saved = None
-        return self.saved is None and self._failures["checkpoints"] > 0
+            self._failed(failure)
+        return any_process(self.saved is None and time.monotonic() >= self._retry_at)
 
     def finish(self, step: int, state: TrainState) -> None:
         """Returns once the state is on disk, and all rows.
 
         Raises:
-            CheckpointError, OSError: if that still fails after `MOST_FAILURES` attempts.
+            CheckpointError, OSError: if that fails after several attempts.
         """
         if self.folder is None or self.read_only is not None:
             return
 
-        while True:
+        for last in (False, False, True):
             if self.saved != step:
                 self.save(step, state)
             try:
                 self.folder.checkpoints.wait()
                 break
             except CheckpointError as failure:
-                self._count("checkpoints", failure)
+                if last:
+                    raise
+                checks.warn(f"{failure} It is tried again in {PAUSE:g} seconds.")
                 self.saved = None
                 time.sleep(PAUSE)
         in_first(self.folder.write_rows)
@@ -180,22 +185,28 @@ class Record:
         try:
             self.folder.append(row)
         except OSError as failure:
-            self._count("metrics", failure)
+            if "metrics" not in self._failing_since:
+                checks.warn(f"{failure} Training goes on; they are written with a later row.")
+            self._check_patience("metrics", failure)
         else:
-            self._failures["metrics"] = 0
+            self._failing_since.pop("metrics", None)
 
-    def _count(self, what: str, failure: BaseException) -> None:
-        """Warns of a failure, after which training goes on; raises one too many."""
+    def _failed(self, failure: BaseException) -> None:
+        """Warns of a failed save, after which training goes on; raises it after a while."""
         assert self.folder is not None
-        if what == "checkpoints" and self._committed != self.folder.checkpoints.committed:
-            self._committed = self.folder.checkpoints.committed  # some save has succeeded
-            self._failures[what] = 0
+        self.saved = None
+        self._retry_at = time.monotonic() + RETRY
+        if self._committed != self.folder.checkpoints.committed:  # some save has succeeded
+            self._committed = self.folder.checkpoints.committed
+            self._failing_since.pop("checkpoints", None)
+        self._check_patience("checkpoints", failure)
+        checks.warn(f"{failure} Training goes on; it is tried again in {RETRY:g} seconds.")
 
-        self._failures[what] += 1
-        if self._failures[what] >= MOST_FAILURES:
+    def _check_patience(self, what: str, failure: BaseException) -> None:
+        """Raises a failure where others of its kind have gone before it for long."""
+        since = self._failing_since.setdefault(what, time.monotonic())
+        if time.monotonic() - since > PATIENCE:
             raise failure
-        left = MOST_FAILURES - self._failures[what]
-        checks.warn(f"{failure} Training goes on; it is tried again, {left} times at most.")
 
     # --- Resuming ---
 

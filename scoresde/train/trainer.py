@@ -163,7 +163,7 @@ class Trainer:
                 bar.set_postfix(_shown(row))
 
                 # What may take long comes after the checkpoint, and is no time of training.
-                due = due or self._validates_now() or record.save_failed()
+                due = due or self._validates_now() or record.is_to_be_saved_again()
                 if due and not int(self.state["skipped_in_a_row"]):
                     record.save(self.step, self.state, row)
                     due = False
