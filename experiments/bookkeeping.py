@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresde.runs.files import write_atomically
 from scoresde.runs.report import write_report
 from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import load_yaml
+from scoresde.writing import write_atomically
 
 try:
     import resource

@@ -13,7 +13,7 @@ from image_experiment import ImageExperiment
 
 import scoresde as sd
 from scoresde.data.idx import FILES
-from scoresde.runs.files import write_atomically
+from scoresde.writing import write_atomically
 
 Settings = TypeVar("Settings", bound=ImageExperiment)
 

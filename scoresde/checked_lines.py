@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from scoresde import checks
 from scoresde.reading import open_regular, parse_json
+from scoresde.writing import write_atomically
 
 FORMAT = 2
 LONGEST = 2**30
@@ -112,22 +111,17 @@ class CheckedLines:
         return found
 
     def _write(self, sound: list[tuple[int, int]]) -> None:
-        """Writes the first line, and the sound ones of the file, so that the file is replaced as a
-        whole or not at all."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{threading.get_ident()}")
-        try:
-            with temporary.open("wb") as target:
-                target.write(_line(self._first[0], ""))
-                if sound:
-                    with open_regular(self.path, inside=self.path.parent) as source:
-                        for start, length in sound:
-                            source.seek(start)
-                            target.write(source.read(length).removesuffix(b"\n") + b"\n")
-                target.flush()
-                os.fsync(target.fileno())  # the content must be on disk before the name is
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Writes the first line, and the sound ones of the file, in its place."""
+        write_atomically(self.path, self._copied(sound))
+
+    def _copied(self, sound: list[tuple[int, int]]) -> Iterator[bytes]:
+        yield _line(self._first[0], "")
+        if not sound:
+            return
+        with open_regular(self.path, inside=self.path.parent) as source:
+            for start, length in sound:
+                source.seek(start)
+                yield source.read(length).removesuffix(b"\n") + b"\n"
 
 
 @dataclasses.dataclass

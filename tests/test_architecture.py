@@ -57,6 +57,7 @@ def test_the_ground_stands_alone():
         "standardization",
         "layout",
         "reading",
+        "writing",
         "checked_lines",
     ):
         assert imported(PACKAGE / f"{name}.py") <= {"ground"}

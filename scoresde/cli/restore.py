@@ -29,7 +29,6 @@ from scoresde.inverse.linear_operator import LinearOperator
 from scoresde.inverse.operators import Blur, Downsample, Gray, Mask
 from scoresde.inverse.posterior import DPS, MMPS, PiGDM
 from scoresde.inverse.replacement import Replacement, remembers
-from scoresde.runs.files import write_atomically
 from scoresde.runs.restoration import plot_restoration
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
@@ -37,6 +36,7 @@ from scoresde.sampling.ddim import DDIM
 from scoresde.sampling.grid_sampler import GridSampler
 from scoresde.sampling.sample import sample
 from scoresde.train.load import Trained
+from scoresde.writing import write_atomically
 
 DEFAULT_NUM = 8
 DEFAULT_SAMPLER = DDIM(num_steps=100, eta=1.0)

@@ -15,9 +15,9 @@ import numpy as np
 from scoresde.cli.output import as_json
 from scoresde.cli.place import UNWRITABLE
 from scoresde.data.source import digest
-from scoresde.runs.files import write_atomically
 from scoresde.train.load import Trained
 from scoresde.train.state import Skeleton
+from scoresde.writing import write_atomically
 
 
 def described(bins: Any) -> dict[str, Any]:

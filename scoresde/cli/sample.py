@@ -33,13 +33,13 @@ from scoresde.cli.with_model import (
 )
 from scoresde.guidance.classifier_free import ClassifierFreeGuidance
 from scoresde.keys import example_keys
-from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.sample import sample
 from scoresde.sampling.unipc import UniPC
 from scoresde.train.load import Trained
 from scoresde.types import ScoreFn
+from scoresde.writing import write_atomically
 
 DEFAULT_NUM = 64
 DEFAULT_SAMPLER = UniPC(order=3, num_steps=20)

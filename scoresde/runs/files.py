@@ -5,30 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from scoresde.reading import BLOCK, UnreadableError, open_regular, parse_json, read_json
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file, and its folder if need be, so that it appears whole or not at all.
-
-    A process killed at any moment, or a full disk, leaves the previous file in place.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())  # the content must be on disk before the name is
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def free_space(folder: Path) -> str:

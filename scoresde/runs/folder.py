@@ -16,9 +16,10 @@ import numpy as np
 
 from scoresde.reading import check_inside
 from scoresde.runs.checkpoint import Checkpoints
-from scoresde.runs.files import free_space, read_rows, write_atomically
+from scoresde.runs.files import free_space, read_rows
 from scoresde.runs.lock import RunLock
 from scoresde.types import Cond
+from scoresde.writing import write_atomically
 
 HELD_OUT = "held_out.npz"
 LARGEST_HELD_OUT = 2**28

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 from scoresde.reading import open_regular, read_file, read_json
-from scoresde.runs.files import write_atomically
+from scoresde.writing import write_atomically
 
 LOCK = "lock.json"
 BEAT = 5.0

@@ -31,7 +31,7 @@ from jaxtyping import PyTree
 
 from scoresde.reading import LARGEST_JSON, UnreadableError, check_inside, open_regular, read_json
 from scoresde.runs.about import check_about
-from scoresde.runs.files import write_atomically
+from scoresde.writing import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 2

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from scoresde.runs.files import write_atomically
+from scoresde.writing import write_atomically
 
 BLUE = "#2f6db3"
 ORANGE = "#d2691e"

@@ -13,12 +13,13 @@ from typing import Any
 
 from scoresde.reading import read_file
 from scoresde.runs.description import model_rows, training_rows
-from scoresde.runs.files import read_results, read_rows, write_atomically
+from scoresde.runs.files import read_results, read_rows
 from scoresde.runs.likelihoods import read_likelihoods
 from scoresde.runs.manifest import newest_manifest
 from scoresde.runs.page import bar, duration, fill_page, picture, text
 from scoresde.runs.training_curve import curves, training_curve
 from scoresde.runs.yaml_files import LARGEST
+from scoresde.writing import write_atomically
 
 EARLIER = 6
 """How many pictures of earlier samples are shown; if there are more, these are evenly spaced."""

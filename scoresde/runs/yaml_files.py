@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from scoresde.reading import UnreadableError, open_regular
-from scoresde.runs.files import write_atomically
 from scoresde.runs.settings import ConfigError, to_dict
+from scoresde.writing import write_atomically
 
 LARGEST = 2**17
 """The size in bytes beyond which a file is not read: no settings are that long."""

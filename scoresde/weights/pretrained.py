@@ -18,7 +18,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import UInt8
 
-from scoresde.runs.files import write_atomically
 from scoresde.runs.manifest import describe_leaves, leaf_differences
 from scoresde.runs.settings import ConfigError, from_dict
 from scoresde.score.model import ScoreModel
@@ -26,6 +25,7 @@ from scoresde.standardization import Standardization
 from scoresde.train.model_settings import ModelSettings
 from scoresde.train.state import Skeleton
 from scoresde.weights.compact import pack, unpack
+from scoresde.writing import write_atomically
 
 FOLDER = Path(__file__).parent
 """Where the files are."""
