@@ -78,7 +78,7 @@ def test_an_unwritable_place_is_one_paragraph(tmp_path):
     assert "Traceback" not in out + err
 
 
-def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
+def test_a_run_can_be_interrupted_resumed_and_finished(monkeypatch, tmp_path, capsys):
     """Ctrl-C after the first checkpoint; the same command resumes; again, it reports the end."""
     run = tmp_path / "digits_vp"
     process = start(tmp_path, *SHORT)
@@ -120,9 +120,11 @@ def test_a_run_can_be_interrupted_resumed_and_finished(tmp_path):
     assert f"{figures['bits_per_dim']:.3f} ± {figures['bits_per_dim_stderr']:.3f}" in page
 
     before = os.path.getmtime(run / "results.json")
-    code, out, err = finish(start(tmp_path, *SHORT))
-    assert code == 0
-    assert "is finished" in out
+    module = experiment(monkeypatch, "digits_vp")
+    flags = ["--runs", str(tmp_path), *SHORT]
+    settings = parse(type(module.EXPERIMENT), flags, defaults=vars(module.EXPERIMENT))
+    assert module.digits.run(settings) == 0
+    assert "is finished" in capsys.readouterr().out
     assert os.path.getmtime(run / "results.json") == before
 
     model = sd.load(run)

@@ -72,7 +72,6 @@ SHORT = {
         "step_counts": [10, 40],
         "num_points": 200,
         "plane_steps": 400,
-        "plane_batch": 125,
         "network": "MLPConfig",
         "size": {"width": 64, "depth": 1},
         "training_steps": 60,
