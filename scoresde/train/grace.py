@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+ARRIVED = 0.5
+"""Seconds after which a signal of this process to itself has arrived."""
 
 
 @dataclasses.dataclass
@@ -44,17 +48,25 @@ def given_up_after(seconds: float | None, stop: threading.Event) -> Iterator[Wor
         with state:
             if not ended.is_set():
                 work.given_up = True
-                signal.pthread_kill(main, signal.SIGINT)
+                _interrupt(main)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield work
         with state:
             ended.set()
-        while work.given_up:  # the signal is on its way
-            time.sleep(0.01)
+        if work.given_up:  # the signal is on its way, or the block has caught its exception
+            time.sleep(ARRIVED)
     except KeyboardInterrupt:
         if not work.given_up:
             raise
     finally:
         ended.set()
+
+
+def _interrupt(thread: int) -> None:
+    """Sends SIGINT to the main thread, which also ends what that waits for in the system."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(thread, signal.SIGINT)
+    else:  # Windows
+        _thread.interrupt_main()

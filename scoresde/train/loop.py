@@ -128,7 +128,8 @@ def fit(
             other settings, or has lost its checkpoints; if weights are not finite; if the processes
             do not divide the batch, or differ in their settings, data, key or view of `run`.
         TypeError: if the model cannot be trained, or a source of integers comes without `prepare`.
-        TrainingDiverged: after `training.max_skipped` non-finite steps in a row.
+        TrainingDiverged: after `training.max_skipped` non-finite steps in a row, or if weights that
+            are to be saved are not finite.
         RunHeldError: if another process trains in `run`.
         OSError: if the run's folder cannot be written, unless the run is finished.
     """

@@ -14,6 +14,7 @@ import numpy as np
 
 from scoresde import checks
 from scoresde.data.source import Source, take
+from scoresde.parallel.mesh import local
 from scoresde.parallel.processes import (
     any_process,
     check_alike,
@@ -99,7 +100,11 @@ class Record:
         if any_process(failure is not None):
             self.read_only = failure or OSError(f"process 0 cannot write {self.folder.path}.")
         elif self.afresh:
-            in_first(self.folder.set_aside)
+            try:
+                in_first(self.folder.set_aside)
+            except BaseException:
+                self.folder.release()
+                raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -247,7 +252,7 @@ class Record:
 
         state = checkpoints.restore(jax.tree.map(_shape_and_sharding, like), found.step).state
         check_finite(
-            {name: state[name] for name in ("params", "ema")},
+            local({name: state[name] for name in ("params", "ema")}),
             f"the checkpoint of step {found.step} in {checkpoints.directory}",
             f"Remove the folder {found.step} there to resume from the one before.",
         )

@@ -9,10 +9,10 @@ parameters theta:
     theta   <- theta + update_k(g, theta)                   (3)  Adam, or another: optimizers.py
     ema     <- ema + (1 - d_n) (theta - ema)                (4)  see ema.py
 
-with k the number of good steps so far. A step is bad if L, |g| before clipping, the new theta or
-the new ema is not finite. It changes nothing but counters, so theta and ema stay finite for ever:
+with k the number of good steps so far. A step is bad if L or |g|, before clipping, is not finite.
+A bad step changes nothing but counters:
 
-    (theta, the optimiser's state with k, ema) <- the new if the step is good, else the old      (5)
+    (theta, the optimiser's state with k, ema) <- the new if L and |g| are finite, else the old  (5)
 
 The objective of a score is the denoising loss per data dimension, that of a classifier the
 cross-entropy (loss/objectives.py). Each example loses its condition with probability `drop_cond`.
@@ -79,8 +79,8 @@ def make_step(
         ema = ema_update(state["ema"], params, ema_decay(training.ema, n))  # Eq. 4
 
         updated = {"params": params, "opt_state": opt_state, "ema": ema}
-        good = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite((params, ema))
-        state = _accept_if(good, updated, state)  # Eq. 5
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = _accept_if(finite, updated, state)  # Eq. 5
 
         metrics = {
             "loss": loss,
@@ -214,17 +214,12 @@ def _parts(rows: Array, count: int) -> Array:
     return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
-def _all_finite(tree: PyTree) -> Array:
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(finite))
-
-
-def _accept_if(good: Array, updated: TrainState, state: TrainState) -> TrainState:
-    """Returns the next state: with what a good step updated, else with the old (Eq. 5)."""
+def _accept_if(finite: Array, updated: TrainState, state: TrainState) -> TrainState:
+    """Returns the next state: with the updated entries if `finite`, else the old ones (Eq. 5)."""
     old = {name: state[name] for name in updated}
-    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, old)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, old)
 
-    bad = jnp.where(good, 0, 1).astype(jnp.int32)
+    bad = jnp.where(finite, 0, 1).astype(jnp.int32)
     counts = {
         "step": state["step"] + 1,
         "skipped": state["skipped"] + bad,

@@ -35,7 +35,7 @@ from scoresde.train.settings import Training
 from scoresde.train.signals import interruptible
 from scoresde.train.state import Skeleton, TrainState, init_state
 from scoresde.train.step import Metrics, Prepare, make_step, make_validation
-from scoresde.train.what_trains import check_finite
+from scoresde.train.what_trains import check_finite, not_finite
 from scoresde.types import Cond
 
 MOST_STEPS = 10
@@ -49,7 +49,7 @@ REPEATS = 4
 
 
 class TrainingDiverged(ValueError):
-    """Too many non-finite steps in a row; checkpoints are from before them."""
+    """Too many non-finite steps in a row, or weights; checkpoints are from before them."""
 
 
 class Trainer:
@@ -126,7 +126,8 @@ class Trainer:
         A run that only skips steps saves no checkpoints, which would replace those from before.
 
         Raises:
-            TrainingDiverged: after `max_skipped` non-finite steps in a row.
+            TrainingDiverged: after `max_skipped` non-finite steps in a row, or where weights would
+                be saved that are not finite.
         """
         most = self.training.steps_per_dispatch or self._usual_dispatch()
         bar = self._progress_bar(visible=progress and self.process == 0)
@@ -165,6 +166,7 @@ class Trainer:
                 # What may take long comes after the checkpoint, and is no time of training.
                 due = due or self._validates_now() or record.is_to_be_saved_again()
                 if due and not int(self.state["skipped_in_a_row"]):
+                    self._check_weights()
                     record.save(self.step, self.state, row)
                     due = False
                 if self._validates_now():
@@ -174,9 +176,23 @@ class Trainer:
                 stopped = any_process(stop.is_set())
 
             if self.step == self.training.steps or not int(self.state["skipped_in_a_row"]):
+                self._check_weights()
                 record.finish(self.step, self.state)
 
         return self.step < self.training.steps or any_process(stop.is_set())
+
+    def _check_weights(self) -> None:
+        """Refuses to save what no later step could mend.
+
+        Raises:
+            TrainingDiverged: if an update has made weights infinite or NaN.
+        """
+        names = not_finite(local({name: self.state[name] for name in ("params", "ema")}))
+        if names:
+            raise TrainingDiverged(
+                f"training stopped at step {self.step}: an update has made weights that are not "
+                f"finite, in {names}. Try a lower learning_rate."
+            )
 
     def _validate(
         self, callbacks: Sequence[Callback], row: dict[str, Any], stop: threading.Event
@@ -265,9 +281,8 @@ class Trainer:
         kept = "" if record.saved is None else f" The newest checkpoint is of step {record.saved}."
         return (
             f"training stopped at step {self.step}: {int(self.state['skipped_in_a_row'])} steps in "
-            f"a row had a loss, a gradient or an update that is not finite, and were "
-            f"skipped.{kept} Try a lower learning_rate or clip, a longer warmup, or look for "
-            f"extreme values in the data."
+            f"a row had a loss or gradient that is not finite, and were skipped.{kept} Try a lower "
+            f"learning_rate or clip, a longer warmup, or look for extreme values in the data."
         )
 
     def model(self) -> Any:

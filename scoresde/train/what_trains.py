@@ -32,21 +32,29 @@ SILENCE = 'warnings.filterwarnings("ignore", "fit keeps")'
 # --- What cannot be trained ---
 
 
+def not_finite(tree: Any) -> str:
+    """Returns the names of arrays that hold NaN or infinity, "" if there is none.
+
+    It looks at them on the host: a compiled check of many arrays would take seconds to compile.
+    """
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if not np.all(np.isfinite(np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))))
+    ]
+    more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def check_finite(tree: Any, what: str, advice: str) -> None:
     """Refuses arrays that hold NaN or infinity: no step would make them finite again.
 
     Raises:
         ValueError: naming the first arrays, in `what`.
     """
-    finite = jax.jit(lambda tree: jax.tree.map(lambda a: jnp.all(jnp.isfinite(a)), tree))(tree)
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, is_finite in jax.tree_util.tree_leaves_with_path(finite)
-        if not is_finite
-    ]
+    names = not_finite(tree)
     if names:
-        some = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
-        raise ValueError(f"{what} holds values that are not finite, in {some}. {advice}")
+        raise ValueError(f"{what} holds values that are not finite, in {names}. {advice}")
 
 
 def check_trainable(model: Any) -> None:

@@ -1,5 +1,6 @@
 """The loop over steps: it resumes to the bit, stops when asked, and gives up when it diverges."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -141,11 +142,21 @@ def test_bad_steps_change_nothing_and_push_out_no_checkpoint(mixture, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_an_update_that_is_not_finite_is_a_bad_step(mixture, unchecked):
-    """The gradient is finite and the step is not: parameters stay at their start."""
-    training = sd.Training(optimizer=optax.sgd(3e38), max_skipped=3, clip=1e30)
-    with pytest.raises(sd.TrainingDiverged, match="an update that is not finite"):
-        sd.fit(KEY, mlp(), 100.0 * data(mixture), training=training, progress=False)
+@pytest.mark.parametrize("validate_every", [1, 5], ids=["at the step", "after more steps"])
+def test_weights_that_an_update_made_infinite_are_not_saved(
+    mixture, tmp_path, unchecked, validate_every
+):
+    """The gradient is finite, so the step is taken; what it leaves is never a checkpoint."""
+    training = sd.Training(
+        optimizer=optax.chain(optax.sgd(1e38), optax.scale(1e38)),
+        max_skipped=3,
+        log_every=1,
+        validate_every=validate_every,
+    )
+    x = data(mixture)
+    with pytest.raises(sd.TrainingDiverged, match="not finite"):
+        sd.fit(KEY, mlp(), x, training=training, run=tmp_path, progress=False)
+    assert sd.runs.Checkpoints(tmp_path / "checkpoints").steps() == []
 
 
 def test_weights_that_are_not_finite_are_refused_before_the_first_step(mixture, tmp_path):
@@ -185,6 +196,13 @@ def test_a_callback_that_takes_long_is_given_up_after_a_signal(mixture, tmp_path
     assert time.monotonic() - start < 30
     assert (stopped.step, stopped.interrupted) == (20, True)
     assert "valid_loss" not in stopped.history[-1]
+
+    def stubborn(step, model):
+        signal.raise_signal(signal.SIGTERM)
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(60)
+
+    assert train(stubborn).step == 20
 
     def quick(step, model):
         called.append(step)
