@@ -261,7 +261,7 @@ def test_misfits_are_listed_and_nothing_is_written(tmp_path):
 
     no_target = state | {"optimizer": {"target": None, "state": {}}}
     file = written(tmp_path / "checkpoint", no_target)
-    with pytest.raises(CheckpointMismatch, match="not a tree of arrays"):
+    with pytest.raises(CheckpointMismatch, match="its target is not a tree of arrays"):
         import_checkpoint(file, tmp_path / "run", original(net))
 
     del state["rng"]
