@@ -223,6 +223,8 @@ def test_manifests(run, data):
                 content = data.draw(changed(content))
             else:
                 content[part] = data.draw(changed(content[part]))
+            if not isinstance(content, dict):  # which no writer would take
+                content = {"about": content}
             write_manifest(file, content)
         else:
             file.write_bytes(data.draw(changed_json(json.loads(written))))
