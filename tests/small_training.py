@@ -29,6 +29,11 @@ def data(mixture, n=512):
     return np.asarray(mixture.sample(jax.random.key(5), n))
 
 
+def train_small(mixture, training=SMALL, **options):
+    """Trains the small network on the points of the mixture, without a progress bar."""
+    return sd.fit(KEY, mlp(), data(mixture), training=training, progress=False, **options)
+
+
 def final_state(model, run):
     """Returns the training state in the checkpoint of step 40 of a run."""
     _, params, constants = Skeleton.split(model)

@@ -39,7 +39,8 @@ from scoresde.train.examples import fingerprint_of, training_examples
 from scoresde.train.load import describe
 from scoresde.train.measured import Measured, measure
 from scoresde.train.model_settings import Model
-from scoresde.train.record import Record, decisive_settings
+from scoresde.train.record import Record
+from scoresde.train.resuming import decisive_settings
 from scoresde.train.settings import Training, check_uniform
 from scoresde.train.step import Prepare
 from scoresde.train.trainer import Trainer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,28 +18,21 @@ from scoresde.parallel.processes import (
     any_process,
     check_alike,
     check_shared,
-    differences,
     in_first,
 )
 from scoresde.runs.about import check_about
 from scoresde.runs.checkpoint import CheckpointError
 from scoresde.runs.folder import LARGEST_HELD_OUT, RunFolder
-from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import save_yaml
 from scoresde.train.examples import nbytes
-from scoresde.train.model_settings import ClassifierSettings, ModelSettings
-from scoresde.train.settings import Training
+from scoresde.train.resuming import (
+    check_none_is_lost,
+    check_same_run,
+    in_full,
+    with_schedule_of,
+)
 from scoresde.train.state import TrainState
 from scoresde.train.what_trains import check_finite
-
-FOLLOWS_FROM_DATA = {"range", "null_is_trained"}
-"""Metadata that data and settings decide, which are compared themselves."""
-
-OPTIONAL = {"objective"}
-"""Metadata that a run has only where it differs from the default, and that are compared then."""
-
-SCHEDULE = ("learning_rate", "warmup", "final_rate", "steps")
-"""The settings that a resumed run may change, if it is told to."""
 
 VALIDATED = "validation_seconds"
 """The metric that a row has once validation and callbacks have ended."""
@@ -53,9 +45,6 @@ PATIENCE = 600.0
 
 PAUSE = 2.0
 """Seconds between attempts to write the last checkpoint."""
-
-SHOWN = 5
-"""The number of names that an error lists."""
 
 
 class Record:
@@ -233,18 +222,18 @@ class Record:
         steps = checkpoints.steps()
         check_alike({"checkpoints": steps})  # the cache of a file system may be behind
         rows = self.folder.rows()
-        _check_none_is_lost(self.folder, steps, rows)
+        check_none_is_lost(self.folder, steps, rows)
         if not steps:
             return None
 
         found = checkpoints.restore_subtree({})
         check_about(found.about, f"step {found.step} in {checkpoints.directory}")
-        about = _in_full(found.about)
+        about = in_full(found.about)
         changes = about.pop("changes", [])
         if self.new_schedule:
-            about, change = _with_schedule_of(self.metadata, about)
+            about, change = with_schedule_of(self.metadata, about)
             changes = [*changes, {"step": found.step} | change] if change else changes
-        _check_same_run(self.folder.path, about, self.metadata)
+        check_same_run(self.folder.path, about, self.metadata)
         if changes:
             self.metadata = self.metadata | {"changes": changes}
         if about.get("null_is_trained"):  # by an earlier training of the model, if not by this one
@@ -291,127 +280,6 @@ def _describe(folder: RunFolder, held_out: Source | None, config: Any) -> None:
         x, cond = take(held_out, np.arange(len(held_out)))
         folder.keep(x, cond)
     save_yaml(config, folder.path / "config.yaml")
-
-
-# --- What must be there, and the same, when a run resumes ---
-
-
-def _check_none_is_lost(folder: RunFolder, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    """Refuses to begin anew where metrics speak of a checkpoint, and there is none.
-
-    Raises:
-        ValueError: saying what there is, and how to begin anew on purpose.
-    """
-    known = _newest_known(rows)
-    directory = folder.checkpoints.directory
-    if known is None or (steps and steps[-1] >= known):
-        return
-    if steps:
-        checks.warn(
-            f"{folder.path} had a checkpoint of step {known}, by its metrics, and the newest in "
-            f"{directory} is of step {steps[-1]}: training goes on from that one."
-        )
-        return
-
-    found = "is missing"
-    if directory.is_dir():
-        names = sorted(entry.name for entry in directory.iterdir())
-        found = f"holds {', '.join(names[:SHOWN]) or 'nothing'}, and no step with a manifest.json"
-    raise ValueError(
-        f"{folder.path} has lost its checkpoints: by its metrics it had one of step {known}, and "
-        f"{directory} {found}. Put them back, or begin anew, by afresh=True in sd.fit(...), or by "
-        f"--afresh behind the command of an experiment: what is there is kept, in {folder.path}"
-        f"/before-DATE."
-    )
-
-
-def _newest_known(rows: list[dict[str, Any]]) -> int | None:
-    """Returns the newest step of which the metrics show that its checkpoint was on disk."""
-    known = [row["checkpoint"] for row in rows if row.get("checkpoint") is not None]
-    if known:
-        return int(max(known))
-    # Earlier versions did not say; a save began at each validation, after that before had ended.
-    validated = sorted(row["step"] for row in rows if row.get("valid_loss") is not None)
-    return int(validated[-2]) if len(validated) > 1 else None
-
-
-def decisive_settings(training: Training) -> dict[str, Any]:
-    """Returns the settings that decide the result: a run resumes only with the same ones."""
-    indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
-    if training.final_rate == 1.0:
-        indifferent.append("steps")  # a constant learning rate does not depend on the last step
-
-    settings = to_dict(training)
-    for name in indifferent:
-        del settings[name]
-    return settings
-
-
-def _in_full(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint's metadata with the settings that its version did not have yet.
-
-    They have their defaults, which are what that version did.
-    """
-    about = dict(about)
-    if about.get("model") is not None:
-        kind = ClassifierSettings if about.get("classifier") else ModelSettings
-        about["model"] = to_dict(from_dict(about["model"], kind))
-    if "training" not in about:  # an imported checkpoint
-        return about
-    return about | {"training": decisive_settings(Training()) | about["training"]}
-
-
-def _with_schedule_of(
-    new: dict[str, Any], old: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the old metadata with the schedule of the new ones, and the old and new values.
-
-    The second is {"old": {...}, "new": {...}} of the settings that differ, empty if none does.
-    """
-    if "training" not in old:
-        return old, {}
-
-    before = old["training"]
-    after = new["training"]
-    others = {name: value for name, value in before.items() if name not in SCHEDULE}
-    schedule = {name: after[name] for name in SCHEDULE if name in after}
-
-    changed = [name for name in SCHEDULE if before.get(name) != after.get(name)]
-    change = {
-        "old": {name: before.get(name) for name in changed},
-        "new": {name: after.get(name) for name in changed},
-    }
-    return old | {"training": others | schedule}, change if changed else {}
-
-
-def _check_same_run(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuses to resume a run whose metadata are others.
-
-    Raises:
-        ValueError: if they differ.
-    """
-    names = [name for name in new if name not in FOLLOWS_FROM_DATA]
-    names += [name for name in OPTIONAL if name in old and name not in new]
-    if "imported" in old:  # an imported checkpoint knows neither data nor key
-        names = [name for name in names if name in old]
-
-    def found(old: dict[str, Any]) -> list[str]:
-        lists = [differences(old.get(name), new.get(name), name) for name in names]
-        return [difference for some in lists for difference in some]
-
-    if not found(old):
-        return
-
-    advice = "use the same settings"
-    if not found(_with_schedule_of(new, old)[0]):
-        advice += (
-            ", or take the new ones from here on, by new_schedule=True in sd.fit(...), or by "
-            "--new-schedule behind the command of an experiment"
-        )
-    raise ValueError(
-        f"{path} was made with other settings: {'; '.join(found(old))}. To resume it, {advice}; to "
-        f"start again, name another folder or delete this one."
-    )
 
 
 def _shape_and_sharding(x: jax.Array) -> jax.ShapeDtypeStruct:

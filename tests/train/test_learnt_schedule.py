@@ -20,7 +20,7 @@ from scoresde.loss.objectives import trains_schedule
 from scoresde.sde.schedule import rebuilt
 from scoresde.train.bound_checks import check_bound
 from scoresde.train.load import describe
-from scoresde.train.record import _in_full, decisive_settings
+from scoresde.train.resuming import decisive_settings, in_full
 from scoresde.train.what_trains import warn_of_constants
 
 KEY = jax.random.key(0)
@@ -152,7 +152,7 @@ def test_metadata_of_an_earlier_version_are_completed():
     del before["model"]["net"]["fourier_features"]
     del before["training"]["schedule_rate"]
     assert before != now
-    assert _in_full(before) == now
+    assert in_full(before) == now
 
 
 def test_another_objective_keeps_the_schedule_and_says_so(tmp_path):

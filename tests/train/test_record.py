@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_training import KEY, SMALL, data, mlp
+from small_training import KEY, SMALL, data, mlp, train_small
 
 import scoresde as sd
 from scoresde.runs import checkpoint
@@ -26,7 +26,7 @@ from scoresde.train.load import open_run
 
 def test_metrics_are_one_json_object_a_line(mixture, tmp_path):
     run = tmp_path / "run"
-    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+    fit = train_small(mixture, run=run)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows == fit.history
@@ -39,7 +39,7 @@ def test_metrics_of_callbacks_are_written_with_nan_as_null(mixture, tmp_path):
         return {"mine": np.float32(step), "nothing": np.float32(np.nan)}
 
     run = tmp_path / "run"
-    sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], run=run, progress=False)
+    train_small(mixture, callbacks=[callback], run=run)
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["mine"], last["nothing"]) == (40.0, None)  # NaN is not JSON
 
@@ -120,7 +120,7 @@ def test_other_settings_do_not_change_with_the_schedule(mixture, tmp_path):
 def test_a_run_from_before_there_were_optimisers_resumes(mixture, tmp_path):
     """Its checkpoint says nothing of a setting that had only one value then."""
     run = tmp_path / "run"
-    sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+    train_small(mixture, run=run)
     for path in run.glob("checkpoints/*/manifest.json"):
         content = read_manifest(path)
         del content["about"]["training"]["optimizer"]
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(mixture, tmp
     (tmp_path / "file").write_text("in the way")
     run = tmp_path / "file" / "run"
     with pytest.raises(OSError, match="cannot be written"):
-        sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+        train_small(mixture, run=run)
 
 
 # --- One writer ---
@@ -148,9 +148,7 @@ def test_a_second_training_of_a_run_is_refused_while_the_first_lives(mixture, tm
     run = tmp_path / "run"
 
     def train(training=SMALL, **options):
-        return sd.fit(
-            KEY, mlp(), data(mixture), training=training, run=run, progress=False, **options
-        )
+        return train_small(mixture, training, run=run, **options)
 
     def second(step, model):
         with pytest.raises(RunHeldError, match=f"{run} is being written by process {os.getpid()}"):
@@ -180,15 +178,7 @@ def test_a_training_whose_folder_was_taken_over_ends_without_writing(mixture, tm
         RunFolder(run).hold()
 
     with pytest.raises(RunHeldError, match="was taken over by"):
-        sd.fit(
-            KEY,
-            mlp(),
-            data(mixture),
-            training=SMALL,
-            run=run,
-            callbacks=[suspended],
-            progress=False,
-        )
+        train_small(mixture, run=run, callbacks=[suspended])
     assert sd.runs.Checkpoints(run / "checkpoints").steps() == [20]
 
 
@@ -197,7 +187,7 @@ def test_a_finished_run_that_cannot_be_written_is_only_read(mixture, tmp_path, m
 
     def train(steps):
         training = dataclasses.replace(SMALL, steps=steps)
-        return sd.fit(KEY, mlp(), data(mixture), training=training, run=run, progress=False)
+        return train_small(mixture, training, run=run)
 
     whole = train(40)
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
@@ -243,9 +233,7 @@ def test_a_run_that_lost_its_checkpoints_begins_anew_only_if_told_to(
     training = dataclasses.replace(SMALL, steps=3, log_every=1, validate_every=1)
 
     def train(**options):
-        return sd.fit(
-            KEY, mlp(), data(mixture), training=training, run=run, progress=False, **options
-        )
+        return train_small(mixture, training, run=run, **options)
 
     train()
     if earlier:
@@ -274,22 +262,17 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(mixture,
     with folder:
         folder.append({"step": 10, "loss": 1.0, "checkpoint": None})
     (run / "checkpoints" / "20" / "arrays-0").mkdir(parents=True)
-    assert (
-        sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False).history[0][
-            "loss"
-        ]
-        != 1.0
-    )
+    assert train_small(mixture, run=run).history[0]["loss"] != 1.0
 
 
 def test_an_older_checkpoint_than_the_metrics_know_is_said(mixture, tmp_path):
     run = tmp_path / "run"
-    sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False)
+    train_small(mixture, run=run)
     with RunFolder(run) as folder:
         folder.append({"step": 40, "checkpoint": 40})
     shutil.rmtree(run / "checkpoints" / "40")
     with pytest.warns(UserWarning, match="had a checkpoint of step 40, .* goes on from that one"):
-        assert sd.fit(KEY, mlp(), data(mixture), training=SMALL, run=run, progress=False).step == 40
+        assert train_small(mixture, run=run).step == 40
 
 
 # --- What cannot be written ---
@@ -313,7 +296,7 @@ def test_saves_that_fail_are_tried_again(mixture, tmp_path, monkeypatch):
 
     def train(steps):
         training = dataclasses.replace(SMALL, steps=steps, log_every=1)
-        return sd.fit(KEY, mlp(), data(mixture), training=training, run=run, progress=False)
+        return train_small(mixture, training, run=run)
 
     with pytest.warns(UserWarning, match="step 20 could not be saved .* Training goes on"):
         fit = train(40)
@@ -355,14 +338,6 @@ def test_metrics_on_a_full_disk_do_not_end_training_at_once(mixture, tmp_path):
             (run / "metrics.jsonl").unlink()
 
     with pytest.warns(UserWarning, match=r"No space left on device.*Training goes on"):
-        fit = sd.fit(
-            KEY,
-            mlp(),
-            data(mixture),
-            training=SMALL,
-            run=run,
-            callbacks=[freed],
-            progress=False,
-        )
+        fit = train_small(mixture, run=run, callbacks=[freed])
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == fit.history

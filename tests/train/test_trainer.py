@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 from scipy.integrate import quad
-from small_training import KEY, SMALL, data, final_state, mlp, weights
+from small_training import KEY, SMALL, data, final_state, mlp, train_small, weights
 
 import scoresde as sd
 from scoresde.train import trainer
@@ -55,9 +55,9 @@ def test_resumed_training_is_the_same_to_the_bit(mixture, tmp_path, dropout):
 
 
 def test_several_steps_a_dispatch_are_the_same_steps(mixture):
-    one = sd.fit(KEY, mlp(), data(mixture), training=SMALL, progress=False)
+    one = train_small(mixture)
     four = dataclasses.replace(SMALL, steps_per_dispatch=4)
-    several = sd.fit(KEY, mlp(), data(mixture), training=four, progress=False)
+    several = train_small(mixture, training=four)
     for a, b in zip(weights(one.model), weights(several.model), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
     assert several.step == 40
@@ -88,15 +88,7 @@ def test_a_signal_stops_at_any_step_even_the_last(mixture, tmp_path, step):
     training = dataclasses.replace(SMALL, steps=4, log_every=1, validate_every=1)
 
     def train(callbacks):
-        return sd.fit(
-            KEY,
-            mlp(),
-            data(mixture),
-            training=training,
-            run=tmp_path / "run",
-            callbacks=callbacks,
-            progress=False,
-        )
+        return train_small(mixture, training, run=tmp_path / "run", callbacks=callbacks)
 
     stopped = train([interrupt])
     assert (stopped.step, stopped.interrupted) == (step, True)
@@ -176,15 +168,7 @@ def test_a_callback_that_takes_long_is_given_up_after_a_signal(mixture, tmp_path
     called = []
 
     def train(callback):
-        return sd.fit(
-            KEY,
-            mlp(),
-            data(mixture),
-            training=SMALL,
-            run=run,
-            callbacks=[callback],
-            progress=False,
-        )
+        return train_small(mixture, run=run, callbacks=[callback])
 
     def slow(step, model):
         assert sd.runs.Checkpoints(run / "checkpoints").steps()[-1:] in ([step], [])
@@ -209,7 +193,7 @@ def test_a_callback_that_takes_long_is_given_up_after_a_signal(mixture, tmp_path
 
     whole = train(quick)
     assert called == [20, 40]
-    uninterrupted = sd.fit(KEY, mlp(), data(mixture), training=SMALL, progress=False)
+    uninterrupted = train_small(mixture)
     for row, want in zip(whole.history, uninterrupted.history, strict=True):
         assert (row["step"], row["loss"]) == (want["step"], want["loss"])
         assert row.get("valid_loss") == want.get("valid_loss")
@@ -223,7 +207,7 @@ def test_callbacks_see_the_ema_model(mixture):
         seen.append((step, float(jnp.abs(model(jnp.ones((1, 2)), 0.5)).sum())))
         return {"mine": np.float32(step)}
 
-    fit = sd.fit(KEY, mlp(), data(mixture), training=SMALL, callbacks=[callback], progress=False)
+    fit = train_small(mixture, callbacks=[callback])
     assert [step for step, _ in seen] == [20, 40]
     assert seen[0][1] != seen[1][1]
     assert fit.history[-1]["mine"] == 40.0
@@ -322,7 +306,7 @@ def test_what_a_callback_may_not_return_is_named(mixture, returned, message):
 
     training = dataclasses.replace(SMALL, steps=1, log_every=1, validate_every=1)
     with pytest.raises((TypeError, ValueError), match=message):
-        sd.fit(KEY, mlp(), data(mixture), training=training, callbacks=[bad], progress=False)
+        train_small(mixture, training, callbacks=[bad])
 
 
 def test_a_batch_in_parts_trains_float32_data_under_x64(mixture, x64):
