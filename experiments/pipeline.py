@@ -136,10 +136,10 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
         return 0
 
     join()
+    sd.use_cpu_cores()  # before any other use of JAX
     if jax.process_index() == 0:
         with RunFolder(folder):  # refuses a place that cannot be written, before any work
             pass
-    sd.use_cpu_cores()
 
     clock = Clock()
     with clock("data and references"):

@@ -91,7 +91,7 @@ def test_a_run_can_be_interrupted_resumed_and_finished(monkeypatch, tmp_path, ca
     code, out, err = finish(process)
     assert code == 130, err
     assert "To resume:" in out
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "JAX already runs" not in err  # on one core, that is
     stopped = json.loads((run / "results.json").read_text())
     assert stopped["status"] == "interrupted"
     assert 100 <= stopped["step"] < 200
