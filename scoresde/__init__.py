@@ -168,6 +168,7 @@ __all__ = [
     "log_likelihood",
     "nets",
     "objectives",
+    "one_process",
     "optimizers",
     "plots",
     "predictors",

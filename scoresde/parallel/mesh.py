@@ -1,18 +1,21 @@
-"""A mesh of devices with one axis, "data".
+"""Meshes of devices, and how arrays lie on them.
 
-Batches are sharded along that axis; parameters and whatever else examples share are replicated on
-every device. Sampling and likelihoods use the devices of their own process, and training uses those
-of all processes.
+Batches are sharded over all devices of a mesh. Parameters, and whatever else examples share, are
+replicated on every device; training may shard large parameters too (sharded_state.py). Sampling and
+likelihoods use the devices of their own process, and training uses those of all processes.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -42,9 +45,18 @@ def _mesh(devices: list[list[Any]], share: int) -> Mesh:
     """Returns a mesh, given the devices of every process and the rows that each process holds."""
     fewest = min(len(own) for own in devices)
     count = max(n for n in range(1, fewest + 1) if share % n == 0)
+    return mesh_of([device for own in devices for device in own[:count]])
 
-    chosen = np.asarray([own[:count] for own in devices]).reshape(-1)
-    return Mesh(chosen, ("data",), axis_types=(AxisType.Auto,))
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """Returns a mesh of these devices with two axes, as nearly equal as can be.
+
+    An array whose axes are all shorter than the number of devices can be sharded over all of them
+    along two of its axes.
+    """
+    shorter = max(n for n in range(1, math.isqrt(len(devices)) + 1) if len(devices) % n == 0)
+    grid = np.asarray(devices).reshape(shorter, -1)
+    return Mesh(grid, ("short", "long"), axis_types=(AxisType.Auto,) * 2)
 
 
 # --- What examples share: replicated ---
@@ -57,20 +69,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Copies every leaf to every device; with several processes, the leaves of process 0."""
-    if not mesh.is_multi_process:
-        return jax.device_put(tree, replicated(mesh))
+    return place(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+
+
+def place(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Puts every leaf where its sharding says; with several processes, the leaves of process 0."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
 
     from jax.experimental import multihost_utils
 
-    def place(a):
-        return jax.make_array_from_callback(a.shape, replicated(mesh), lambda index: a[index])
+    def put(a, sharding):
+        return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
 
-    return jax.tree.map(place, multihost_utils.broadcast_one_to_all(tree))
+    return jax.tree.map(put, multihost_utils.broadcast_one_to_all(tree), shardings)
 
 
 def local(tree: PyTree) -> PyTree:
     """Returns replicated arrays as arrays of one device of this process, without copying."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
+
+
+def local_parts(array: Array | np.ndarray) -> list[np.ndarray]:
+    """Returns the parts of an array that devices of this process hold, each once."""
+    if not isinstance(array, jax.Array):
+        return [np.asarray(array)]
+    parts = {str(shard.index): shard.data for shard in array.addressable_shards}
+    return [np.asarray(part) for part in parts.values()]
 
 
 # --- Batches: sharded ---
@@ -82,7 +107,7 @@ def shard_batch(tree: PyTree, mesh: Mesh, axis: int = 0) -> PyTree:
     With several processes, each passes its own share of the rows, and no process waits for
     another, so that threads may make this call.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+    sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, mesh.axis_names))
     if not mesh.is_multi_process:
         return jax.device_put(tree, sharding)
 

@@ -2,8 +2,8 @@
 
 A public function checks what it alone knows and calls `per_example` with a compiled core, which
 sees plain arrays. Done here, once, for all of them: checks of (sde, score, cond), the precision,
-one random key per example, the score's weights as arguments of the compiled program, chunks of one
-shape, the local devices, and the names of the rows that failed.
+one random key per example, the score's weights as arguments of the compiled program, the processes
+that share the rows, chunks of one shape, the local devices, and the names of the rows that failed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from scoresde.keys import example_keys
 from scoresde.parallel.arguments import as_argument, settings_of
 from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
+from scoresde.parallel.processes import are_together
+from scoresde.parallel.shared_rows import check_same_call, computed_by_all
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, are_alike, check_sde
 from scoresde.types import Cond, Key
@@ -55,12 +57,14 @@ def per_example(
     score: a ScoreFn, or what holds one. rows: a pytree of arrays (batch, ...). batch_size: examples
     a chunk, all at once if None. progress: whether to show a bar over chunks. what, goal: name the
     examples, and what a failed one did not reach. Example i depends on (key, i) alone, not on how
-    the batch is cut.
+    the batch is cut. Several processes share the rows, and each returns all of them.
 
     Raises:
         TypeError: if sde is not an SDE.
         ValueError: if a condition does not have one row per example, a label is not one of the
-            network's classes, there is no example, or float64 is not possible here.
+            network's classes, there is no example, float64 is not possible here, or the processes
+            call with different arguments.
+        RuntimeError: if one process calls, and the others do not.
     """
     check_sde(sde)
     checks.condition(cond, batch)
@@ -77,20 +81,20 @@ def per_example(
             sde, score, rows, cond = in_float64((sde, score, rows, cond))
 
         score, cond = move_out(score, cond, batch)
-        shared = (sde, as_argument(score))
+        shared = (settings, sde, as_argument(score))
         examples = (None if key is None else example_keys(key, batch), rows, cond)
-        size, devices = chunk_size(batch, batch_size, (settings, shared, examples))
-        if size == batch and devices == 1:
-            out = core(settings, *shared, *examples)
+
+        def compute(examples: PyTree, batch: int) -> PyTree:
+            label = what if progress and jax.process_index() == 0 else None
+            return _in_chunks(core, shared, examples, batch, batch_size, label)
+
+        if are_together() and _are_known(shared, examples):
+            names = ("settings", "sde", "score", "key", "data", "cond")
+            arguments = dict(zip(names, (*shared, *examples), strict=True))
+            check_same_call(arguments, batch, what)
+            out = computed_by_all(compute, examples, batch, what)
         else:
-            results = []
-            for part in _chunks(examples, batch, size, what if progress else None):
-                if devices == 1:
-                    results.append(core(settings, *shared, *part))
-                else:
-                    sharded, part = spread(shared, part)
-                    results.append(gather(core(settings, *sharded, *part)))
-            out = _joined(results, batch)
+            out = compute(examples, batch)
 
     checks.warn_of_failures(getattr(out, "success", None), what, goal)
     return out
@@ -99,21 +103,48 @@ def per_example(
 # --- Chunks ---
 
 
-def chunk_size(batch: int, batch_size: int | None, arguments: PyTree) -> tuple[int, int]:
-    """Returns the size of a chunk, and the number of devices that it is cut over.
+def _in_chunks(
+    core: Callable[..., PyTree],
+    shared: PyTree,
+    examples: PyTree,
+    batch: int,
+    batch_size: int | None,
+    label: str | None,
+) -> PyTree:
+    """Returns `core(*shared, *examples)`, computed in chunks that the local devices share.
+
+    label: that of a progress bar over chunks, None for none.
+    """
+    devices = jax.local_device_count() if _are_known(shared, examples) else 1
+    size = chunk_size(batch, batch_size, devices)
+    if size == batch and devices == 1:
+        return core(*shared, *examples)
+
+    results = []
+    for part in _chunks(examples, batch, size, label):
+        if devices == 1:
+            results.append(core(*shared, *part))
+        else:
+            sharded, part = spread(shared, part)
+            results.append(gather(core(*sharded, *part)))
+    return _joined(results, batch)
+
+
+def chunk_size(batch: int, batch_size: int | None, devices: int) -> int:
+    """Returns the size of a chunk, a multiple of the number of devices that share it.
 
     Chunks are of one size, so that one shape is compiled, and as equal as possible: 65 examples in
-    chunks of at most 64 are 33 and 32. Devices share a chunk where every argument is known now.
+    chunks of at most 64 are 33 and 32.
     """
     most = batch if batch_size is None else min(batch_size, batch)
     number_of_chunks = -(-batch // most)
     size = -(-batch // number_of_chunks)
+    return -(-size // devices) * devices if size >= devices else size
 
-    devices = jax.local_device_count()
-    known = is_concrete(*_arrays(arguments), jnp.zeros(()))  # zeros: a tracer while JAX traces
-    if devices == 1 or not known:
-        return size, 1
-    return (-(-size // devices) * devices if size >= devices else size), devices
+
+def _are_known(*arguments: PyTree) -> bool:
+    """Whether every argument is known now: devices and processes cannot share what JAX traces."""
+    return is_concrete(*_arrays(arguments), jnp.zeros(()))  # zeros: a tracer while JAX traces
 
 
 def _arrays(tree: PyTree) -> list[Any]:

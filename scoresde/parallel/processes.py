@@ -1,4 +1,4 @@
-"""What the processes of one training (`jax.distributed`) do together; a single one acts alone."""
+"""What the processes of one program (`jax.distributed`) do together; a single one acts alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 import json
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,29 @@ WAIT = 24 * 3600
 earlier if a process has died."""
 
 _barriers = itertools.count()
-_first_only: ContextVar[bool] = ContextVar("first_only", default=False)
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+# --- Together, or alone ---
+
+
+def are_together() -> bool:
+    """Returns whether calls are made by several processes together here."""
+    return jax.process_count() > 1 and jax.distributed.is_initialized() and not _alone.get()
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Lets this process sample, and evaluate likelihoods, without the others.
+
+    After `jax.distributed.initialize` these are calls of all processes, each of which computes its
+    share of the rows. In the `with` block the process that makes a call computes all of them.
+    """
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
 
 # --- Waiting for each other ---
 
@@ -34,17 +57,18 @@ def barrier(what: str, seconds: int = WAIT) -> None:
     names the call in errors.
 
     Raises:
-        RuntimeError: if not all arrive in time, or if this runs in process 0 alone, such as inside
-            a callback.
+        RuntimeError: if not all arrive in time, or if this process works alone, such as process 0
+            inside a callback.
     """
     if jax.process_count() == 1:
         return
 
     all_together = f"{what} under jax.distributed is for all processes together"
-    if _first_only.get():
+    if _alone.get():
         raise RuntimeError(
-            f"{all_together}, and this is a callback, which process 0 runs alone: use the model "
-            f"that it receives, or do this after fit, in every process."
+            f"{all_together}, and this is a callback, which process 0 runs alone, or inside of "
+            f"sd.one_process(): use the model that a callback receives, or do this in every "
+            f"process."
         )
     try:
         _wait_for_all(f"scoresde {what} {next(_barriers)}", seconds)
@@ -94,13 +118,13 @@ def in_first(work: Callable[[], Result]) -> Result | None:
     result = None
     failure = None
     if jax.process_index() == 0:
-        alone = _first_only.set(jax.process_count() > 1)
+        alone = _alone.set(jax.process_count() > 1)
         try:
             result = work()
         except BaseException as error:
             failure = error
         finally:
-            _first_only.reset(alone)
+            _alone.reset(alone)
 
     barrier("what process 0 does for all")
     if not any_process(failure is not None):
@@ -113,7 +137,11 @@ def in_first(work: Callable[[], Result]) -> Result | None:
 # --- Refusing what differs ---
 
 
-def check_alike(about: dict[str, Any]) -> None:
+def check_alike(
+    about: dict[str, Any],
+    advice: str = "pass the same settings, data and key to all of them, and a folder for the run "
+    "that all of them see",
+) -> None:
     """Refuses a call that is not the same in all processes. `about` describes it, and is JSON-able.
 
     Raises:
@@ -127,9 +155,8 @@ def check_alike(about: dict[str, Any]) -> None:
     if any_process(bool(found)):
         what = "; ".join(found) if found else "the other processes report the differences"
         raise ValueError(
-            f"the processes of one training were called differently ({what}; process 0 is there, "
-            f"process {jax.process_index()} now): pass the same settings, data and key to all of "
-            f"them, and a folder for the run that all of them see."
+            f"the processes were called differently ({what}; process 0 is there, "
+            f"process {jax.process_index()} now): {advice}."
         )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from scoresde import checks
 from scoresde.data.source import Source, take
-from scoresde.parallel.mesh import local
 from scoresde.parallel.processes import (
     any_process,
     check_alike,
@@ -241,9 +240,10 @@ class Record:
 
         state = checkpoints.restore(jax.tree.map(_shape_and_sharding, like), found.step).state
         check_finite(
-            local({name: state[name] for name in ("params", "ema")}),
+            {name: state[name] for name in ("params", "ema")},
             f"the checkpoint of step {found.step} in {checkpoints.directory}",
             f"Remove the folder {found.step} there to resume from the one before.",
+            together=True,
         )
 
         last = int(state["step"])

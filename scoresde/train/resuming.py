@@ -67,6 +67,7 @@ def _newest_known(rows: list[dict[str, Any]]) -> int | None:
 def decisive_settings(training: Training) -> dict[str, Any]:
     """Returns the settings that decide the result: a run resumes only with the same ones."""
     indifferent = ["log_every", "validate_every", "max_skipped", "steps_per_dispatch"]
+    indifferent.append("shard_above")
     if training.final_rate == 1.0:
         indifferent.append("steps")  # a constant learning rate does not depend on the last step
 

@@ -95,6 +95,10 @@ class Training:
     """Parts of the batch whose gradients are computed in turn and averaged: the same step in less
     memory."""
 
+    shard_above: int | None = None
+    """Numbers from which on an array of parameters is sharded over all devices, with its average
+    and the optimiser's state, such as 65536; None replicates all of them."""
+
     def __post_init__(self):
         checks.count("steps", self.steps)
         checks.count("batch_size", self.batch_size)
@@ -105,6 +109,8 @@ class Training:
         checks.count("warmup", self.warmup, 0)
         if self.steps_per_dispatch is not None:
             checks.count("steps_per_dispatch", self.steps_per_dispatch)
+        if self.shard_above is not None:
+            checks.count("shard_above", self.shard_above)
 
         checks.setting("learning_rate", self.learning_rate, "(0, inf)")
         checks.setting("clip", self.clip, "(0, inf)")

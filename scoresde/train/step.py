@@ -37,6 +37,7 @@ from jaxtyping import Float, Int, PyTree
 from scoresde import checks
 from scoresde.keys import example_keys
 from scoresde.loss.objectives import Objective
+from scoresde.parallel.sharded_state import collecting_again
 from scoresde.train.ema import ema_decay, ema_update
 from scoresde.train.settings import Training
 from scoresde.train.state import Skeleton, TrainState
@@ -46,18 +47,26 @@ from scoresde.types import Cond
 Prepare = Callable[[Array, Array], Array]
 """(key, x) → x: random preparation of a batch, such as dequantisation, inside the compiled step."""
 
+Collect = Callable[[PyTree], PyTree]
+"""Parameters that are sharded over devices → the same whole (parallel/sharded_state.py)."""
+
 Metrics = dict[str, Array]
 """What one step reports: the loss and the norm of the gradient, and the bad steps in a row."""
 
 
 def make_step(
-    skeleton: Skeleton, training: Training, objective: Objective, prepare: Prepare | None
+    skeleton: Skeleton,
+    training: Training,
+    objective: Objective,
+    prepare: Prepare | None,
+    collect: Collect | None = None,
 ) -> Callable[[TrainState, Array, tuple[Array, Cond]], tuple[TrainState, Metrics]]:
     """Returns the function (state, key, (x, cond)) → (state, metrics) that takes one step.
 
-    x: (batch, *data), as the source holds it; `key` is the same at every step.
+    x: (batch, *data), as the source holds it; `key` is the same at every step. collect: what makes
+    whole parameters of sharded ones; None if all are replicated.
     """
-    loss_and_gradient = _make_loss_and_gradient(skeleton, training, objective, prepare)
+    loss_and_gradient = _make_loss_and_gradient(skeleton, training, objective, prepare, collect)
     optimizer = optax.with_extra_args_support(skeleton.optimizer(training))
 
     def step(
@@ -93,13 +102,16 @@ def make_step(
 
 
 def make_validation(
-    skeleton: Skeleton, objective: Objective, prepare: Prepare | None
+    skeleton: Skeleton,
+    objective: Objective,
+    prepare: Prepare | None,
+    collect: Collect | None = None,
 ) -> Callable[..., Array]:
     """Returns the function (params, constants, key, rows, x, t, cond, weight) → Σ weight_i l_i.
 
     The network runs in evaluation mode, without dropout. rows: the examples' numbers in the
     held-out set; the noise of example i depends on (key, i) alone. A weight of 0 masks the rows
-    that fill up the last batch.
+    that fill up the last batch. collect: as in `make_step`.
     """
 
     def validate(
@@ -116,6 +128,7 @@ def make_validation(
         if prepare is not None:
             x = prepare(jax.random.fold_in(key_prepare, rows[0]), x)
 
+        params = params if collect is None else collect(params)
         model = skeleton.in_evaluation(params, constants)
         keys_noise = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(rows)
         losses = _losses(objective, keys_noise, model, x, t, cond)
@@ -125,7 +138,11 @@ def make_validation(
 
 
 def _make_loss_and_gradient(
-    skeleton: Skeleton, training: Training, objective: Objective, prepare: Prepare | None
+    skeleton: Skeleton,
+    training: Training,
+    objective: Objective,
+    prepare: Prepare | None,
+    collect: Collect | None,
 ) -> Callable[[PyTree, PyTree, Array, Array, Cond], tuple[Array, PyTree]]:
     """Returns (params, constants, key, x, cond) → (L, grad L) of Eq. 1."""
 
@@ -133,7 +150,11 @@ def _make_loss_and_gradient(
         model = skeleton.in_training(params, constants, key_net)
         return jnp.mean(_losses(objective, keys_noise, model, x, t, cond))  # Eq. 1
 
-    gradient = jax.value_and_grad(loss)
+    def loss_of_shards(params, *rest):
+        assert collect is not None
+        return loss(collect(params), *rest)
+
+    gradient = jax.value_and_grad(loss if collect is None else collecting_again(loss_of_shards))
 
     def loss_and_gradient(params, constants, key, x, cond):
         key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)

@@ -22,8 +22,9 @@ from scoresde.data.prefetch import Prefetch
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import ArraySource, Source, take
 from scoresde.loss.objectives import Objective, trains_schedule
-from scoresde.parallel.mesh import local, replicate, replicated, shard_batch, training_mesh
+from scoresde.parallel.mesh import local, place, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
+from scoresde.parallel.sharded_state import collector, state_shardings, whole
 from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_conditions
 from scoresde.train.examples import standardized
@@ -100,23 +101,28 @@ class Trainer:
         self._validation_times: np.ndarray | None = None
 
         self._mesh = training_mesh(training.batch_size)
+        self._shardings = state_shardings(self.state, self._mesh, training.shard_above)
         self._x64 = jnp.result_type(float) == jnp.float64
         self._compile(prepare, without)
 
     def _compile(self, prepare: Prepare | None, prepare_held_out: Prepare | None) -> None:
         """Prepares the functions that run on the devices; XLA compiles them at their first call."""
-        jit = partial(jax.jit, out_shardings=replicated(self._mesh))
+        on_all = replicated(self._mesh)
+        jit = partial(jax.jit, out_shardings=(self._shardings, on_all), donate_argnums=0)
+        collect = None
+        if self.training.shard_above is not None:
+            collect = collector(self._shardings["params"])
 
-        step = make_step(self.skeleton, self.training, self.objective, prepare)
-        self._one_step = jit(step, donate_argnums=0)
+        step = make_step(self.skeleton, self.training, self.objective, prepare, collect)
+        self._one_step = jit(step)
 
         def steps(state, key, batches):
             return jax.lax.scan(lambda state, batch: step(state, key, batch), state, batches)
 
-        self._several_steps = jit(steps, donate_argnums=0)
+        self._several_steps = jit(steps)
 
-        losses = make_validation(self.skeleton, self.objective, prepare_held_out)
-        self._held_out_losses = jit(losses)
+        losses = make_validation(self.skeleton, self.objective, prepare_held_out, collect)
+        self._held_out_losses = jax.jit(losses, out_shardings=on_all)
 
     # --- The loop ---
 
@@ -187,8 +193,9 @@ class Trainer:
         Raises:
             TrainingDiverged: if an update has made weights infinite or NaN.
         """
-        names = not_finite(local({name: self.state[name] for name in ("params", "ema")}))
-        if names:
+        names = not_finite({name: self.state[name] for name in ("params", "ema")})
+        if any_process(bool(names)):
+            names = names or "what another process has of them"
             raise TrainingDiverged(
                 f"training stopped at step {self.step}: an update has made weights that are not "
                 f"finite, in {names}. Try a lower learning_rate."
@@ -211,7 +218,10 @@ class Trainer:
             loss = self.validation_loss()
             if loss is not None:
                 added["valid_loss"] = loss
-            added |= in_first(partial(self._call, callbacks, row | added)) or {}
+            if callbacks:
+                model = self.model()  # all processes have a part of it
+                called = partial(call, callbacks, self.step, model, row | added)
+                added |= in_first(called) or {}
             added[VALIDATED] = time.perf_counter() - start
         return {} if work.given_up else added
 
@@ -274,9 +284,6 @@ class Trainer:
             **timings,
         }
 
-    def _call(self, callbacks: Sequence[Callback], row: dict[str, Any]) -> dict[str, Any]:
-        return call(callbacks, self.step, self.model(), row)
-
     def _why_diverged(self, record: Record) -> str:
         kept = "" if record.saved is None else f" The newest checkpoint is of step {record.saved}."
         return (
@@ -287,8 +294,10 @@ class Trainer:
 
     def model(self) -> Any:
         """Returns the EMA model as arrays of one device, which later steps do not change."""
-        arrays = local((self.state["ema"], self.state["constants"]))
-        params, constants = jax.tree.map(jnp.copy, arrays)
+        arrays = (self.state["ema"], self.state["constants"])
+        if self.training.shard_above is not None:
+            arrays = whole(arrays, self._mesh)
+        params, constants = jax.tree.map(jnp.copy, local(arrays))
         model = self.skeleton.in_evaluation(params, constants)
         return dataclasses.replace(model, standardization=self.standardization)
 
@@ -347,8 +356,8 @@ class Trainer:
     # --- The state ---
 
     def place(self) -> None:
-        """Puts the state on every device; with several processes, that of process 0."""
-        self.state = replicate(self.state, self._mesh)
+        """Puts the state on the devices; with several processes, that of process 0."""
+        self.state = place(self.state, self._shardings)
 
     def restore(self, state: TrainState | None, null_is_trained: bool = False) -> None:
         """Continues from the state of a checkpoint; without one, from where it is.

@@ -22,6 +22,8 @@ import numpy as np
 from flax import nnx
 
 from scoresde import checks
+from scoresde.parallel.mesh import local_parts
+from scoresde.parallel.processes import any_process
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 
@@ -35,25 +37,33 @@ SILENCE = 'warnings.filterwarnings("ignore", "fit keeps")'
 def not_finite(tree: Any) -> str:
     """Returns the names of arrays that hold NaN or infinity, "" if there is none.
 
-    It looks at them on the host: a compiled check of many arrays would take seconds to compile.
+    It looks at them on the host: a compiled check of many arrays would take seconds to compile. Of
+    sharded arrays each process looks at its own shards.
     """
     names = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if not np.all(np.isfinite(np.asarray(leaf, np.promote_types(leaf.dtype, np.float32))))
+        if not all(_is_finite(part) for part in local_parts(leaf))
     ]
     more = f" and {len(names) - 3} others" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
-def check_finite(tree: Any, what: str, advice: str) -> None:
+def _is_finite(array: np.ndarray) -> bool:
+    return bool(np.all(np.isfinite(array.astype(np.promote_types(array.dtype, np.float32)))))
+
+
+def check_finite(tree: Any, what: str, advice: str, together: bool = False) -> None:
     """Refuses arrays that hold NaN or infinity: no step would make them finite again.
+
+    together: whether all processes make this call, each with its shards of the same arrays.
 
     Raises:
         ValueError: naming the first arrays, in `what`.
     """
     names = not_finite(tree)
-    if names:
+    if any_process(bool(names)) if together else names:
+        names = names or "what another process has of it"
         raise ValueError(f"{what} holds values that are not finite, in {names}. {advice}")
 
 
