@@ -49,7 +49,10 @@ ADDRESS = "scoresde/watch"
 GREETING = 200
 """The bytes of the longest greeting."""
 
-LOST = re.compile("gloo|nccl|coordination|heartbeat|barrier|socket closed|unavailable", re.I)
+REASON = 200
+"""The characters of JAX's message that are repeated."""
+
+LOST = re.compile("gloo|nccl|coordination|heartbeat|socket closed|unavailable", re.I)
 """What messages of JAX contain where another process is lost."""
 
 
@@ -89,7 +92,10 @@ def together(kept: Callable[[], str] = str) -> Iterator[None]:
             raise
         if _watch is not None:
             time.sleep(SILENCE + 3 * BEAT)  # the thread will know which one, and end this process
-        raise ProcessLostError(in_words("another process of this training is lost")) from error
+        reason = " ".join(str(error).split())[:REASON]
+        raise ProcessLostError(
+            in_words(f"another process of this training is lost ({reason} …)")
+        ) from error
     except BaseException as error:
         _fail(error)
         raise

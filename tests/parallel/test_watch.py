@@ -132,7 +132,9 @@ def test_processes_that_end_wait_for_each_other(lost):
 def test_an_error_of_a_lost_process_says_what_is_kept(monkeypatch):
     """Also where no thread watches, after a bare jax.distributed.initialize."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    found = pytest.raises(ProcessLostError, match=r"is lost\. .* Step 4 is kept\.")
+    found = pytest.raises(
+        ProcessLostError, match=r"is lost \(INTERNAL: Gloo .*\)\. .* Step 4 is kept\."
+    )
     with found, together(lambda: "Step 4 is kept."):
         raise RuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
     with pytest.raises(RuntimeError, match=r"^out of memory$"), together():
