@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -167,12 +168,14 @@ def test_a_process_that_is_killed_ends_the_other(both):
     """With one line; the exit codes are checked where they start."""
     _, folder = both
     words = (folder / "last words").read_text()
-    steps = [int(path.parent.name) for path in folder.glob("lost/checkpoints/*/manifest.json")]
-    assert words == (
-        f"error: process 1 of 2 is lost: its connection ended. This one cannot go on without it. "
-        f"The newest checkpoint in {folder / 'lost' / 'checkpoints'} is of step {max(steps)}: the "
-        f"same command, in as many processes as there are, resumes from it."
+    found = re.fullmatch(
+        "error: process 1 of 2 is lost: its connection ended. This one cannot go on without it. "
+        f"The newest checkpoint in {folder / 'lost' / 'checkpoints'} is of step ([0-9]+): the same "
+        "command, in as many processes as there are, resumes from it.",
+        words,
     )
+    assert found, words
+    assert two_processes.checkpoint_of(folder / "lost", int(found[1])).is_file()
 
 
 @pytest.mark.slow
