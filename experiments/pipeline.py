@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from bookkeeping import Clock, Page, command, cost, is_finished
-from processes import join
 
 import scoresde as sd
 from scoresde.runs.folder import RunFolder
@@ -124,7 +123,7 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code.
 
     `build` returns the `Task`; it is called only if the run is not finished yet. Several processes
-    train together (see `join`), and process 0 alone does the rest.
+    train together (`sd.join_processes`), and process 0 alone does the rest.
     """
     folder = Path(settings.runs).expanduser() / settings.name
     page_path = folder / "report.html"
@@ -135,7 +134,7 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
         )
         return 0
 
-    join()
+    sd.join_processes()
     sd.use_cpu_cores()  # before any other use of JAX
     if jax.process_index() == 0:
         with RunFolder(folder):  # refuses a place that cannot be written, before any work

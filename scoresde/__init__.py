@@ -162,6 +162,7 @@ __all__ = [
     "hierarchical_bound",
     "interpolate",
     "inverse",
+    "join_processes",
     "label_information",
     "labels",
     "load",

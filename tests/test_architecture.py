@@ -134,7 +134,8 @@ def test_names_of_the_contract_are_flat():
         "load sample EulerMaruyama PredictorCorrector Ancestral AnnealedLangevin DDIM DPMSolverPP "
         "UniPC Exponential Heun Restart ProbabilityFlow AdaptiveSDE log_likelihood Hutchinson "
         "ExactDivergence bits_per_dim DDPM NCSN Training UNetConfig MLPConfig NCSNppConfig "
-        "DiTConfig use_cpu_cores encode decode interpolate variational_bound gaps BatchMeanStep"
+        "DiTConfig use_cpu_cores encode decode interpolate variational_bound gaps BatchMeanStep "
+        "join_processes"
     )
     for name in flat.split():
         assert callable(getattr(sd, name))

@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import scoresde as sd
 import scoresde.cli.flags
 from scoresde.cli.main import COMMANDS, main
 from scoresde.data import images
@@ -67,7 +67,7 @@ def outside_world(monkeypatch, tmp_path):
     pixels = np.zeros((16, 16, 16, 3), np.uint8)
     instead_of(images, "fashion_mnist", images.Images(pixels))
     instead_of(images, "from_tfds", images.Images(pixels))
-    instead_of(jax.distributed, "initialize", None)
+    instead_of(sd, "join_processes", None)
 
     monkeypatch.setenv("SCORESDE_CACHE", str(tmp_path / "cache"))
     for label in ("cats", "dogs"):

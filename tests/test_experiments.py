@@ -203,35 +203,6 @@ def test_the_options_of_a_script_default_to_its_experiment(monkeypatch, name):
     assert found == dataclasses.replace(settings, seed=3)
 
 
-# --- Several processes ---
-
-
-@pytest.mark.parametrize(
-    ("address", "number", "process", "message"),
-    [
-        ("host0", "2", "0", "JAX_COORDINATOR_ADDRESS is 'host0': wanted process 0's host:port"),
-        ("host0:1234", "two", "0", "JAX_NUM_PROCESSES is 'two': wanted a whole number"),
-        ("host0:1234", "2", "2", "JAX_PROCESS_ID is 2 of JAX_NUM_PROCESSES = 2: wanted 0 … 1"),
-        ("host0:1234", "2", None, "the processes could not connect: .*JAX_PROCESS_ID=None"),
-    ],
-)
-def test_wrong_variables_are_named(monkeypatch, address, number, process, message):
-    """Mistakes are found before any waiting, and Ctrl-C is Python's again afterwards."""
-    variables = {
-        "JAX_COORDINATOR_ADDRESS": address,
-        "JAX_NUM_PROCESSES": number,
-        "JAX_PROCESS_ID": process,
-    }
-    for variable, text in variables.items():
-        monkeypatch.delenv(variable, raising=False)
-        if text is not None:
-            monkeypatch.setenv(variable, text)
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ValueError, match=message):
-        experiment(monkeypatch, "processes").join()
-    assert signal.getsignal(signal.SIGINT) == handler
-
-
 # --- DDPM and NCSN ---
 
 

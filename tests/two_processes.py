@@ -1,8 +1,10 @@
 """One of two processes that train together.
 
-`python two_processes.py PORT PROCESS FOLDER` prints what it saw, as one line of JSON.
+`python two_processes.py PORT PROCESS FOLDER` prints what it saw, as one line of JSON. In the end
+process 1 is killed while both train again, and process 0 reports that.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,18 +25,26 @@ TRAINING = sd.Training(
 class Rows:
     """Labelled points that can send this process a SIGTERM.
 
-    They do so when a batch of training is asked for the `signal_at`-th time.
+    They do so when a batch of training is asked for the `signal_at`-th time, and send a SIGKILL
+    once the file `killed_after` exists.
     """
 
     shape = (2,)
     fingerprint = "rows"
 
-    def __init__(self, n: int, seed: int = 0, signal_at: int | None = None):
+    def __init__(
+        self,
+        n: int,
+        seed: int = 0,
+        signal_at: int | None = None,
+        killed_after: Path | None = None,
+    ):
         generator = np.random.default_rng(seed)
         self.x = generator.normal(size=(n, 2)).astype(np.float32)
         self.label = generator.integers(0, 3, n)
         self.asked = 0
         self.signal_at = signal_at
+        self.killed_after = killed_after
 
     def __len__(self) -> int:
         return len(self.x)
@@ -44,6 +54,8 @@ class Rows:
             self.asked += 1
             if self.asked == self.signal_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if self.killed_after is not None and self.killed_after.is_file():
+                os.kill(os.getpid(), signal.SIGKILL)
         return self.x[indices], self.label[indices]
 
 
@@ -96,10 +108,7 @@ def same_weights(a, b) -> bool:
 
 
 def main(port: str, process: int, folder: Path) -> None:
-    address = f"127.0.0.1:{port}"
-    jax.distributed.initialize(
-        address, num_processes=2, process_id=process, coordinator_bind_address=address
-    )
+    sd.join_processes(f"127.0.0.1:{port}", 2, process)
     seen: dict = {"devices": jax.device_count()}
     run = folder / "run"
 
@@ -136,7 +145,21 @@ def main(port: str, process: int, folder: Path) -> None:
         cond=np.zeros(4, np.int32),
     )
     seen["sample"] = np.asarray(sample.x).tolist()
-    print(json.dumps(seen))
+    print(json.dumps(seen), flush=True)
+
+    # One is lost.
+    lost = folder / "lost"
+    manifest = checkpoint_of(lost, 4)
+    train(
+        lost,
+        training=dataclasses.replace(TRAINING, steps=20_000),
+        data=Rows(50, killed_after=manifest if process == 1 else None),
+    )
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """Returns the file that exists once the checkpoint of a step is on disk."""
+    return run / "checkpoints" / str(step) / "manifest.json"
 
 
 if __name__ == "__main__":

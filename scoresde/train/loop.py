@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from scoresde.loss.objectives import (
     trains_schedule,
 )
 from scoresde.parallel.processes import barrier, check_alike
+from scoresde.parallel.watch import together
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.settings import stable_repr, to_dict
 from scoresde.score.classifier import ClassifierModel
@@ -162,20 +164,23 @@ def fit(
         **_describe_objective(minimised, _objective(model, training)),
     }
 
-    # All processes start together, alike, and from the state of process 0.
-    barrier("fit")  # preparing the data may have taken one of them minutes longer
-    check_alike(metadata | _settings_of_call(training, run, new_schedule, afresh))
-    trainer.place()
+    kept = partial(_kept, folder)
+    with together(kept):
+        # All processes start together, alike, and from the state of process 0.
+        barrier("fit")  # preparing the data may have taken one of them minutes longer
+        check_alike(metadata | _settings_of_call(training, run, new_schedule, afresh))
+        trainer.place()
 
-    # A run continues where it was left.
-    with Record(folder, metadata, new_schedule, afresh) as record:
-        state = record.restore(trainer.state)
-        trainer.restore(state, bool(record.metadata.get("null_is_trained")))
-        if record.read_only is not None and trainer.step < training.steps:
-            raise record.read_only
-        record.describe(held_out, training if config is None else config)
+        # A run continues where it was left.
+        with Record(folder, metadata, new_schedule, afresh) as record:
+            state = record.restore(trainer.state)
+            trainer.restore(state, bool(record.metadata.get("null_is_trained")))
+            if record.read_only is not None and trainer.step < training.steps:
+                raise record.read_only
+            record.describe(held_out, training if config is None else config)
 
-        interrupted = trainer.run(record, callbacks, progress)
+            with together(kept):  # a lost process is noticed before a save that needs it is awaited
+                interrupted = trainer.run(record, callbacks, progress)
     return Fit(
         trainer.model(), trainer.step, record.history, interrupted, (measured.low, measured.high)
     )
@@ -285,6 +290,22 @@ def _describe_objective(objective: Objective, own: Objective) -> dict[str, Any]:
     """Returns what a checkpoint says of a custom objective; nothing of the model's own, whose
     settings are those of training."""
     return {} if objective == own else {"objective": stable_repr(objective)}
+
+
+def _kept(folder: RunFolder | None) -> str:
+    """Returns what is left of a training whose process ends at once."""
+    if folder is None:
+        return "Nothing is kept, since fit was given no run."
+
+    directory = folder.checkpoints.directory
+    advice = "the same command, in as many processes as there are, resumes from it."
+    try:
+        steps = folder.checkpoints.steps()
+    except OSError as failure:
+        return f"The newest checkpoint in {directory} is kept ({failure}): {advice}"
+    if not steps:
+        return f"There is no checkpoint in {directory} yet: the same command begins again."
+    return f"The newest checkpoint in {directory} is of step {steps[-1]}: {advice}"
 
 
 def _settings_of_call(

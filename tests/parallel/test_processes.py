@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
+import lost_process
 import numpy as np
 import pytest
 import two_processes
@@ -22,31 +26,13 @@ import scoresde as sd
 def both(tmp_path_factory):
     """What the two processes saw, and the folder that they shared."""
     folder = tmp_path_factory.mktemp("both")
-    env = os.environ | {
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": str(Path(sd.__file__).parents[1]),
-    }
-    command = [sys.executable, two_processes.__file__, free_port()]
-
-    # Logs are files, because a pipe may fill up while the test waits for the other process.
-    logs = [folder / f"{i}.log" for i in range(2)]
-    processes = []
-    try:
-        for i, log in enumerate(logs):
-            with log.open("w") as stream:
-                arguments = [*command, str(i), str(folder)]
-                processes.append(
-                    subprocess.Popen(arguments, env=env, stdout=stream, stderr=subprocess.STDOUT)
-                )
-        codes = [process.wait(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-    printed = [log.read_text() for log in logs]
-    assert codes == [0, 0], "".join(printed)
+    codes, printed = run_together(
+        folder,
+        *([two_processes.__file__, "PORT", str(i), str(folder)] for i in range(2)),
+        devices=2,
+    )
+    assert codes == [1, -signal.SIGKILL], "".join(printed)
+    (folder / "last words").write_text(printed[0].splitlines()[-1])
     return [read_line_of_json(text) for text in printed], folder
 
 
@@ -55,6 +41,41 @@ def alone(tmp_path_factory):
     """The same training in one process, and its folder."""
     folder = tmp_path_factory.mktemp("alone")
     return two_processes.train(folder), folder
+
+
+def run_together(folder, *commands, devices):
+    """Runs Python on each list of arguments, in which PORT is a free one, all at once.
+
+    Returns their exit codes, and what they printed.
+    """
+    env = os.environ | {
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{(port := free_port())}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(Path(sd.__file__).parents[1]),
+    }
+
+    # Logs are files, because a pipe may fill up while the test waits for the other process.
+    logs = [folder / f"{i}.log" for i in range(len(commands))]
+    processes = []
+    try:
+        for command, log in zip(commands, logs, strict=True):
+            arguments = [port if word == "PORT" else word for word in command]
+            with log.open("w") as stream:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *arguments],
+                        env=env,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        codes = [process.wait(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return codes, [log.read_text() for log in logs]
 
 
 def free_port() -> str:
@@ -141,6 +162,47 @@ def test_a_failure_in_one_process_ends_both(both):
 
     assert first["callback"] == "ValueError: no picture"
     assert second["callback"].startswith("RuntimeError: process 0 failed")
+
+
+def test_a_process_that_is_killed_ends_the_other(both):
+    """With one line; the exit codes are checked where they start."""
+    _, folder = both
+    words = (folder / "last words").read_text()
+    found = re.fullmatch(
+        "error: process 1 of 2 is lost: its connection ended. This one cannot go on without it. "
+        f"The newest checkpoint in {folder / 'lost' / 'checkpoints'} is of step ([0-9]+): the same "
+        "command, in as many processes as there are, resumes from it.",
+        words,
+    )
+    assert found, words
+    assert two_processes.checkpoint_of(folder / "lost", int(found[1])).is_file()
+
+
+@pytest.mark.slow
+def test_fewer_processes_resume_what_more_began(tmp_path):
+    """One of 4 is killed, then one of 2; a single process finishes, at the losses of one alone."""
+    run = tmp_path / "run"
+    for count, step in ((4, 8), (2, 24), (1, 0)):
+        commands = [
+            [lost_process.__file__, "PORT", *map(str, (count, i, run, step))] for i in range(count)
+        ]
+        start = time.monotonic()
+        codes, printed = run_together(tmp_path, *commands, devices=1)
+        if step == 0:
+            assert codes == [0], printed
+            break
+
+        assert codes == [*[1] * (count - 1), -signal.SIGKILL], "".join(printed)
+        assert time.monotonic() - start < 240.0
+        for text in printed[:-1]:
+            assert f"process {count - 1} of {count} is lost" in text.splitlines()[-1]
+
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    whole = two_processes.train(training=lost_process.TRAINING).history
+    np.testing.assert_allclose(
+        [losses[row["step"]] for row in whole], [row["loss"] for row in whole], rtol=1e-4
+    )
 
 
 def test_a_folder_that_one_process_does_not_see_is_refused_in_both(both):
