@@ -201,10 +201,7 @@ class StoredSteps:
 
     def is_sound(self, step: int) -> bool:
         """Says if a step is sound; does not read again what is unchanged since it was verified."""
-        stamp = {}
-        for file in self.folder(step).rglob("*"):
-            stat = file.stat()
-            stamp[file] = (stat.st_size, stat.st_mtime_ns)
+        stamp = self._stamp(step)
         if self._sound.get(step) == stamp:
             return True
 
@@ -214,6 +211,18 @@ class StoredSteps:
             return False
         self._sound[step] = stamp
         return True
+
+    def trust(self, step: int) -> None:
+        """Takes a step as sound that was just written: its files were read for its manifest."""
+        self._sound[step] = self._stamp(step)
+
+    def _stamp(self, step: int) -> dict[Path, tuple[int, int]]:
+        """Returns the size and modification time of each file of a step."""
+        stamp = {}
+        for file in self.folder(step).rglob("*"):
+            stat = file.stat()
+            stamp[file] = (stat.st_size, stat.st_mtime_ns)
+        return stamp
 
 
 def storable(leaf: Any) -> Any:
