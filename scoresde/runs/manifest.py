@@ -67,7 +67,8 @@ def verify(folder: Path, step: int) -> dict[str, Any]:
         for name in sorted(listed.keys() - found.keys()):
             path = folder / name
             raise FileNotFoundError(path)
-        for path, check in checking({found[name]: listed[name] for name in found}):
+        for file, check in checking({found[name]: listed[name] for name in found}):
+            path = file
             check.result()
     except FileNotFoundError as error:
         raise DamagedError(
@@ -159,6 +160,11 @@ def count_parameters(content: dict[str, Any]) -> int:
     """Returns the number of weights, from shapes such as "float32[3,3,1,32]" in a manifest."""
     leaves = content["leaves"]
     return sum(math.prod(_sizes(leaf)) for name, leaf in leaves.items() if name.startswith("ema/"))
+
+
+def stored_bytes(content: dict[str, Any]) -> int:
+    """Returns the bytes of all files that a manifest lists."""
+    return sum(int(text.partition(" ")[0]) for text in content["files"].values())
 
 
 def _sizes(leaf: str) -> tuple[int, ...]:

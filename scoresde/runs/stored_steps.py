@@ -24,6 +24,7 @@ from scoresde.runs.manifest import (
     describe_leaves,
     leaf_differences,
     read_manifest,
+    stored_bytes,
     verify,
 )
 
@@ -43,6 +44,8 @@ class Restored:
     step: int
     state: PyTree
     about: dict
+    verified: int = 0
+    """The bytes of its files, all of which were verified."""
 
 
 class StoredSteps:
@@ -101,7 +104,7 @@ class StoredSteps:
                     raise
                 continue  # a writer has replaced or removed it since it was verified
 
-            return Restored(int(manifest["step"]), state, manifest["about"])
+            return Restored(int(manifest["step"]), state, manifest["about"], stored_bytes(manifest))
 
     def states(self) -> dict[int, str]:
         """Returns, for each step, "good", "being saved by ...", or what is wrong with it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import Source, take
@@ -99,7 +101,7 @@ def fit(
         callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
             log or None, called after validation; of a run that was stopped meanwhile, they are
             called again when it resumes.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and a line where a run resumes.
         standardize: whether to train in standard units: True measures the mean and the standard
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
@@ -174,6 +176,8 @@ def fit(
         if record.read_only is not None and trainer.step < training.steps:
             raise record.read_only
         record.describe(held_out, training if config is None else config)
+        if record.resumed and trainer.step < training.steps and progress and trainer.process == 0:
+            tqdm.write(record.resumed.in_words(training.steps), file=sys.stderr)
 
         interrupted = trainer.run(record, callbacks, progress)
     return Fit(
