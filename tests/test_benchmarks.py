@@ -189,6 +189,16 @@ def test_data_pipeline():
 
 
 @pytest.mark.slow
+def test_checkpoints():
+    """A state of one megabyte; each process resumes from what the one before it left."""
+    result = run("checkpoints", "--megabytes", "1", "--seconds", "0.5", "--repeats", "1")
+    assert [r["goal"] for r in result["ratios"].values()] == [1.03]
+    assert result["medians"]["save returns"] <= result["medians"]["save is committed"]
+    assert result["figures"]["MB of the MLP's checkpoint"] == 1
+    assert result["medians"]["SIGTERM to exit"] > 0 and result["medians"]["resumed"] > 0
+
+
+@pytest.mark.slow
 def test_start_up():
     result = run("start_up", "--repeats", "1")
     assert result["medians"]["first training step, CPU"] > result["medians"]["network built, CPU"]

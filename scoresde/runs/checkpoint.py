@@ -6,10 +6,7 @@
 
 The manifest is the commit: it appears in one atomic rename after Orbax has finished. A save killed
 at any moment leaves either no manifest, or the previous one, which still names the previous arrays.
-A checkpoint is sound if its manifest is there and every file matches it.
-
-Readers may come at any time. What a writer has replaced or removed while they read is read again as
-it is then; what it is about to save is no fault.
+A checkpoint is sound if its manifest is there and every file matches it. stored_steps.py reads.
 """
 
 from __future__ import annotations
@@ -19,56 +16,33 @@ import json
 import logging
 import operator
 import os
-import re
 import secrets
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from scoresde import checks
 from scoresde.parallel.processes import any_process, barrier
 from scoresde.runs.files import free_space
+from scoresde.runs.fingerprints import fingerprints
 from scoresde.runs.lock import Holder
-from scoresde.runs.manifest import (
-    MANIFEST,
-    DamagedError,
-    describe_leaves,
-    fingerprints,
-    leaf_differences,
-    read_manifest,
-    verify,
-    write_manifest,
-)
-
-SAVING = "saving.json"
+from scoresde.runs.manifest import MANIFEST, describe_leaves, write_manifest
+from scoresde.runs.stored_steps import SAVING, CheckpointError, Restored, StoredSteps, storable
 
 HIDDEN = ".scoresde-"
 """How the names of folders begin that are being made or removed."""
 
+FILE_SIZE = 2**26
+"""The bytes of arrays in a file, about, so that several are written and read at a time. Arrays are
+not compressed: for weights it takes ten times as long as writing them, and saves 8 %."""
+
 REASON = 120
 """The characters at each end of another library's long message that a message here repeats."""
-
-ADVICE = "Build `like` with the settings in its `about`: restore_subtree({}).about."
-
-
-class CheckpointError(ValueError):
-    """A checkpoint could not be written, verified or matched: what arrived, and what to do."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A restored checkpoint: `state` as a tree like the one asked for, and `about` as saved."""
-
-    step: int
-    state: PyTree
-    about: dict
 
 
 class Checkpoints:
@@ -84,6 +58,7 @@ class Checkpoints:
         checks.count("keep", keep)
         self.directory = Path(directory).expanduser().absolute()  # Orbax refuses relative paths
         self.keep = keep
+        self._stored = StoredSteps(self.directory)
 
         self.committed: int | None = None
         """The newest step known to be on disk with its checksums."""
@@ -91,8 +66,6 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         self._failed: set[int] = set()
         self._size = 0  # the bytes of the state that is being saved
-        # By step: the sizes and modification times of its files when they were last verified.
-        self._sound: dict[int, dict] = {}
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -184,14 +157,18 @@ class Checkpoints:
             self._tidy(unfinished)
         self._failed = set()
         self._begin(step)
-        folder = self._folder(step)
+        folder = self._stored.folder(step)
 
         # The arrays in use stay until the new manifest replaces the one that names them.
-        arrays = "arrays-1" if self._current(step) == "arrays-0" else "arrays-0"
-        state = jax.tree.map(_storable, state)
+        arrays = "arrays-1" if self._stored.current(step) == "arrays-0" else "arrays-0"
+        state = jax.tree.map(storable, state)
         self._size = sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(state))
         logging.getLogger("absl").addFilter(_is_no_error_of_orbax)
-        response = ocp.save_async(str(folder / arrays), state, overwrite=True)
+        context = ocp.Context()
+        context.array.saving.use_compression = False
+        context.array.saving.ocdbt_target_data_file_size = FILE_SIZE
+        with context:
+            response = ocp.save_async(str(folder / arrays), state, overwrite=True)
 
         manifest = {
             "step": step,
@@ -204,13 +181,16 @@ class Checkpoints:
     def _commit(self, response: Any, manifest: dict) -> None:
         """Waits for Orbax, then writes the manifest with the checksums and removes old steps."""
         step = manifest["step"]
-        folder = self._folder(step)
+        folder = self._stored.folder(step)
         try:
-            response.result()
-            if jax.process_index() == 0:
-                manifest["files"] = fingerprints(folder, manifest["arrays"])
+            if jax.process_index() != 0:
+                response.result()
+            else:
+                arrays = manifest["arrays"]
+                manifest["files"] = fingerprints(folder, arrays, response.result)
                 write_manifest(folder / MANIFEST, manifest)
                 self._tidy(step)
+                self._stored.trust(step)
                 self._drop_old(step)
             self.committed = step
         except Exception as error:
@@ -252,7 +232,7 @@ class Checkpoints:
         if len(reason) > 2 * REASON:  # other libraries end theirs with what the system said
             reason = f"{reason[:REASON]} … {reason[-REASON:]}"
         return CheckpointError(
-            f"step {step} could not be saved to {self._folder(step)}: "
+            f"step {step} could not be saved to {self._stored.folder(step)}: "
             f"{type(error).__name__}: {reason}. {self._size / 2**20:,.1f} MiB were to be written. "
             f"{free_space(self.directory)} Earlier checkpoints are untouched: free space or "
             f"correct the directory, then save again."
@@ -260,7 +240,7 @@ class Checkpoints:
 
     def _begin(self, step: int) -> None:
         """Makes the folder of a step, which says from its first moment who saves it."""
-        folder = self._folder(step)
+        folder = self._stored.folder(step)
         if jax.process_index() != 0:
             folder.mkdir(parents=True, exist_ok=True)
         elif folder.is_dir():
@@ -272,8 +252,8 @@ class Checkpoints:
 
     def _tidy(self, step: int) -> None:
         """Removes whatever the step's manifest does not name; everything if it has none."""
-        folder = self._folder(step)
-        current = self._current(step)
+        folder = self._stored.folder(step)
+        current = self._stored.current(step)
         if jax.process_index() != 0:
             return
 
@@ -296,15 +276,15 @@ class Checkpoints:
         """Removes a step, all at once for whoever reads."""
         hidden = self.directory / f"{HIDDEN}{step}-{secrets.token_hex(4)}"
         with contextlib.suppress(FileNotFoundError):
-            self._folder(step).rename(hidden)
+            self._stored.folder(step).rename(hidden)
             shutil.rmtree(hidden, ignore_errors=True)
 
     def _drop_old(self, written: int) -> None:
         """Removes the steps older than the newest `keep` sound ones, except the one just saved."""
         sound = 0
-        for step in reversed(self._folders()):
+        for step in reversed(self._stored.all()):
             if sound < self.keep:
-                sound += self._is_sound(step)
+                sound += self._stored.is_sound(step)
             elif step != written:
                 self._remove(step)
 
@@ -312,7 +292,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the committed steps (those with a manifest) in ascending order, unverified."""
-        return [step for step in self._folders() if (self._folder(step) / MANIFEST).is_file()]
+        return self._stored.committed()
 
     def restore(self, like: PyTree, step: int | None = None) -> Restored:
         """Returns the newest sound checkpoint, or the one of `step`, as a tree like `like`.
@@ -338,162 +318,16 @@ class Checkpoints:
         """
         return self._restore(like, step, partial=True)
 
+    def states(self) -> dict[int, str]:
+        """Returns, for each step, "good", "being saved by ...", or what is wrong with it."""
+        return self._stored.states()
+
     def _restore(self, like: PyTree, step: int | None, partial: bool) -> Restored:
         self._wait_for_processes()
         self.wait()
-        like = jax.tree.map(_wanted, like)
-
-        while True:
-            manifest = self._newest_sound() if step is None else self._verify(operator.index(step))
-            self._check_leaves(manifest, like, partial)
-            try:
-                state = self._load(manifest, like, partial) if jax.tree.leaves(like) else like
-            except CheckpointError:
-                if self._manifest(manifest["step"]) == manifest:
-                    raise
-                continue  # a writer has replaced or removed it since it was verified
-
-            self.committed = max(manifest["step"], self.committed or 0)
-            return Restored(int(manifest["step"]), state, manifest["about"])
-
-    def _check_leaves(self, manifest: dict, like: PyTree, partial: bool) -> None:
-        """Refuses leaves of another dtype or shape, which Orbax itself would cast silently."""
-        found = manifest["leaves"]
-        if partial:
-            found = {name: leaf for name, leaf in found.items() if name.split("/")[0] in like}
-
-        differences = leaf_differences(found, describe_leaves(like))
-        if differences:
-            raise CheckpointError(
-                f"the leaves of step {manifest['step']} in {self.directory} differ from `like`:"
-                f"{differences}\n{ADVICE}"
-            )
-
-    def _load(self, manifest: dict, like: PyTree, partial: bool) -> PyTree:
-        from orbax.checkpoint import v1 as ocp
-
-        step = manifest["step"]
-        context = ocp.Context()
-        context.pytree.loading.partial_load = partial
-        try:
-            with context:
-                return ocp.load(str(self._folder(step) / manifest["arrays"]), like)
-        except Exception as error:
-            # Files and leaves are right, so the trees differ in containers that hold no leaves.
-            reason = error.__cause__ or error
-            raise CheckpointError(
-                f"step {step} in {self.directory} does not load: {reason}\n{ADVICE}"
-            ) from error
-
-    def _newest_sound(self) -> dict:
-        """Returns the manifest of the newest sound step, and warns of newer ones that are not."""
-        while True:
-            faults = []
-            folders = self._folders()
-            for step in reversed(folders):
-                if self._is_being_saved(step):
-                    continue
-                try:
-                    return self._verify(step)
-                except CheckpointError as fault:
-                    if not self._folder(step).exists():  # a writer has removed it
-                        continue
-                    faults.append(f"\n  {fault}")
-                    warnings.warn(f"passed over: {fault}", stacklevel=4)  # who called restore
-
-            if folders == self._folders():
-                break
-
-        found = "".join(faults) or "it holds no step folder."
-        raise CheckpointError(
-            f"no usable checkpoint in {self.directory}: {found}\n"
-            f"Check the path, restore a step folder from a backup, or start a new run in an empty "
-            f"directory."
-        )
-
-    def _verify(self, step: int) -> dict:
-        """Returns the step's manifest if the step is sound.
-
-        Raises:
-            CheckpointError: with the step, the file and what is wrong with it.
-        """
-        while True:
-            before = self._manifest(step)
-            try:
-                return verify(self._folder(step), step)
-            except DamagedError as damage:
-                if self._manifest(step) != before:
-                    continue  # a writer has replaced or removed it
-                raise CheckpointError(
-                    f"step {step} cannot be used: {damage}. Committed steps: {self.steps()}; "
-                    f"omit `step` to restore the newest sound one."
-                ) from damage
-
-    def states(self) -> dict[int, str]:
-        """Returns, for each step, "good", "being saved by ...", or what is wrong with it."""
-        found = {}
-        for step in self._folders():
-            saving = Holder.read(self._folder(step) / SAVING)
-            if saving is not None and self._is_being_saved(step):
-                found[step] = f"being saved by {saving.in_words()}"
-                continue
-            try:
-                self._verify(step)
-                found[step] = "good"
-            except CheckpointError as fault:
-                if self._folder(step).exists():  # no writer has removed it meanwhile
-                    found[step] = str(fault)
-        return found
-
-    def _is_being_saved(self, step: int) -> bool:
-        """Whether a process is about to commit a step that has no manifest yet."""
-        if (self._folder(step) / MANIFEST).exists():
-            return False
-        saving = Holder.read(self._folder(step) / SAVING)
-        return saving is not None and saving.is_alive() is not False
-
-    def _is_sound(self, step: int) -> bool:
-        """Says if a step is sound; does not read again what is unchanged since it was verified."""
-        stamp = {}
-        for file in self._folder(step).rglob("*"):
-            stat = file.stat()
-            stamp[file] = (stat.st_size, stat.st_mtime_ns)
-        if self._sound.get(step) == stamp:
-            return True
-
-        try:
-            self._verify(step)
-        except CheckpointError:
-            return False
-        self._sound[step] = stamp
-        return True
-
-    # --- Folders ---
-
-    def _folder(self, step: int) -> Path:
-        return self.directory / str(step)
-
-    def _folders(self) -> list[int]:
-        """Returns the steps that have a folder, committed or not, in ascending order."""
-        if not self.directory.is_dir():
-            return []
-
-        # A link may lead to the checkpoints of another run, which would be removed as old ones.
-        entries = [entry for entry in self.directory.iterdir() if not entry.is_symlink()]
-        folders = [entry.name for entry in entries if entry.is_dir()]
-        return sorted(int(name) for name in folders if re.fullmatch("0|[1-9][0-9]*", name))
-
-    def _current(self, step: int) -> str | None:
-        """Returns the folder of arrays that the step's manifest names; None without a manifest."""
-        manifest = self._manifest(step)
-        return None if manifest is None else manifest["arrays"]
-
-    def _manifest(self, step: int) -> dict | None:
-        """Returns the content of the step's manifest; None without one that can be read."""
-        try:
-            return read_manifest(self._folder(step) / MANIFEST)
-        except (OSError, ValueError):
-            return None
+        restored = self._stored.restore(like, step, partial)
+        self.committed = max(restored.step, self.committed or 0)
+        return restored
 
 
 # --- What is stored ---
@@ -517,21 +351,3 @@ def _json_copy(about: dict) -> dict:
             f"about is not JSON ({error}): wanted dicts, lists, strings and numbers. "
             f"Write array.tolist() for an array."
         ) from error
-
-
-def _storable(leaf: Any) -> Any:
-    """Returns the leaf as Orbax takes it: it refuses NumPy scalars."""
-    return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
-
-
-def _wanted(leaf: Any) -> Any:
-    """Returns the shape, dtype and sharding of a JAX array; any other leaf as it is.
-
-    The array itself is not needed, and its buffer may have been donated.
-    """
-    if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
-        return _storable(leaf)
-
-    # Without a sharding, Orbax wants the devices that saved: a GPU's file would not load on a CPU.
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

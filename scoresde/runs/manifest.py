@@ -18,19 +18,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from scoresde.reading import LARGEST_JSON, UnreadableError, check_inside, open_regular, read_json
+from scoresde.reading import LARGEST_JSON, UnreadableError, check_inside, read_json
 from scoresde.runs.about import check_about
+from scoresde.runs.fingerprints import checking, files_of
 from scoresde.writing import write_atomically
 
 MANIFEST = "manifest.json"
@@ -61,17 +60,16 @@ def verify(folder: Path, step: int) -> dict[str, Any]:
 
         path = folder / manifest["arrays"]
         listed = manifest["files"]
-        missing = dict(listed)
-        for file in _files_of(path):
-            path = file
-            name = path.relative_to(folder).as_posix()
-            if name not in listed:
-                raise ValueError("is not listed in the manifest: remove it")
-            _check_fingerprint(path, listed[name])
-            del missing[name]
-        for name in missing:
+        found = {file.relative_to(folder).as_posix(): file for file in files_of(path)}
+        for name in sorted(found.keys() - listed.keys()):
+            path = found[name]
+            raise ValueError("is not listed in the manifest: remove it")
+        for name in sorted(listed.keys() - found.keys()):
             path = folder / name
             raise FileNotFoundError(path)
+        for file, check in checking({found[name]: listed[name] for name in found}):
+            path = file
+            check.result()
     except FileNotFoundError as error:
         raise DamagedError(
             f"{path} is missing: it was removed, or its save was killed or is still in progress"
@@ -164,6 +162,11 @@ def count_parameters(content: dict[str, Any]) -> int:
     return sum(math.prod(_sizes(leaf)) for name, leaf in leaves.items() if name.startswith("ema/"))
 
 
+def stored_bytes(content: dict[str, Any]) -> int:
+    """Returns the bytes of all files that a manifest lists."""
+    return sum(int(text.partition(" ")[0]) for text in content["files"].values())
+
+
 def _sizes(leaf: str) -> tuple[int, ...]:
     """Returns the shape in the description of a leaf, such as "float32[3,3,1,32]"."""
     sizes = leaf.partition("[")[2].rstrip("]").split(",")
@@ -230,62 +233,6 @@ def _check_form(content: Any) -> None:
     for name, (fits, wanted) in FORM.items():
         if name not in content or not fits(content[name]):
             raise ValueError(f"is damaged: its {name} is not what a run writes, {wanted}")
-
-
-# --- Files ---
-
-
-def fingerprints(folder: Path, arrays: str) -> dict[str, str]:
-    """Returns the fingerprint of every file under `folder/arrays`, by its path inside `folder`.
-
-    Raises:
-        UnreadableError: if something there is a link, or neither a file nor a folder.
-    """
-    files = sorted(_files_of(folder / arrays))
-    return {file.relative_to(folder).as_posix(): fingerprint(file) for file in files}
-
-
-def fingerprint(file: Path) -> str:
-    """Returns the size and the checksum of a file: "1234 bytes, sha256 5f1c..."."""
-    with open_regular(file) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        checksum = hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
-    return f"{size} bytes, sha256 {checksum}"
-
-
-def _check_fingerprint(file: Path, written: str) -> None:
-    """Refuses a file that has changed; one of another size is not read.
-
-    Raises:
-        ValueError: with what was found and what was written.
-    """
-    size = f"{file.stat().st_size} bytes"
-    found = fingerprint(file) if written.startswith(f"{size}, ") else size
-    if found != written:
-        raise ValueError(f"has changed: found {found}, written {written}")
-
-
-def _files_of(folder: Path) -> Iterator[Path]:
-    """Yields the files in a folder and below it.
-
-    Raises:
-        UnreadableError: if something there is a link, or neither a file nor a folder.
-    """
-    if folder.is_symlink():
-        raise UnreadableError(f"{folder} is a link: wanted the folder of the arrays itself.")
-
-    folders = [folder]
-    while folders:
-        for entry in folders.pop().iterdir():
-            kind = entry.lstat().st_mode
-            if stat.S_ISDIR(kind):
-                folders.append(entry)
-            elif stat.S_ISREG(kind):
-                yield entry
-            else:
-                raise UnreadableError(
-                    f"{entry} is a link, a pipe or a device: wanted a regular file."
-                )
 
 
 # --- Leaves ---

@@ -92,7 +92,7 @@ def _sections(
         *tables,
         ("Model and data", _rows(model_rows(manifest)) if manifest else ""),
         ("Training settings", _rows(training_rows(manifest)) if manifest else ""),
-        ("Time", _timings(results.get("timings") or {})),
+        ("Time", _timings(results.get("timings") or {}) + _resumes(rows)),
         ("Made with", _made_with(results)),
         ("Settings", _config(run / "config.yaml", notes)),
     ]
@@ -257,6 +257,16 @@ def _timings(timings: dict[str, float]) -> str:
             f"<td class=share>{'' if name == 'total' else bar(share)}</td></tr>"
         )
     return f"<table>{body}</table>"
+
+
+def _resumes(rows: list[dict]) -> str:
+    """Returns how often the run was resumed, and the time that this took."""
+    found = [row["resume_seconds"] for row in rows if "resume_seconds" in row]
+    seconds = [value for value in found if isinstance(value, int | float)]
+    if not seconds:
+        return ""
+    times = "once" if len(seconds) == 1 else f"{len(seconds)} times"
+    return f"<p>Resumed {times}, which took {duration(sum(seconds))}.</p>"
 
 
 def _made_with(results: dict) -> str:

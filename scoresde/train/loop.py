@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import Source, take
@@ -101,7 +103,7 @@ def fit(
         callbacks: functions (step, EMA model), or (step, EMA model, row of metrics), → metrics to
             log or None, called after validation; of a run that was stopped meanwhile, they are
             called again when it resumes.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and a line where a run resumes.
         standardize: whether to train in standard units: True measures the mean and the standard
             deviation of each feature or channel (of at most 10 000 examples, 1024 of a source), or
             give them, `sd.Standardization(mean, std)`. The model keeps them, and its samples and
@@ -175,15 +177,17 @@ def fit(
         with Record(folder, metadata, new_schedule, afresh) as record:
             state = record.restore(trainer.state)
             trainer.restore(state, bool(record.metadata.get("null_is_trained")))
-            if record.read_only is not None and trainer.step < training.steps:
+            unfinished = trainer.step < training.steps
+            if record.read_only is not None and unfinished:
                 raise record.read_only
             record.describe(held_out, training if config is None else config)
+            if record.resumed and unfinished and progress and trainer.process == 0:
+                tqdm.write(record.resumed.in_words(training.steps), file=sys.stderr)
 
             with together(kept):  # a lost process is noticed before a save that needs it is awaited
                 interrupted = trainer.run(record, callbacks, progress)
-    return Fit(
-        trainer.model(), trainer.step, record.history, interrupted, (measured.low, measured.high)
-    )
+        model = trainer.model()
+    return Fit(model, trainer.step, record.history, interrupted, (measured.low, measured.high))
 
 
 @dataclasses.dataclass(frozen=True)

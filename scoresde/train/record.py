@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from functools import partial
@@ -46,6 +47,22 @@ PAUSE = 2.0
 """Seconds between attempts to write the last checkpoint."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """Where a run continued, the seconds until its state was there, and the bytes verified."""
+
+    step: int
+    seconds: float
+    verified: int
+
+    def in_words(self, steps: int) -> str:
+        """Returns a line for the user. steps: those of the whole training."""
+        return (
+            f"resumed at step {self.step} of {steps} in {self.seconds:.1f} s "
+            f"(verified {self.verified / 2**20:,.1f} MiB)"
+        )
+
+
 class Record:
     """Keeps the rows and checkpoints of one training; without a folder, only the rows, in memory.
 
@@ -76,6 +93,9 @@ class Record:
 
         self.saved: int | None = None
         """The step of the newest save that has begun and is not known to have failed."""
+        self.resumed: Resumed | None = None
+        """Where the run continued, if it did."""
+        self._for_next_row: dict[str, Any] = {}
         self._failing_since: dict[str, float] = {}  # of "checkpoints" and "metrics"
         self._retry_at = math.inf
         self._committed: int | None = None
@@ -106,7 +126,12 @@ class Record:
     # --- Writing ---
 
     def log(self, row: dict[str, Any]) -> None:
-        """Adds a row of metrics, to that of the same step if there is one."""
+        """Adds a row of metrics, to that of the same step if there is one.
+
+        The first after the run was resumed tells the seconds that reading it took.
+        """
+        row = row | self._for_next_row
+        self._for_next_row = {}
         if self.folder is not None:
             row = row | {"checkpoint": self.folder.checkpoints.committed}
             in_first(partial(self._write, row))
@@ -214,6 +239,7 @@ class Record:
         """
         if self.folder is None:
             return None
+        start = time.perf_counter()
         if self.read_only is None:
             check_shared(self.folder.path)
 
@@ -252,6 +278,9 @@ class Record:
         row = about.get("row")
         if row and (not self.history or self.history[-1]["step"] < last):
             self.log(row)  # training was killed between the checkpoint and the row
+
+        self.resumed = Resumed(last, time.perf_counter() - start, found.verified)
+        self._for_next_row = {"resume_seconds": self.resumed.seconds}
         return state
 
     def lacks_validation(self, step: int) -> bool:

@@ -18,6 +18,7 @@ import optax
 import pytest
 
 import scoresde.runs.checkpoint as checkpoint
+import scoresde.runs.stored_steps as stored_steps
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
 from scoresde.runs.lock import Holder
 
@@ -383,7 +384,7 @@ def test_a_step_that_is_being_saved_is_no_fault(tmp_path, monkeypatch):
 def test_what_a_writer_changes_meanwhile_is_read_again(tmp_path, monkeypatch, moment, replaced):
     """A step that goes away while it is read is no fault, nor one that is saved again."""
     write(tmp_path, 1, 2)
-    place = checkpoint if moment == "verify" else Checkpoints
+    place = stored_steps if moment == "verify" else stored_steps.StoredSteps
     whole = getattr(place, moment)
     calls = []
 
@@ -395,7 +396,7 @@ def test_what_a_writer_changes_meanwhile_is_read_again(tmp_path, monkeypatch, mo
             else:
                 shutil.rmtree(tmp_path / "2")
             if moment == "verify":
-                raise checkpoint.DamagedError("a file is missing")
+                raise stored_steps.DamagedError("a file is missing")
             raise CheckpointError("a file is missing")
         return whole(*args)
 

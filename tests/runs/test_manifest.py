@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from scoresde.runs.fingerprints import fingerprint, fingerprints
 from scoresde.runs.manifest import (
     DamagedError,
     describe_leaves,
-    fingerprint,
-    fingerprints,
     leaf_differences,
     newest_manifest,
     read_manifest,
@@ -36,7 +35,7 @@ def folder(tmp_path):
         "about": ABOUT,
         "arrays": "arrays-0",
         "leaves": describe_leaves(STATE),
-        "files": fingerprints(folder, "arrays-0"),
+        "files": fingerprints(folder, "arrays-0", write=lambda: None),
     }
     write_manifest(folder / "manifest.json", manifest)
     return folder
@@ -94,6 +93,10 @@ def written_again(folder, **changes):
     write_manifest(folder / "manifest.json", content)
 
 
+def files_and(folder, others):
+    return read_manifest(folder / "manifest.json")["files"] | others
+
+
 def link(place, target):
     place.rename(target) if place.exists() else target.mkdir()
     place.symlink_to(target)
@@ -111,9 +114,7 @@ HOSTILE = {
     ),
     "another kind": (lambda f: written_again(f, about=[1]), "its about is not"),
     "a file elsewhere": (
-        lambda f: written_again(
-            f, files=fingerprints(f, "arrays-0") | {"arrays-0/../b": fingerprint(f / "b")}
-        ),
+        lambda f: written_again(f, files=files_and(f, {"arrays-0/../b": fingerprint(f / "b")})),
         "arrays-0/../b is missing",
     ),
     "a file unlisted": (

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from scoresde.runs import checkpoint
 from scoresde.runs.folder import RunFolder
 from scoresde.runs.lock import LOCK, RunHeldError
 from scoresde.runs.manifest import read_manifest, write_manifest
+from scoresde.runs.report import write_report
 from scoresde.train.load import open_run
 
 
@@ -42,6 +44,28 @@ def test_metrics_of_callbacks_are_written_with_nan_as_null(mixture, tmp_path):
     train_small(mixture, callbacks=[callback], run=run)
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["mine"], last["nothing"]) == (40.0, None)  # NaN is not JSON
+
+
+def test_a_resumed_run_says_so_and_how_long_it_took(mixture, tmp_path, capsys):
+    run = tmp_path / "run"
+    train = partial(sd.fit, KEY, mlp(), data(mixture), run=run)
+    train(training=dataclasses.replace(SMALL, steps=20))
+    assert "resumed" not in capsys.readouterr().err
+    files = [file for file in (run / "checkpoints/20/arrays-0").rglob("*") if file.is_file()]
+    mib = sum(file.stat().st_size for file in files) / 2**20
+
+    fit = train(training=SMALL)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "resumed" in line]
+    wanted = rf"resumed at step 20 of 40 in ([\d.]+) s \(verified {mib:.1f} MiB\)"
+    seconds = [row.get("resume_seconds") for row in fit.history]
+    assert seconds[:2] == seconds[3:] * 2 == [None, None]
+    assert float(re.fullmatch(wanted, line)[1]) == pytest.approx(seconds[2], abs=0.051)
+    assert "Resumed once, which took" in write_report(run).read_text()
+
+    # Neither where nothing is trained, nor where nobody asked.
+    train(training=SMALL)
+    train(training=dataclasses.replace(SMALL, steps=50), progress=False)
+    assert "resumed" not in capsys.readouterr().err
 
 
 def test_a_run_resumes_only_with_its_own_settings(mixture, tmp_path):
