@@ -37,7 +37,7 @@ class CheckedLines:
 
     path: Path
     about: dict[str, Any]
-    """Plain JSON data."""
+    """Plain JSON data, infinity among it: some settings are infinite."""
 
     def resume(self, take: Take) -> None:
         """Passes the content of every sound line to `take`, and starts the file if there is none.
@@ -69,7 +69,7 @@ class CheckedLines:
             self._write(found.sound)
 
     def append(self, content: dict[str, Any]) -> None:
-        """Writes one more line. content: plain JSON data, whose numbers are finite."""
+        """Writes one more line. content: plain JSON data."""
         with self.path.open("ab") as stream:
             stream.write(_line(content, self._first[1]))
 
@@ -194,17 +194,12 @@ def _content(raw: bytes, salt: str) -> dict[str, Any]:
     if not isinstance(content, dict) or "sha256" not in content:
         raise ValueError("has no checksum, as no line had before format 2")
 
-    checksum = content.pop("sha256")
-    try:
-        sound = checksum == _checksum(content, salt)
-    except ValueError:  # infinity or NaN, which no line is written with
-        sound = False
-    if not sound:
+    if content.pop("sha256") != _checksum(content, salt):
         raise ValueError("does not match its checksum")
     return content
 
 
 def _checksum(content: dict[str, Any], salt: str) -> str:
     """Returns the checksum of a line's content; salt: that of the first line, "" for itself."""
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(f"{salt}{text}".encode()).hexdigest()[:16]
