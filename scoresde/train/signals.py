@@ -35,7 +35,7 @@ def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
         if not stop.is_set():
             _received.append(number)
             stop.set()
-            # Ctrl-C has ended `| tee` too, or it came amid a print: neither may cost the checkpoint.
+            # Ctrl-C may have ended `| tee` too, or come amid a print: the checkpoint matters more.
             with suppress(OSError, RuntimeError):
                 say(
                     "stopping after this step and saving a checkpoint "

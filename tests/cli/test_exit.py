@@ -44,6 +44,21 @@ def test_too_little_memory_is_an_error_of_one_paragraph(capsys):
     assert capsys.readouterr().err == "error: MemoryError\n(add --debug for the traceback)\n"
 
 
+def test_an_interruption_that_nobody_reads_of_is_one(monkeypatch):
+    """Ctrl-C ends `2>&1 | tee` as well."""
+    read, write = os.pipe()
+    os.close(read)
+
+    def action(words):
+        raise KeyboardInterrupt
+
+    with os.fdopen(write, "w", buffering=1) as nobody:
+        monkeypatch.setattr("sys.stderr", nobody)
+        assert exit_code(action, [], "interrupted.") == 130
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what could not be written
+
+
 def test_a_reader_that_is_gone_is_no_error(trained):
     """As `scoresde info RUN | head -0` would leave it."""
     process = start("info", str(trained))
