@@ -24,6 +24,8 @@ from scoresde.writing import write_atomically
 FORMAT = 2
 LONGEST = 2**30
 """The bytes that a line may hold: 1 GB."""
+MOST_ENTRIES = 2**22
+"""The commas in a line that is parsed, whose lists take 250 MB then. Arrays in text have none."""
 NAMED = 10
 """The number of faulty lines that a warning names; it only counts the others."""
 
@@ -187,6 +189,8 @@ def _content(raw: bytes, salt: str) -> dict[str, Any]:
     Raises:
         ValueError: that says what is wrong with the line, after its number.
     """
+    if raw.count(b",") > MOST_ENTRIES:
+        raise ValueError(f"holds more than {MOST_ENTRIES:,} entries")
     try:
         content = parse_json(raw)
     except ValueError as error:

@@ -120,6 +120,7 @@ class RunFolder:
         """Adds a row of metrics, as `as_json` writes its values.
 
         Raises:
+            RunHeldError: as `check_held`.
             OSError: if it cannot be written; it is then written before the next row.
         """
         line = json.dumps({name: as_json(value) for name, value in row.items()}) + "\n"
@@ -130,10 +131,12 @@ class RunFolder:
         """Writes the rows that could not be written before.
 
         Raises:
+            RunHeldError: as `check_held`.
             OSError: naming the file, if they still cannot.
         """
         if not self._unwritten:
             return
+        self.check_held()
         content = "".join(self._unwritten).encode()
         try:
             with self.metrics.open("ab+") as file:

@@ -96,6 +96,6 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_decoded(tmp_p
     """As a home folder may be."""
     (tmp_path / "file").touch()
     calls = []
-    with pytest.raises(OSError, match="decoded images cannot be kept in .*set SCORESDE_CACHE"):
+    with pytest.raises(OSError, match=r"decoded images cannot be kept in .*set SCORESDE_CACHE"):
         decode(tmp_path / "file" / "decoded", calls=calls)
     assert not calls
