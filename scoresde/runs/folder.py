@@ -106,8 +106,12 @@ class RunFolder:
 
     def set_aside(self) -> Path:
         """Moves what a run has written here into a folder of its own, and returns that."""
-        now = datetime.datetime.now(datetime.UTC)
-        aside = self.path / f"before-{now:%Y-%m-%dT%H-%M-%S}"
+        name = f"before-{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
+        aside = self.path / name
+        number = 1
+        while aside.exists():  # within a second, or by a clock that was set back
+            number += 1
+            aside = self.path / f"{name}-{number}"
         for name in BY_A_RUN:
             if os.path.lexists(self.path / name):
                 aside.mkdir(exist_ok=True)

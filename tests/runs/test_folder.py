@@ -42,6 +42,15 @@ def test_no_row_is_written_where_another_process_has_taken_the_folder_over(tmp_p
     assert suspended.rows() == [{"step": 1}]
 
 
+def test_what_is_set_aside_twice_within_a_second_is_kept_twice(tmp_path):
+    folder = RunFolder(tmp_path)
+    for step in range(3):
+        folder.append({"step": step})
+        kept = folder.set_aside()
+        assert json.loads((kept / "metrics.jsonl").read_text())["step"] == step
+    assert len(list(tmp_path.glob("before-*/metrics.jsonl"))) == 3
+
+
 def test_held_out_examples_are_kept_with_their_conditions(tmp_path):
     x = np.arange(6.0).reshape(3, 2)
     RunFolder(tmp_path).keep(x, {"label": np.arange(3), "mask": [np.ones(3)]})
