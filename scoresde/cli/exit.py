@@ -41,16 +41,18 @@ def exit_code(
     An error that the user can fix (`USER_ERRORS`) is printed as one paragraph. With `--debug`
     anywhere among the arguments it is raised instead, so that its traceback is shown.
     """
+    code = 0
     try:
         try:
             with insistent_interrupts():
-                return action([word for word in arguments if word != "--debug"]) or 0
+                code = action([word for word in arguments if word != "--debug"]) or 0
         finally:
             sys.stdout.flush()  # notice here, not while Python exits, that the reader has gone
+        return code
 
     except BrokenPipeError:  # whoever read our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code
 
     except USER_ERRORS as error:
         if "--debug" in arguments:
