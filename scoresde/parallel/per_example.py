@@ -49,13 +49,14 @@ def per_example(
     progress: bool = False,
     what: str = "examples",
     goal: str = "their end",
+    advice: str = checks.LOOSER,
 ) -> Any:
     """Returns `core(settings, sde, score, keys, rows, cond)` for all `batch` examples.
 
     score: a ScoreFn, or what holds one. rows: a pytree of arrays (batch, ...). batch_size: examples
     a chunk, all at once if None. progress: whether to show a bar over chunks. what, goal: name the
-    examples, and what a failed one did not reach. Example i depends on (key, i) alone, not on how
-    the batch is cut.
+    examples, and what a failed one did not reach. advice: what to try then. Example i depends on
+    (key, i) alone, not on how the batch is cut.
 
     Raises:
         TypeError: if sde is not an SDE.
@@ -92,7 +93,7 @@ def per_example(
                     results.append(gather(core(settings, *sharded, *part)))
             out = _joined(results, batch)
 
-    checks.warn_of_failures(getattr(out, "success", None), what, goal)
+    checks.warn_of_failures(getattr(out, "success", None), what, goal, advice)
     return out
 
 
