@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from scoresde.runs.files import read_results
 from scoresde.runs.report import write_report
 from scoresde.runs.settings import from_dict, to_dict
 from scoresde.runs.yaml_files import load_yaml
@@ -71,16 +72,16 @@ class Page:
 
 def is_finished(folder: Path, settings: Any) -> bool:
     """Returns whether the folder holds a finished run with exactly these settings."""
+    results, _ = read_results(folder / "results.json")
+    if results.get("status") != "finished":
+        return False
     try:
-        results = json.loads((folder / "results.json").read_text())
-        if results.get("status") != "finished":
-            return False
         stored = load_yaml(folder / "config.yaml")
         if stored != to_dict(settings):
             # Settings that the run's version did not have yet have their defaults.
             stored = to_dict(from_dict(stored, type(settings)))
         return stored == to_dict(settings)
-    except (OSError, ValueError):
+    except ValueError:
         return False
 
 

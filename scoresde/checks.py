@@ -341,6 +341,10 @@ LOOSER = (
 )
 
 
+OF_BOUNDS = "Try a larger t_min, or look for NaN in the score."
+"""What to try where a bound, which has no solver, is NaN."""
+
+
 def warn_of_failures(success: Any, what: str, goal: str, advice: str = LOOSER) -> None:
     """Names the rows that failed, where that is known now.
 

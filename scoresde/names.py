@@ -26,8 +26,8 @@ from scoresde.loss import times as times
 from scoresde.loss import weighting as weightings
 from scoresde.loss.dsm import dsm_loss
 from scoresde.parallel.cpu import use_cpu_cores
-from scoresde.parallel.processes import one_process
 from scoresde.parallel.join import join_processes
+from scoresde.parallel.processes import one_process
 from scoresde.sampling import correctors as correctors
 from scoresde.sampling import predictors as predictors
 from scoresde.sampling import time_grid as grids

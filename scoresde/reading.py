@@ -229,6 +229,10 @@ def _array_of(stream: Any, size: int, name: str) -> np.ndarray:
         _fill(memoryview(content), stream)
         order = "F" if header.in_columns else "C"
         return np.ndarray(header.shape, header.dtype, content, order=order)
+    except MemoryError as error:
+        raise UnreadableError(
+            f"{name} takes {size:,} bytes, and there is less memory than that."
+        ) from error
     except Exception as error:  # NumPy's parser of headers raises errors of many kinds
         raise UnreadableError(f"{name} is not an array that NumPy can read: {error}") from error
 

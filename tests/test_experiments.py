@@ -137,6 +137,19 @@ def experiment(monkeypatch, name):
     return importlib.import_module(name)
 
 
+def test_results_that_no_experiment_wrote_are_not_finished(monkeypatch, tmp_path):
+    bookkeeping = experiment(monkeypatch, "bookkeeping")
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    results = tmp_path / "results.json"
+    for content in ("[]", "[" * 10**5, '{"status": "finished"'):
+        results.write_text(content)
+        assert not bookkeeping.is_finished(tmp_path, {"steps": 3})
+
+    results.unlink()
+    os.mkfifo(results)  # to open it would wait for ever
+    assert not bookkeeping.is_finished(tmp_path, {"steps": 3})
+
+
 def test_a_stopped_experiment_tells_the_signal(monkeypatch, tmp_path, capsys):
     """SLURM's warning before it ends a job: 128 + 10 on Linux."""
     pipeline = experiment(monkeypatch, "pipeline")

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from scoresde import reading
 from scoresde.reading import (
     DEEPEST,
     UnreadableError,
@@ -128,6 +129,18 @@ def test_long_headers_are_not_read(tmp_path):
         read_npy(tmp_path / "a.npy")
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+def test_an_array_larger_than_the_memory_is_said_to_be_so():
+    header = io.BytesIO()
+    form = {"descr": "|u1", "fortran_order": False, "shape": (2**62,)}
+    np.lib.format.write_array_header_1_0(header, form)
+    size = header.tell() + 2**62
+    header.seek(0)
+    with pytest.raises(
+        UnreadableError, match=r"a.npy takes 4,6\S* bytes, and there is less memory"
+    ):
+        reading._array_of(header, size, "a.npy")
 
 
 def test_mapped_arrays_are_those_of_the_file_and_as_safe(tmp_path):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import jax
@@ -35,21 +35,24 @@ def exit_code(
     """Runs an action on the command line's arguments and returns the exit code.
 
     The codes are: 0 or whatever the action returns when it is done, 1 when it failed, 2 for wrong
-    use, 130 after Ctrl-C and 143 after SIGTERM, for which the text `interrupted` is printed.
+    use, 130 after Ctrl-C and 143 after SIGTERM, for which the text `interrupted` is printed, and
+    the notes of the exception below it.
 
     An error that the user can fix (`USER_ERRORS`) is printed as one paragraph. With `--debug`
     anywhere among the arguments it is raised instead, so that its traceback is shown.
     """
+    code = 0
     try:
         try:
             with insistent_interrupts():
-                return action([word for word in arguments if word != "--debug"]) or 0
+                code = action([word for word in arguments if word != "--debug"]) or 0
         finally:
             sys.stdout.flush()  # notice here, not while Python exits, that the reader has gone
+        return code
 
     except BrokenPipeError:  # whoever read our output, `head` for example, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code
 
     except USER_ERRORS as error:
         if "--debug" in arguments:
@@ -62,7 +65,8 @@ def exit_code(
         return 1
 
     except KeyboardInterrupt as error:
-        print(f"\n{interrupted}", file=sys.stderr)
+        with suppress(OSError):  # Ctrl-C has ended `2>&1 | tee` too
+            print("", interrupted, *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         number = error.args[0] if error.args else signal.SIGINT
         return 128 + number
 

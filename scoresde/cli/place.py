@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,12 +56,10 @@ def check_writable(folder: Path, advice: str) -> None:
 
 @contextlib.contextmanager
 def kept_in(place: Path) -> Iterator[None]:
-    """Says, where Ctrl-C ends the block, that what was done is kept."""
+    """Lets the exception of Ctrl-C say, in a note that `exit_code` prints, what is kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if place.exists():
-            print(
-                f"\nWhat is done is kept in {place}: the same command continues.", file=sys.stderr
-            )
+            error.add_note(f"What is done is kept in {place}: the same command continues.")
         raise

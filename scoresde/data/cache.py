@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -80,12 +81,25 @@ def _decode_once(place: Path, identity: str, count: int, examples: Examples) -> 
             )
             shutil.rmtree(place)
 
+    _check_writable(place.parent)
     with atomic_folder(place) as partial:
         _write(partial, identity, count, examples)
     return _read(place, identity, count)
 
 
 # --- Writing ---
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes the folder for decoded images, and refuses one that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"decoded images cannot be kept in {folder} ({error.strerror}): write cache=FOLDER, or "
+            f"set SCORESDE_CACHE, to a folder that can be written."
+        ) from error
 
 
 def _write(folder: Path, identity: str, count: int, examples: Examples) -> None:

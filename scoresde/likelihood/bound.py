@@ -112,6 +112,7 @@ def variational_bound(
         progress=progress,
         what="bounds",
         goal="a number",
+        advice=checks.OF_BOUNDS,
     )
 
     # Eq. 3 is the density of x_0, so it is the term that units change.

@@ -150,6 +150,7 @@ def elbo(
         progress=progress,
         what="bounds",
         goal="a number",
+        advice=checks.OF_BOUNDS,
     )
 
 

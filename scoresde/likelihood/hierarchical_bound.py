@@ -127,6 +127,7 @@ def hierarchical_bound(
         batch_size=batch_size,
         what="bounds",
         goal="a number",
+        advice=checks.OF_BOUNDS,
     )
     with precision_of(bound.reconstruction):
         reconstruction = bound.reconstruction + log_volume(score, x)

@@ -27,6 +27,7 @@ from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.parallel.processes import are_together
 from scoresde.parallel.shared_rows import check_same_call, computed_by_all
+from scoresde.parallel.watch import together
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, are_alike, check_sde
 from scoresde.types import Cond, Key
@@ -51,13 +52,15 @@ def per_example(
     progress: bool = False,
     what: str = "examples",
     goal: str = "their end",
+    advice: str = checks.LOOSER,
 ) -> Any:
     """Returns `core(settings, sde, score, keys, rows, cond)` for all `batch` examples.
 
     score: a ScoreFn, or what holds one. rows: a pytree of arrays (batch, ...). batch_size: examples
     a chunk, all at once if None. progress: whether to show a bar over chunks. what, goal: name the
-    examples, and what a failed one did not reach. Example i depends on (key, i) alone, not on how
-    the batch is cut. Several processes share the rows, and each returns all of them.
+    examples, and what a failed one did not reach. advice: what to try then. Example i depends on
+    (key, i) alone, not on how the batch is cut. Several processes share the rows, and each returns
+    all of them.
 
     Raises:
         TypeError: if sde is not an SDE.
@@ -91,12 +94,13 @@ def per_example(
         if are_together() and _are_known(shared, examples):
             names = ("settings", "sde", "score", "key", "data", "cond")
             arguments = dict(zip(names, (*shared, *examples), strict=True))
-            check_same_call(arguments, batch, what)
-            out = computed_by_all(compute, examples, batch, what)
+            with together():
+                check_same_call(arguments, batch, what)
+                out = computed_by_all(compute, examples, batch, what)
         else:
             out = compute(examples, batch)
 
-    checks.warn_of_failures(getattr(out, "success", None), what, goal)
+    checks.warn_of_failures(getattr(out, "success", None), what, goal, advice)
     return out
 
 

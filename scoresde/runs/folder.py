@@ -106,8 +106,12 @@ class RunFolder:
 
     def set_aside(self) -> Path:
         """Moves what a run has written here into a folder of its own, and returns that."""
-        now = datetime.datetime.now(datetime.UTC)
-        aside = self.path / f"before-{now:%Y-%m-%dT%H-%M-%S}"
+        name = f"before-{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%S}"
+        aside = self.path / name
+        number = 1
+        while aside.exists():  # within a second, or by a clock that was set back
+            number += 1
+            aside = self.path / f"{name}-{number}"
         for name in BY_A_RUN:
             if os.path.lexists(self.path / name):
                 aside.mkdir(exist_ok=True)
@@ -120,6 +124,7 @@ class RunFolder:
         """Adds a row of metrics, as `as_json` writes its values.
 
         Raises:
+            RunHeldError: as `check_held`.
             OSError: if it cannot be written; it is then written before the next row.
         """
         line = json.dumps({name: as_json(value) for name, value in row.items()}) + "\n"
@@ -130,10 +135,12 @@ class RunFolder:
         """Writes the rows that could not be written before.
 
         Raises:
+            RunHeldError: as `check_held`.
             OSError: naming the file, if they still cannot.
         """
         if not self._unwritten:
             return
+        self.check_held()
         content = "".join(self._unwritten).encode()
         try:
             with self.metrics.open("ab+") as file:

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import operator
 import os
 import platform
 import secrets
@@ -26,7 +27,7 @@ import threading
 import time
 from pathlib import Path
 
-from scoresde.reading import open_regular, read_file, read_json
+from scoresde.reading import UnreadableError, open_regular, read_file, read_json
 from scoresde.writing import write_atomically
 
 LOCK = "lock.json"
@@ -43,6 +44,9 @@ SETTLED = 0.5
 """Seconds after which a lock that was taken over is looked at again."""
 
 LARGEST = 4096
+"""The bytes that the file may hold."""
+
+LARGEST_PID = 2**31 - 1
 
 
 class RunHeldError(ValueError):
@@ -90,7 +94,8 @@ class Holder:
         """Returns the holder that a file names; None if there is none, or none that can be read."""
         try:
             found = read_json(path, largest=LARGEST)
-            return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
+            holder = cls(**{field.name: found[field.name] for field in dataclasses.fields(cls)})
+            return holder if 0 < operator.index(holder.pid) <= LARGEST_PID else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -127,6 +132,7 @@ def _machine() -> str:
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(read_file("/proc/sys/kernel/random/boot_id", LARGEST).decode().strip())
+    with contextlib.suppress(OSError):  # known in containers that hide the other
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
@@ -139,8 +145,8 @@ def _started(pid: int) -> str | None:
     try:
         # The name, in parentheses, may hold anything; the state and 18 numbers follow.
         state, *numbers = read_file(f"/proc/{pid}/stat", LARGEST).rpartition(b")")[2].split()
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError):  # some machines show users only their own processes
+        return "" if _exists(pid) else None
     return None if state in (b"Z", b"X") else numbers[18].decode()  # zombies have died
 
 
@@ -183,7 +189,8 @@ class RunLock:
 
         Raises:
             RunHeldError: naming the holder, if that is alive.
-            OSError: if the folder cannot be written.
+            OSError: if the folder cannot be written, or the lock cannot be read.
+            UnreadableError: if something else has the lock's name.
         """
         own = Holder.here()
         while not own.create(self.path):
@@ -247,11 +254,18 @@ class RunLock:
         return False
 
     def _touched(self) -> int | None:
-        """Returns when the file was last touched, by the clock of its file system; None without."""
+        """Returns when the file was last touched, by the clock of its file system; None without.
+
+        Raises:
+            OSError, UnreadableError: if there is something that cannot be read, and which can
+                therefore neither be taken over nor be waited for.
+        """
         try:
             with open_regular(self.path) as stream:  # opening it makes NFS ask the server
                 return os.fstat(stream.fileno()).st_mtime_ns
-        except OSError:
+        except FileNotFoundError:
+            if self.path.is_symlink():
+                raise UnreadableError(f"{self.path} is a link to nothing: remove it.") from None
             return None
 
     def _why_refused(self, holder: Holder | None) -> str:

@@ -164,9 +164,10 @@ def _named_pictures(pictures: dict[str, bytes]) -> str:
 
 def _whole_pictures(folder: Path, room: int, notes: list[str]) -> tuple[dict[str, bytes], int]:
     """Returns the PNG files by name, without those that are still being written, and the bytes of
-    `room` that they leave. It adds notes on files that were left out."""
+    `room` that they leave. It adds notes on files that were left out, which are old ones where
+    there is not room for all."""
     pictures = {}
-    for path in sorted(folder.glob("*.png")):
+    for path in _newest_first(folder.glob("*.png")):
         try:
             png = read_file(path, room, inside=folder.parent)
         except (OSError, ValueError) as error:
@@ -175,7 +176,15 @@ def _whole_pictures(folder: Path, room: int, notes: list[str]) -> tuple[dict[str
         if png.startswith(b"\x89PNG") and b"IEND" in png[-12:]:
             pictures[path.stem] = png
             room -= len(png)
-    return pictures, room
+    return dict(sorted(pictures.items())), room
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Returns pictures in the order in which they matter: those of no step, then of later steps."""
+    named = {path.stem: path for path in paths}
+    steps = _steps(named)
+    others = sorted(named.keys() - steps.keys())
+    return [named[stem] for stem in (*others, *sorted(steps, key=lambda stem: -steps[stem]))]
 
 
 def _steps(stems: Iterable[str]) -> dict[str, int]:

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 ARRIVED = 0.5
 """Seconds after which a signal of this process to itself has arrived."""
 
+AGAIN = 1.0
+"""Seconds after which a block that still runs is ended again."""
+
 
 @dataclasses.dataclass
 class Work:
@@ -28,7 +31,8 @@ def given_up_after(seconds: float | None, stop: threading.Event) -> Iterator[Wor
 
     It ends by a second signal, as if the user had pressed Ctrl-C again: `interruptible`, around
     this, raises KeyboardInterrupt for that. So it works in the main thread, and what is computing
-    outside of Python ends first.
+    outside of Python ends first. Where the exception is lost, as in a destructor, it is raised
+    again; an error that a library makes of it is taken for it.
     """
     work = Work()
     if seconds is None or threading.current_thread() is not threading.main_thread():
@@ -43,12 +47,13 @@ def given_up_after(seconds: float | None, stop: threading.Event) -> Iterator[Wor
         while not stop.wait(0.1):
             if ended.is_set():
                 return
-        if ended.wait(seconds):
-            return
-        with state:
-            if not ended.is_set():
-                work.given_up = True
-                _interrupt(main)
+        pause = seconds
+        while not ended.wait(pause):
+            with state:
+                if not ended.is_set():
+                    work.given_up = True
+                    _interrupt(main)
+            pause = AGAIN
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -57,7 +62,7 @@ def given_up_after(seconds: float | None, stop: threading.Event) -> Iterator[Wor
             ended.set()
         if work.given_up:  # the signal is on its way, or the block has caught its exception
             time.sleep(ARRIVED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
         if not work.given_up:
             raise
     finally:

@@ -56,9 +56,10 @@ def check_none_is_lost(folder: RunFolder, steps: list[int], rows: list[dict[str,
 
 def _newest_known(rows: list[dict[str, Any]]) -> int | None:
     """Returns the newest step of which the metrics show that its checkpoint was on disk."""
-    known = [row["checkpoint"] for row in rows if row.get("checkpoint") is not None]
+    steps = [row.get("checkpoint") for row in rows]
+    known = [step for step in steps if isinstance(step, int)]
     if known:
-        return int(max(known))
+        return max(known)
     # Earlier versions did not say; a save began at each validation, after that before had ended.
     validated = sorted(row["step"] for row in rows if row.get("valid_loss") is not None)
     return int(validated[-2]) if len(validated) > 1 else None

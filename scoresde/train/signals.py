@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
@@ -35,10 +35,12 @@ def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
         if not stop.is_set():
             _received.append(number)
             stop.set()
-            say(
-                "stopping after this step and saving a checkpoint "
-                "(press Ctrl-C again to stop now) ..."
-            )
+            # Ctrl-C may have ended `| tee` too, or come amid a print: the checkpoint matters more.
+            with suppress(OSError, RuntimeError):
+                say(
+                    "stopping after this step and saving a checkpoint "
+                    "(press Ctrl-C again to stop now) ..."
+                )
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 

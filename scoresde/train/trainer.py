@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from scoresde.data.order import Order
 from scoresde.data.prefetch import Prefetch
@@ -25,6 +23,7 @@ from scoresde.loss.objectives import Objective, trains_schedule
 from scoresde.parallel.mesh import local, place, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
 from scoresde.parallel.sharded_state import collector, state_shardings, whole
+from scoresde.train.bar import training_bar
 from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_conditions
 from scoresde.train.examples import standardized
@@ -136,7 +135,8 @@ class Trainer:
                 be saved that are not finite.
         """
         most = self.training.steps_per_dispatch or self._usual_dispatch()
-        bar = self._progress_bar(visible=progress and self.process == 0)
+        visible = progress and self.process == 0
+        bar = training_bar(self.training.steps, self.step, visible)
 
         with (
             bar,
@@ -259,17 +259,6 @@ class Trainer:
 
     def _validates_now(self) -> bool:
         return self.step % self.training.validate_every == 0 or self.step == self.training.steps
-
-    def _progress_bar(self, visible: bool) -> tqdm:
-        return tqdm(
-            total=self.training.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            disable=not visible,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-            dynamic_ncols=True,
-        )
 
     # --- Metrics and the model ---
 

@@ -1,6 +1,7 @@
 """Arrays drawn in chunks: whatever was kept is not drawn again, and all come out bit for bit."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def test_chunks_are_of_one_shape_and_continue(tmp_path):
     chunks.remove()
     assert not any(tmp_path.iterdir())
     assert gather(chunks)[1] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+
+
+def test_settings_may_be_infinite(tmp_path):
+    """As `churn_max` of sd.Heun is."""
+    arrays, drawn = gather(interrupted(tmp_path, churn_max=math.inf))
+    assert_all(arrays)
+    assert drawn == [[6, 6, 6]]
 
 
 def test_one_chunk_needs_no_file(tmp_path):

@@ -44,6 +44,48 @@ def test_too_little_memory_is_an_error_of_one_paragraph(capsys):
     assert capsys.readouterr().err == "error: MemoryError\n(add --debug for the traceback)\n"
 
 
+@pytest.fixture
+def nobody(monkeypatch):
+    """Returns a function that gives an output, "stdout" or "stderr", to a reader that has gone.
+
+    Ctrl-C leaves both so behind `2>&1 | tee`, which it ends as well.
+    """
+    opened = []
+
+    def give(name):
+        read, write = os.pipe()
+        os.close(read)
+        opened.append(os.fdopen(write, "w"))
+        monkeypatch.setattr(sys, name, opened[-1])
+
+    yield give
+    monkeypatch.undo()
+    with open(os.devnull, "w") as sink:
+        for stream in opened:
+            os.dup2(sink.fileno(), stream.fileno())  # what could not be written
+            stream.close()
+
+
+def test_an_interruption_that_nobody_reads_of_is_one(nobody):
+    def action(words):
+        raise KeyboardInterrupt
+
+    nobody("stderr")
+    sys.stderr.reconfigure(line_buffering=True)
+    assert exit_code(action, [], "interrupted.") == 130
+
+
+def test_a_code_that_is_returned_stands_though_nobody_reads_the_output(nobody):
+    """As that of an experiment which a signal has stopped, and whose checkpoint is saved."""
+
+    def action(words):
+        print("stopped")
+        return 143
+
+    nobody("stdout")
+    assert exit_code(action, [], "interrupted.") == 143
+
+
 def test_a_reader_that_is_gone_is_no_error(trained):
     """As `scoresde info RUN | head -0` would leave it."""
     process = start("info", str(trained))

@@ -365,7 +365,8 @@ def test_ctrl_c_says_that_the_same_command_continues(copy, monkeypatch, call):
     monkeypatch.setattr(dataset, "log_likelihood", stop)
     code, _, err = call("likelihood", copy, *FEW)
     assert code == 130
-    assert f"What is done is kept in {copy / 'likelihood'}: the same command continues." in err
+    kept = f"What is done is kept in {copy / 'likelihood'}: the same command continues."
+    assert err.endswith(f"\ninterrupted.\n{kept}\n")
 
 
 # --- The information of labels ---

@@ -90,3 +90,12 @@ def test_an_interrupted_decode_leaves_nothing_that_is_taken_for_whole(tmp_path):
         with pytest.warns(UserWarning, match="damaged"):
             np.testing.assert_array_equal(decode(tmp_path).pixels[:, 0, 0, 0], want)
     assert json.loads((place / "about.json").read_text())["identity"] == "numbers"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_decoded(tmp_path):
+    """As a home folder may be."""
+    (tmp_path / "file").touch()
+    calls = []
+    with pytest.raises(OSError, match=r"decoded images cannot be kept in .*set SCORESDE_CACHE"):
+        decode(tmp_path / "file" / "decoded", calls=calls)
+    assert not calls

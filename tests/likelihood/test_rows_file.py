@@ -105,6 +105,14 @@ DAMAGES = {
 }
 
 
+def test_a_line_of_very_many_numbers_is_not_parsed(tmp_path):
+    """Sixty megabytes of them would take half a gigabyte."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"[" + b"0," * 5_000_000 + b"0]\n")
+    with pytest.raises(ValueError, match="line 1 holds more than 4,194,304 entries"):
+        rows_file.read_tables(path, NAMES, (EXAMPLES, 2))
+
+
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_line_that_has_changed_is_named_and_computed_again(stream, kind):
     whole = stream()

@@ -7,6 +7,7 @@ import pytest
 
 from scoresde.runs import folder as folder_module
 from scoresde.runs.folder import HELD_OUT, RunFolder
+from scoresde.runs.lock import LOCK, RunHeldError
 
 
 def test_rows_are_json_lines_in_order_of_step(tmp_path):
@@ -30,6 +31,24 @@ def test_half_a_line_does_not_spoil_the_next(tmp_path):
 
     folder.append({"step": 2, "loss": 2.0})
     assert folder.rows() == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
+
+
+def test_no_row_is_written_where_another_process_has_taken_the_folder_over(tmp_path):
+    with RunFolder(tmp_path) as suspended:
+        suspended.append({"step": 1})
+        (tmp_path / LOCK).unlink()
+        with RunFolder(tmp_path), pytest.raises(RunHeldError, match="was taken over by"):
+            suspended.append({"step": 2})
+    assert suspended.rows() == [{"step": 1}]
+
+
+def test_what_is_set_aside_twice_within_a_second_is_kept_twice(tmp_path):
+    folder = RunFolder(tmp_path)
+    for step in range(3):
+        folder.append({"step": step})
+        kept = folder.set_aside()
+        assert json.loads((kept / "metrics.jsonl").read_text())["step"] == step
+    assert len(list(tmp_path.glob("before-*/metrics.jsonl"))) == 3
 
 
 def test_held_out_examples_are_kept_with_their_conditions(tmp_path):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import scoresde.runs.lock as module
+from scoresde.reading import UnreadableError, read_file
 from scoresde.runs.lock import LOCK, Holder, RunHeldError, RunLock
 
 HOLD = """
@@ -97,6 +98,45 @@ def test_a_lock_that_is_released_while_one_waits_is_taken(tmp_path, quick, capsy
     threading.Timer(0.2, lock.unlink).start()
     RunLock(tmp_path).acquire()
     assert "is held by process" in capsys.readouterr().err
+
+
+def test_a_lock_that_cannot_be_read_is_refused_rather_than_tried_for_ever(tmp_path, monkeypatch):
+    (tmp_path / LOCK).symlink_to("nothing")
+    with pytest.raises(UnreadableError, match="is a link to nothing"):
+        RunLock(tmp_path).acquire()
+
+    def of_another_user(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(module, "open_regular", of_another_user)
+    with pytest.raises(PermissionError):
+        RunLock(tmp_path).acquire()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_process_that_is_hidden_is_not_taken_for_dead(other, tmp_path, monkeypatch):
+    """Some machines show users only their own processes."""
+    holder = Holder.read(tmp_path / LOCK)
+
+    def hidden(path, largest):
+        if path == f"/proc/{other.pid}/stat":
+            raise FileNotFoundError(path)
+        return read_file(path, largest)
+
+    monkeypatch.setattr(module, "read_file", hidden)
+    assert holder.is_alive() is None
+    other.kill()
+    other.wait()
+    assert holder.is_alive() is False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/ns"), reason="needs /proc")
+def test_containers_that_hide_when_the_machine_started_are_told_apart(monkeypatch):
+    def hidden(path, largest):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(module, "read_file", hidden)
+    assert os.readlink("/proc/self/ns/pid") in module._machine()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"pid": 1}', b"\xff"])

@@ -142,6 +142,21 @@ def test_newest_sample_first_then_earlier_ones_in_order(run):
     assert page.pictures[4].startswith(b"\x89PNG")
 
 
+def test_where_there_is_not_room_for_all_pictures_old_ones_are_left_out(run, monkeypatch):
+    samples = run / "samples"
+    png = (samples / "step_500.png").read_bytes()
+    for path in samples.glob("*.png"):
+        path.unlink()
+    for step in (90, 1000, 1500):
+        (samples / f"step_{step:06d}.png").write_bytes(png)
+    monkeypatch.setattr(report, "LARGEST_PICTURES", 2 * len(png))
+
+    page = read(run)
+    steps = [t for t in page.text if re.match("step \\d+$", t)]
+    assert steps == ["step 1500", "step 1000"]
+    assert "samples/step_000090.png was left out" in " ".join(page.text)
+
+
 def test_of_many_earlier_samples_some_evenly_spaced(run):
     png = (run / "samples" / "step_500.png").read_bytes()
     for step in range(0, 1500, 100):

@@ -35,3 +35,15 @@ def test_a_process_that_received_no_signal_ends_with_130():
             for number in numbers:
                 signal.raise_signal(number)
     assert exit_code_of_stop() == 130
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, RuntimeError])
+def test_a_message_that_nobody_reads_does_not_end_training_at_once(error):
+    """Ctrl-C ends `| tee` as well; a print amid another one raises a RuntimeError."""
+
+    def say(message):
+        raise error
+
+    with interruptible(say) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
