@@ -74,7 +74,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 def place(tree: PyTree, shardings: PyTree) -> PyTree:
     """Puts every leaf where its sharding says; with several processes, the leaves of process 0."""
-    if jax.process_count() == 1:
+    if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
         return jax.device_put(tree, shardings)
 
     from jax.experimental import multihost_utils

@@ -26,7 +26,7 @@ from scoresde.parallel.arguments import as_argument, settings_of
 from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.parallel.processes import are_together
-from scoresde.parallel.shared_rows import check_same_call, computed_by_all
+from scoresde.parallel.shared_rows import check_same_call, of_all_processes, own_share
 from scoresde.parallel.watch import together
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, are_alike, check_sde
@@ -87,18 +87,31 @@ def per_example(
         shared = (settings, sde, as_argument(score))
         examples = (None if key is None else example_keys(key, batch), rows, cond)
 
-        def compute(examples: PyTree, batch: int) -> PyTree:
-            label = what if progress and jax.process_index() == 0 else None
-            return _in_chunks(core, shared, examples, batch, batch_size, label)
+        known = is_concrete(*_arrays((shared, examples)), jnp.zeros(()))  # a tracer under jit
+        shares = known and are_together()
+        with together() if shares else nullcontext():
+            own = batch
+            if shares:
+                check_same_call(shared, examples, batch, what)
+                examples, own = own_share(examples, batch)
 
-        if are_together() and _are_known(shared, examples):
-            names = ("settings", "sde", "score", "key", "data", "cond")
-            arguments = dict(zip(names, (*shared, *examples), strict=True))
-            with together():
-                check_same_call(arguments, batch, what)
-                out = computed_by_all(compute, examples, batch, what)
-        else:
-            out = compute(examples, batch)
+            devices = jax.local_device_count() if known else 1
+            size = chunk_size(own, batch_size, devices)
+            if size == own and devices == 1:
+                out = core(*shared, *examples)
+            else:
+                results = []
+                hidden = not progress or jax.process_index() > 0
+                for part in _chunks(examples, own, size, None if hidden else what):
+                    if devices == 1:
+                        results.append(core(*shared, *part))
+                    else:
+                        sharded, part = spread(shared, part)
+                        results.append(gather(core(*sharded, *part)))
+                out = _joined(results, own)
+
+            if shares:
+                out = of_all_processes(out, batch, what)
 
     checks.warn_of_failures(getattr(out, "success", None), what, goal, advice)
     return out
@@ -107,48 +120,16 @@ def per_example(
 # --- Chunks ---
 
 
-def _in_chunks(
-    core: Callable[..., PyTree],
-    shared: PyTree,
-    examples: PyTree,
-    batch: int,
-    batch_size: int | None,
-    label: str | None,
-) -> PyTree:
-    """Returns `core(*shared, *examples)`, computed in chunks that the local devices share.
-
-    label: that of a progress bar over chunks, None for none.
-    """
-    devices = jax.local_device_count() if _are_known(shared, examples) else 1
-    size = chunk_size(batch, batch_size, devices)
-    if size == batch and devices == 1:
-        return core(*shared, *examples)
-
-    results = []
-    for part in _chunks(examples, batch, size, label):
-        if devices == 1:
-            results.append(core(*shared, *part))
-        else:
-            sharded, part = spread(shared, part)
-            results.append(gather(core(*sharded, *part)))
-    return _joined(results, batch)
-
-
 def chunk_size(batch: int, batch_size: int | None, devices: int) -> int:
     """Returns the size of a chunk, a multiple of the number of devices that share it.
 
     Chunks are of one size, so that one shape is compiled, and as equal as possible: 65 examples in
-    chunks of at most 64 are 33 and 32.
+    chunks of at most 64 are 33 and 32. Devices share a chunk where every argument is known now.
     """
     most = batch if batch_size is None else min(batch_size, batch)
     number_of_chunks = -(-batch // most)
     size = -(-batch // number_of_chunks)
     return -(-size // devices) * devices if size >= devices else size
-
-
-def _are_known(*arguments: PyTree) -> bool:
-    """Whether every argument is known now: devices and processes cannot share what JAX traces."""
-    return is_concrete(*_arrays(arguments), jnp.zeros(()))  # zeros: a tracer while JAX traces
 
 
 def _arrays(tree: PyTree) -> list[Any]:

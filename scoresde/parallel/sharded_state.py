@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,23 +64,23 @@ def _axes(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 # --- Collecting them ---
 
 
-def collector(shardings: PyTree) -> Callable[[PyTree], PyTree]:
+def collector(shardings: PyTree, mesh: Mesh) -> Callable[[PyTree], PyTree]:
     """Returns the function that makes whole parameters of sharded ones (Eq. 1), whose derivative is
     sharded as they are (Eq. 2). Replicated ones pass unchanged."""
 
     def collect(params: PyTree) -> PyTree:
-        return jax.tree.map(_collect, params, shardings)
+        return jax.tree.map(partial(_collect, mesh), params, shardings)
 
     return collect
 
 
-def _collect(param: jax.Array, sharding: NamedSharding) -> jax.Array:
+def _collect(mesh: Mesh, param: jax.Array, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_replicated:
         return param
 
     @jax.custom_vjp
     def collected(param):
-        return jax.lax.with_sharding_constraint(param, replicated(sharding.mesh))
+        return jax.lax.with_sharding_constraint(param, replicated(mesh))
 
     def backward(_, gradient):
         return (jax.lax.with_sharding_constraint(gradient, sharding),)

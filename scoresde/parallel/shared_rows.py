@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,41 +24,41 @@ PLACE = re.compile(r" at 0x[0-9a-f]+")
 """Where an object lies in memory, in its repr."""
 
 
-def computed_by_all(
-    compute: Callable[[PyTree, int], PyTree], examples: PyTree, batch: int, what: str
-) -> PyTree:
-    """Returns `compute(examples, batch)`, of whose rows each process computes its share.
-
-    compute: (rows of the examples, their number) → a pytree of arrays whose leading axis is theirs,
-    and scalars, of which each process keeps its own. examples: (batch, ...). what: names them.
-
-    Raises:
-        RuntimeError: if the other processes do not make this call too.
-    """
+def own_share(examples: PyTree, batch: int) -> tuple[PyTree, int]:
+    """Returns the rows that this process computes, and their number, which is the same in all
+    processes: copies of the last row fill up the last share."""
     share = -(-batch // jax.process_count())
     first = share * jax.process_index()
-    rows = np.minimum(np.arange(first, first + share), batch - 1)  # copies fill up the last share
-    own = compute(jax.tree.map(lambda a: a[rows], examples), share)
-
-    barrier(what)  # a solve may take one process minutes longer
-    return jax.tree.map(lambda a: _of_all(a)[:batch] if jnp.ndim(a) else a, own)
+    rows = np.minimum(np.arange(first, first + share), batch - 1)
+    return jax.tree.map(lambda a: a[rows], examples), share
 
 
-def _of_all(share: jax.Array) -> jax.Array:
-    """Returns the shares of all processes, joined along the first axis."""
+def of_all_processes(own: PyTree, batch: int, what: str) -> PyTree:
+    """Returns the rows that all processes have computed. Scalars are those of this process."""
     from jax.experimental import multihost_utils
 
-    return jnp.asarray(multihost_utils.process_allgather(np.asarray(share), tiled=True))
+    def joined(share: jax.Array) -> jax.Array:
+        if jnp.ndim(share) == 0:
+            return share
+        rows = multihost_utils.process_allgather(np.asarray(share), tiled=True)
+        return jnp.asarray(rows[:batch])
+
+    barrier(what)  # a solve may take one process minutes longer
+    return jax.tree.map(joined, own)
 
 
-def check_same_call(arguments: PyTree, batch: int, what: str) -> None:
+def check_same_call(shared: PyTree, examples: PyTree, batch: int, what: str) -> None:
     """Refuses a call whose arguments are not the same in all processes.
+
+    shared: (settings, sde, score). examples: (keys, data, cond).
 
     Raises:
         RuntimeError: if the others do not make it within `PATIENCE` seconds.
         ValueError: in all processes if one differs, as `check_alike`.
     """
     barrier(what, seconds=PATIENCE)
+    names = ("settings", "sde", "score", "key", "data", "cond")
+    arguments = dict(zip(names, (*shared, *examples), strict=True))
     about = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
         about[jax.tree_util.keystr(path, simple=True, separator="/")] = _described(leaf)

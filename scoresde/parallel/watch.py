@@ -1,4 +1,4 @@
-"""Notices within seconds that another process of the same training is lost, and ends this one.
+"""Notices within seconds that another process of the same program is lost, and ends this one.
 
 JAX notices it too, after a minute or more, and ends the process with pages of C++ messages; what
 waits in C++ until then cannot be interrupted. So a thread of each process has a connection with
@@ -57,7 +57,7 @@ LOST = re.compile("gloo|nccl|coordination|heartbeat|socket closed|unavailable", 
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the same training is lost."""
+    """Another process of the same program is lost."""
 
 
 # --- What all processes do together ---
@@ -94,7 +94,7 @@ def together(kept: Callable[[], str] = str) -> Iterator[None]:
             time.sleep(SILENCE + 3 * BEAT)  # the thread will know which one, and end this process
         reason = " ".join(str(error).split())[:REASON]
         raise ProcessLostError(
-            in_words(f"another process of this training is lost ({reason} …)")
+            in_words(f"another process of this program is lost ({reason} …)")
         ) from error
     except BaseException as error:
         _fail(error)

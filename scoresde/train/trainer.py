@@ -110,7 +110,7 @@ class Trainer:
         jit = partial(jax.jit, out_shardings=(self._shardings, on_all), donate_argnums=0)
         collect = None
         if self.training.shard_above is not None:
-            collect = collector(self._shardings["params"])
+            collect = collector(self._shardings["params"], self._mesh)
 
         step = make_step(self.skeleton, self.training, self.objective, prepare, collect)
         self._one_step = jit(step)
