@@ -102,6 +102,13 @@ def train_with_a_function_among_the_settings():
     sd.fit(jax.random.key(0), model, Rows(50).x, training=TRAINING, progress=False)
 
 
+def sample(key) -> np.ndarray:
+    """Returns 5 samples of an untrained model."""
+    net = sd.MLPConfig(width=8, depth=1).build((2,), rngs=nnx.Rngs(0))
+    model = sd.ScoreModel(sd.VP(), net)
+    return np.asarray(sd.sample(key, sd.EulerMaruyama(5), model.sde, model, (5, 2)).x)
+
+
 def same_weights(a, b) -> bool:
     states = [nnx.to_pure_dict(nnx.state(model.net, nnx.Param)) for model in (a, b)]
     return bool(jax.tree.all(jax.tree.map(np.array_equal, *states)))
@@ -125,9 +132,13 @@ def main(port: str, process: int, folder: Path) -> None:
     seen["stopped"] = [stopped.interrupted, stopped.step]
     seen["not shared"] = refused(run=folder / f"run{process}")
 
-    # The rest of the training.
+    # The rest of the training, with weights that are sharded over both.
     called = []
-    fit = train(run, callbacks=[lambda step, model: called.append(step)])
+    fit = train(
+        run,
+        training=dataclasses.replace(TRAINING, shard_above=16),
+        callbacks=[lambda step, model: called.append(step)],
+    )
     seen["finished"] = [fit.interrupted, fit.step]
     seen["called"] = called
     seen["rows"] = fit.history
@@ -136,15 +147,12 @@ def main(port: str, process: int, folder: Path) -> None:
     seen["read in a callback"] = refused(callbacks=[lambda step, model: sd.load(run)])
     seen["read by all"] = same_weights(sd.load(run), fit.model)
     seen["custom label"] = refused(train_with_a_function_among_the_settings)
-    sample = sd.sample(
-        jax.random.key(1),
-        sd.EulerMaruyama(5),
-        fit.model.sde,
-        fit.model,
-        (4, 2),
-        cond=np.zeros(4, np.int32),
-    )
-    seen["sample"] = np.asarray(sample.x).tolist()
+
+    # Rows that both compute.
+    seen["sample"] = sample(jax.random.key(1)).tolist()
+    seen["other key of samples"] = refused(lambda: sample(jax.random.key(process)))
+    with sd.one_process():
+        seen["sample of one"] = sample(jax.random.key(process)).tolist()
     print(json.dumps(seen), flush=True)
 
     # One is lost.

@@ -115,9 +115,26 @@ def test_two_processes_take_the_steps_of_one(both, alone):
     for a, b in zip(weights(model), weights(whole.model), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
-    assert seen[0]["sample"] == seen[1]["sample"]
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3  # written by one of them
+
+
+def test_two_processes_draw_the_samples_of_one(both):
+    """Each computes its share of the rows, and has all of them."""
+    (first, second), _ = both
+    alone = two_processes.sample(jax.random.key(1))
+    for seen in (first, second):
+        np.testing.assert_allclose(seen["sample"], alone, rtol=1e-5, atol=1e-6)
+
+    assert "data: " not in second["other key of samples"]
+    for seen in (first, second):
+        assert "the processes were called differently" in seen["other key of samples"]
+    assert "key: " in second["other key of samples"]
+    assert "`with sd.one_process():`" in second["other key of samples"]
+
+    one = two_processes.sample(jax.random.key(0))
+    np.testing.assert_allclose(first["sample of one"], one, rtol=1e-5, atol=1e-6)
+    assert second["sample of one"] != first["sample of one"]
 
 
 def test_one_process_resumes_what_two_began(both, alone, tmp_path):
