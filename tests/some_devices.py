@@ -59,10 +59,7 @@ def main(devices: int, run: str, steps: int, shard_above: int | None, processes:
     jax.config.update("jax_num_cpu_devices", devices)
     if processes:
         port, count, index = processes
-        address = f"127.0.0.1:{port}"
-        jax.distributed.initialize(
-            address, int(count), int(index), coordinator_bind_address=address
-        )
+        sd.join_processes(f"127.0.0.1:{port}", int(count), int(index))
     fit = train(run, steps, shard_above)
     weights = jax.tree.leaves(nnx.to_pure_dict(nnx.state(fit.model.net, nnx.Param)))
     found = {

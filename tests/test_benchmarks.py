@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 import bench  # noqa: E402
 import sampler_quality  # noqa: E402
+import scaling  # noqa: E402
 import start_up  # noqa: E402
 import train_step  # noqa: E402
 
@@ -186,6 +187,30 @@ def test_data_pipeline():
     assert all(ratio["spread"][-1] <= 1 for ratio in result["ratios"].values())
     for kind in ("in memory", "memory mapped"):
         assert 0 < result["figures"][f"examples/s in training, {kind}"] < math.inf
+
+
+PROGRAM = """
+  %all-gather.1 = f32[8,128]{1,0} all-gather(%param.1), channel_id=1, dimensions={0}
+  %all-reduce.2 = (f32[100]{0}, bf16[3,4]{1,0}) all-reduce(%a, %b), channel_id=2
+  ROOT %add.3 = f32[8,128]{1,0} add(%all-gather.1, %all-gather.1)
+"""
+
+
+def test_scaling_counts_the_bytes_that_a_device_sends():
+    """4096 bytes are collected; of 424 bytes of gradients 400 are cut, so that 24 count twice."""
+    assert scaling.bytes_sent(PROGRAM, devices=4, cut=400) == 0.75 * (4096 + 400 + 2 * 24)
+
+
+@pytest.mark.slow
+def test_scaling():
+    """What replicated parameters P send is 2 P (n - 1) / n, and a state is 4 P and counters."""
+    figures = run("scaling", ratios=False)["figures"]
+    for devices in (2, 4):
+        name = f"{devices} devices"
+        parameters = figures[f"{name}, replicated, state, MB"] / 4
+        sent = 2 * (devices - 1) / devices * parameters
+        assert figures[f"{name}, replicated, collectives, MB"] == pytest.approx(sent, rel=0.01)
+        assert figures[f"{name}, sharded, state, MB"] < 1.2 * 4 * parameters / devices
 
 
 @pytest.mark.slow

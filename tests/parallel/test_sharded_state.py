@@ -27,21 +27,25 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def in_processes(*arguments, processes: int = 1, port: str = "") -> list[dict]:
+def in_processes(folder: Path, *arguments, processes: int = 1) -> list[dict]:
     """Returns what `some_devices.py` found, in each of the processes."""
     command = [sys.executable, some_devices.__file__, *map(str, arguments)]
+    port = some_devices.free_port()
+    logs = [folder / f"{index}.log" for index in range(processes)]  # a pipe may fill up
     running = []
-    for index in range(processes):
-        others = [port, str(processes), str(index)] if processes > 1 else []
-        running.append(
-            subprocess.Popen([*command, *others], env=ENVIRONMENT, stdout=subprocess.PIPE)
-        )
     try:
-        texts = [process.communicate(timeout=600)[0].decode() for process in running]
+        for index, log in enumerate(logs):
+            others = [port, str(processes), str(index)] if processes > 1 else []
+            with log.open("w") as stream:
+                running.append(
+                    subprocess.Popen([*command, *others], env=ENVIRONMENT, stdout=stream)
+                )
+        codes = [process.wait(timeout=1200) for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0] * processes
+    assert codes == [0] * processes
+    texts = [log.read_text() for log in logs]
     return [json.loads(text[text.index('{"devices"') :].splitlines()[0]) for text in texts]
 
 
@@ -142,11 +146,11 @@ def test_each_device_holds_half_of_the_state(sharded):
 
 @pytest.mark.slow
 def test_one_to_eight_devices_give_the_same_results(tmp_path):
-    alone = in_processes(1, tmp_path / "1", 30, 0)[0]
+    alone = in_processes(tmp_path, 1, tmp_path / "1", 30, 0)[0]
     for devices in (2, 4, 8):
         for above in (0, 64):
             run = tmp_path / f"{devices}-{above}"
-            found = in_processes(devices, run, 30, above)[0]
+            found = in_processes(tmp_path, devices, run, 30, above)[0]
             assert found["devices"] == devices
             assert_same_training(found, alone)
 
@@ -154,19 +158,19 @@ def test_one_to_eight_devices_give_the_same_results(tmp_path):
 @pytest.mark.slow
 def test_checkpoints_go_from_four_devices_to_eight_and_two(tmp_path):
     """The arrays are equal to the bit: a run of no further step returns what it read."""
-    first = in_processes(4, tmp_path, 10, 64)[0]
+    first = in_processes(tmp_path, 4, tmp_path / "run", 10, 64)[0]
     for devices, above in ((8, 64), (2, 64), (1, 0)):
-        found = in_processes(devices, tmp_path, 10, above)[0]
+        found = in_processes(tmp_path, devices, tmp_path / "run", 10, above)[0]
         assert found["weights"] == first["weights"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_give_the_results_of_one(tmp_path, processes):
-    alone = in_processes(1, tmp_path / "1", 30, 0)[0]
+    alone = in_processes(tmp_path, 1, tmp_path / "1", 30, 0)[0]
     for above in (0, 64):
         run = tmp_path / f"shared-{above}"
-        every = in_processes(2, run, 30, above, processes=processes, port=some_devices.free_port())
+        every = in_processes(tmp_path, 2, run, 30, above, processes=processes)
         for found in every:
             assert found["devices"] == 2 * processes
             assert_same_training(found, alone)
