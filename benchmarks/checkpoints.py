@@ -16,11 +16,11 @@ SIGTERM to exit        a process of `sd.fit` with an MLP, whose weights, EMA and
                        are the state: it ends its step, saves, and exits with 143
 resumed                what the same call reports, `resume_seconds`, in its first row of metrics
 
-Measured with 1 GiB on two cores of an x86-64 virtual machine and its disk, while other processes
-loaded it (load 5), medians (lowest … highest) of 3, --seconds 15: save returns 1.1 s (0.5 … 3.2),
-committed 13.9 s (2.3 … 16.9), lost to a save 11 s (4.6 … 12.2), so a save a minute cost 19 %
-(8 … 20): the goal of 3 % is not reached there. Verified and restored 4.6 s (4.3 … 9.3), SIGTERM to
-exit 8.4 s (5.7 … 13.2), resumed 8.6 s (3.6 … 17.6).
+Measured with 1 GiB on two cores of an x86-64 virtual machine and its disk, medians (lowest …
+highest) of 3, --seconds 30: save returns 0.42 s (0.40 … 0.49), committed 2.7 s (2.4 … 2.9), lost to
+a save 0.9 s (-3.7 … 6.5), so a save a minute cost 1.5 %. Verified and restored 1.8 s (1.7 … 3.7),
+SIGTERM to exit 5.7 s (5.1 … 8.2), resumed 4.7 s (4.7 … 4.9). On the same machine under other work
+(load 5) a save a minute cost 19 %.
 """
 
 from __future__ import annotations
