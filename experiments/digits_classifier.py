@@ -67,12 +67,20 @@ class DigitsClassifier:
     """Decides the initial weights, every batch, and every draw."""
     runs: str = "runs"
     """The folder that holds the folders of runs."""
+    new_schedule: bool = False
+    """Resume with another learning_rate, warmup, final_rate or steps of training than before."""
+    afresh: bool = False
+    """Begin anew; what the folder holds of an earlier run is kept in RUN/before-DATE."""
+
+    def lasting(self) -> DigitsClassifier:
+        """Returns the settings without those that one command asks for once."""
+        return dataclasses.replace(self, new_schedule=False, afresh=False)
 
 
 def run(settings: DigitsClassifier) -> int:
     """Trains or resumes the classifier, guides a score by it, and reports the result."""
     folder = Path(settings.runs).expanduser() / settings.name
-    if is_finished(folder, settings):
+    if not settings.afresh and is_finished(folder, settings.lasting()):
         print(f"{folder} is finished: {folder / 'report.html'} shows it.")
         return 0
     sd.use_cpu_cores()
@@ -104,7 +112,9 @@ def run(settings: DigitsClassifier) -> int:
             prepare=task.dequantize,
             training=settings.training,
             run=folder,
-            config=settings,
+            config=settings.lasting(),
+            new_schedule=settings.new_schedule,
+            afresh=settings.afresh,
         )
     if fit.interrupted:
         page.write(status="interrupted", step=fit.step)

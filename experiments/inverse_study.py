@@ -21,6 +21,7 @@ from image_task import ImageTask
 
 import scoresde as sd
 from scoresde.inverse.linear_operator import LinearOperator
+from scoresde.runs.folder import RunFolder
 from scoresde.runs.pictures import save_picture
 from scoresde.runs.restoration import UNKNOWN
 from scoresde.runs.yaml_files import save_yaml
@@ -96,7 +97,20 @@ def run(
     if is_finished(folder, settings):
         print(f"{folder} is finished: {folder / 'report.html'} shows it.")
         return 0
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    with RunFolder(folder):  # whose only writer this process is
+        return _compare(settings, task, labels, score, problems, folder)
+
+
+def _compare(
+    settings: InverseStudy,
+    task: ImageTask,
+    labels: np.ndarray,
+    score: sd.ScoreModel,
+    problems: Mapping[str, LinearOperator],
+    folder: Path,
+) -> int:
+    """Does the work of `run`, in a folder that this process holds."""
+    (folder / "figures").mkdir(exist_ok=True)
     clock = Clock()
     page = Page(folder, 0, clock)
     save_yaml(settings, folder / "config.yaml")

@@ -1,12 +1,16 @@
 """The experiments on conditions run whole with short settings; their figures are `slow`."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from scoresde.cli.flags import parse
 
 ROOT = Path(__file__).parents[1]
 FAST = os.environ | {"COLUMNS": "200", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -94,6 +98,32 @@ def test_digits_by_a_classifier(tmp_path):
     assert figures["classifier_accuracy_0.05"] > 0.5
     assert figures["scale_2_accuracy"] > figures["scale_0_accuracy"]
     assert (folder / "figures" / "accuracy of the classifier.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flag", "asked"), [("--afresh", {"afresh"}), ("--new-schedule", {"new_schedule"})]
+)
+def test_the_classifier_takes_the_flags_that_resuming_advises(monkeypatch, tmp_path, flag, asked):
+    """They reach the training, and config.yaml stores neither of them."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    module = importlib.import_module("digits_classifier")
+    given = {}
+
+    def fit(*_, **options):
+        given.update(options)
+        raise InterruptedError
+
+    task = SimpleNamespace(shape=(8, 8, 1), dequantize=None)
+    monkeypatch.setattr(module.ImageTask, "build", lambda **_: task)
+    monkeypatch.setattr(module.sd, "pretrained", lambda _: None)
+    monkeypatch.setattr(module.sd, "fit", fit)
+
+    own = module.DigitsClassifier(runs=str(tmp_path))
+    settings = parse(module.DigitsClassifier, [flag], defaults=vars(own))
+    with pytest.raises(InterruptedError):
+        module.run(settings)
+    assert {name for name in ("afresh", "new_schedule") if given[name]} == asked
+    assert given["config"] == own
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ import pytest
 import scoresde as sd
 from scoresde import inverse
 from scoresde.cli.exit import UsageError
+from scoresde.runs.folder import RunFolder
+from scoresde.runs.lock import RunHeldError
 
 ROOT = Path(__file__).parents[1]
 SIDE = 4
@@ -74,6 +76,17 @@ def test_the_study_finds_exact_samples_exact(monkeypatch, tmp_path, capsys):
     assert "| MMPS | 60 | 61 |" in out
     study.run(settings, task, np.zeros(40, int), score, problems)
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_study_leaves_a_folder_alone_that_another_process_writes(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    study = importlib.import_module("inverse_study")
+    settings = study.InverseStudy(runs=str(tmp_path))
+    with RunFolder(tmp_path / "inverse") as folder:
+        before = sorted(folder.path.iterdir())
+        with pytest.raises(RunHeldError, match="is being written by"):
+            study.run(settings, SimpleNamespace(), np.zeros(0, int), GaussianImages(), {})
+        assert sorted(folder.path.iterdir()) == before
 
 
 class Identity:

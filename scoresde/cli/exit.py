@@ -36,12 +36,13 @@ def exit_code(
 
     The codes are: 0 or whatever the action returns when it is done, 1 when it failed, 2 for wrong
     use, 130 after Ctrl-C and 143 after SIGTERM, for which the text `interrupted` is printed, and
-    the notes of the exception below it.
+    the notes of the exception below it. Where the reader of the output has gone, as after `| head`,
+    the code is that of the action if it was done by then, and 1 otherwise.
 
     An error that the user can fix (`USER_ERRORS`) is printed as one paragraph. With `--debug`
     anywhere among the arguments it is raised instead, so that its traceback is shown.
     """
-    code = 0
+    code = None
     try:
         try:
             with insistent_interrupts():
@@ -51,8 +52,11 @@ def exit_code(
         return code
 
     except BrokenPipeError:  # whoever read our output, `head` for example, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code
+        if code is None:
+            with suppress(OSError):
+                print("error: the reader of the output has gone, amid the work.", file=sys.stderr)
+        _drop_unread_output()
+        return 1 if code is None else code
 
     except USER_ERRORS as error:
         if "--debug" in arguments:
@@ -69,6 +73,15 @@ def exit_code(
             print("", interrupted, *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         number = error.args[0] if error.args else signal.SIGINT
         return 128 + number
+
+
+def _drop_unread_output() -> None:
+    """Leads the outputs whose readers have gone to nowhere: Python flushes them when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def leave(code: int) -> NoReturn:

@@ -37,7 +37,7 @@ from scoresde.likelihood.dataset import Dequantization, SetLikelihood, likelihoo
 from scoresde.likelihood.divergence import AnyDivergence, ExactDivergence, Hutchinson
 from scoresde.likelihood.error_split import split_error
 from scoresde.likelihood.truncated_normal import TruncatedNormalDequantization
-from scoresde.reading import read_npy
+from scoresde.reading import map_npy
 from scoresde.runs.folder import HELD_OUT
 from scoresde.runs.settings import to_dict
 from scoresde.train.load import Trained
@@ -277,12 +277,13 @@ class LikelihoodCommand(ModelCommand):
             raise ValueError(
                 f"{path} holds {found}: wanted one array of shape (n, {shape}), n > 0."
             )
+        x = np.array(x[: self.num])  # of a large file only these are read
         checks.numbers(x, str(path))
         self._check_labels(trained.model.num_classes, cond, path)
 
         if self.label is not None:
             cond = np.full(len(x), self.label)
-        return x[: self.num], jax.tree.map(lambda leaf: leaf[: self.num], cond)
+        return x, jax.tree.map(lambda leaf: leaf[: self.num], cond)
 
     def _read(self, trained: Trained, path: Path) -> tuple[Any, Cond]:
         """Returns what the file at `path`, or the run's held-out file, holds.
@@ -298,7 +299,7 @@ class LikelihoodCommand(ModelCommand):
                 f"sd.load({str(trained.path)!r})."
             )
 
-        found = (read_npy(path), None) if self.data else trained.held_out()
+        found = (map_npy(path), None) if self.data else trained.held_out()
         if takes_more_than_a_label(trained.model) and (found is None or found[1] is None):
             call = "sd.log_likelihood(key, model.sde, model, x0, cond)"
             raise ValueError(

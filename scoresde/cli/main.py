@@ -79,7 +79,8 @@ def _run(arguments: list[str]) -> int:
     with _chatter_on_stderr():
         about = command()
 
-    print(as_json(about) if "--json" in arguments else as_text(about))
+    with contextlib.suppress(BrokenPipeError):  # the work is done, whoever reads of it
+        print(as_json(about) if "--json" in arguments else as_text(about))
     return 0
 
 

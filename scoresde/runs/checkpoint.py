@@ -65,6 +65,7 @@ class Checkpoints:
 
         self._pending: Future[None] | None = None
         self._failed: set[int] = set()
+        self._left = ""  # what to tell of an old step that could not be removed
         self._size = 0  # the bytes of the state that is being saved
 
     def __enter__(self) -> Checkpoints:
@@ -179,7 +180,7 @@ class Checkpoints:
         return response, manifest
 
     def _commit(self, response: Any, manifest: dict) -> None:
-        """Waits for Orbax, then writes the manifest with the checksums and removes old steps."""
+        """Waits for Orbax, then writes the manifest with the checksums, and removes old steps."""
         step = manifest["step"]
         folder = self._stored.folder(step)
         try:
@@ -191,7 +192,6 @@ class Checkpoints:
                 write_manifest(folder / MANIFEST, manifest)
                 self._tidy(step)
                 self._stored.trust(step)
-                self._drop_old(step)
             self.committed = step
         except Exception as error:
             self._tidy(step)  # its partly written files may be what filled the disk
@@ -199,6 +199,9 @@ class Checkpoints:
             raise self._unsaved(step, error) from error
         finally:
             logging.getLogger("absl").removeFilter(_is_no_error_of_orbax)
+
+        if jax.process_index() == 0:  # what is left of old steps does not undo the new one
+            self._drop_old(step)
 
     def _wait_for_processes(self) -> None:
         """Waits for all processes, because Orbax reads and writes in all of them together."""
@@ -225,6 +228,9 @@ class Checkpoints:
 
         failure = self._pending.exception()
         self._pending = None
+        left, self._left = self._left, ""
+        if left:
+            checks.warn(left)
         return failure
 
     def _unsaved(self, step: int, error: Exception) -> CheckpointError:
@@ -257,20 +263,18 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
 
-        # If something here cannot be removed, the save itself fails and reports why.
+        # If something here cannot be removed, the others are, and the save itself reports why it
+        # fails.
         with contextlib.suppress(OSError):
-            for hidden in self.directory.glob(f"{HIDDEN}*"):
-                shutil.rmtree(hidden)
+            for hidden in list(self.directory.glob(f"{HIDDEN}*")):
+                _delete(hidden)
+        with contextlib.suppress(OSError):
             if current is None:
                 self._remove(step)
                 return
-            for entry in folder.iterdir():
-                if entry.name in (current, MANIFEST):
-                    continue
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+            for entry in list(folder.iterdir()):
+                if entry.name not in (current, MANIFEST):
+                    _delete(entry)
 
     def _remove(self, step: int) -> None:
         """Removes a step, all at once for whoever reads."""
@@ -280,13 +284,23 @@ class Checkpoints:
             shutil.rmtree(hidden, ignore_errors=True)
 
     def _drop_old(self, written: int) -> None:
-        """Removes the steps older than the newest `keep` sound ones, except the one just saved."""
+        """Removes the steps older than the newest `keep` sound ones, except the one just saved.
+
+        Notes the last one that cannot be removed, for a warning of the thread that saves.
+        """
         sound = 0
         for step in reversed(self._stored.all()):
-            if sound < self.keep:
-                sound += self._stored.is_sound(step)
-            elif step != written:
-                self._remove(step)
+            try:
+                if sound < self.keep:
+                    sound += self._stored.is_sound(step)
+                elif step != written:
+                    self._remove(step)
+            except OSError as error:
+                self._left = (
+                    f"the old checkpoint {self._stored.folder(step)} could not be removed "
+                    f"({error.strerror or error}): newer ones are saved all the same, and need "
+                    f"space of their own. Remove it, or correct its permissions."
+                )
 
     # --- Reading ---
 
@@ -328,6 +342,15 @@ class Checkpoints:
         restored = self._stored.restore(like, step, partial)
         self.committed = max(restored.step, self.committed or 0)
         return restored
+
+
+def _delete(entry: Path) -> None:
+    """Removes a file, a link, or a folder with what is in it, unless the system refuses."""
+    with contextlib.suppress(OSError):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 # --- What is stored ---

@@ -119,12 +119,39 @@ class Holder:
         started = _started(self.pid)
         return None if started == "" else started == self.started
 
+    def is_process_of(self, other: Holder) -> bool:
+        """Whether both are the same process, which may hold several things."""
+        process = (self.machine, self.pid, self.started)
+        return process == (other.machine, other.pid, other.started)
+
     def in_words(self) -> str:
         """Returns the text "process 4711 on node7 since 2026-01-31 12:00:00 UTC"."""
         return f"process {self.pid} on {self.host} since {self.since}"
 
     def _content(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+
+def is_at_work(holder: Holder, folder: Path) -> bool:
+    """Returns whether a process, which says that it writes in the folder of a run, still does.
+
+    Where it cannot be seen from here, as on another machine or before this one was started, it does
+    if it holds the folder's lock, and touched that a moment ago.
+    """
+    alive = holder.is_alive()
+    if alive is not None:
+        return alive
+    if holder.is_process_of(Holder.here()):
+        return True
+
+    owner = Holder.read(folder / LOCK)
+    if owner is None or not owner.is_process_of(holder):
+        return False
+    try:
+        with open_regular(folder / LOCK) as stream:
+            return time.time() - os.fstat(stream.fileno()).st_mtime < SILENCE
+    except (OSError, UnreadableError):
+        return False
 
 
 def _machine() -> str:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from scoresde.runs.lock import Holder
+from scoresde.runs.lock import Holder, is_at_work
 from scoresde.runs.manifest import (
     MANIFEST,
     DamagedError,
@@ -48,13 +48,19 @@ class Restored:
     """The bytes of its files, all of which were verified."""
 
 
+Stamp = dict[Path, tuple[int, ...]]
+"""What changes when a file of a step is written or replaced: of each, its inode, size and times."""
+
+
 class StoredSteps:
     """The steps in a folder, each with its manifest and arrays. It writes nothing."""
 
     def __init__(self, directory: Path):
         self.directory = directory
-        # By step: the sizes and modification times of its files when they were last verified.
-        self._sound: dict[int, dict] = {}
+        # By step, how its files were just before all of them were verified, or just after they
+        # were written.
+        self._verified: dict[int, Stamp] = {}
+        self._written: dict[int, Stamp] = {}
 
     def folder(self, step: int) -> Path:
         return self.directory / str(step)
@@ -110,9 +116,9 @@ class StoredSteps:
         """Returns, for each step, "good", "being saved by ...", or what is wrong with it."""
         found = {}
         for step in self.all():
-            saving = Holder.read(self.folder(step) / SAVING)
-            if saving is not None and self._is_being_saved(step):
-                found[step] = f"being saved by {saving.in_words()}"
+            saver = self._saver(step)
+            if saver is not None:
+                found[step] = f"being saved by {saver.in_words()}"
                 continue
             try:
                 self._verify(step)
@@ -155,9 +161,12 @@ class StoredSteps:
         """Returns the manifest of the newest sound step, and warns of newer ones that are not."""
         while True:
             faults = []
+            unfinished = []
             folders = self.all()
             for step in reversed(folders):
-                if self._is_being_saved(step):
+                saver = self._saver(step)
+                if saver is not None:
+                    unfinished.append(f"\n  step {step} is being saved by {saver.in_words()}.")
                     continue
                 try:
                     return self._verify(step)
@@ -170,7 +179,7 @@ class StoredSteps:
             if folders == self.all():
                 break
 
-        found = "".join(faults) or "it holds no step folder."
+        found = "".join(faults + unfinished) or "it holds no step folder."
         raise CheckpointError(
             f"no usable checkpoint in {self.directory}: {found}\n"
             f"Check the path, restore a step folder from a backup, or start a new run in an empty "
@@ -180,13 +189,18 @@ class StoredSteps:
     def _verify(self, step: int) -> dict:
         """Returns the step's manifest if the step is sound.
 
+        What this object has verified already, and is unchanged since, is not read again.
+
         Raises:
             CheckpointError: with the step, the file and what is wrong with it.
         """
         while True:
             before = self._manifest(step)
+            stamp = self._stamp(step)
+            if before is not None and stamp and stamp == self._verified.get(step):
+                return before
             try:
-                return verify(self.folder(step), step)
+                manifest = verify(self.folder(step), step)
             except DamagedError as damage:
                 if self._manifest(step) != before:
                     continue  # a writer has replaced or removed it
@@ -194,37 +208,43 @@ class StoredSteps:
                     f"step {step} cannot be used: {damage}. Committed steps: {self.committed()}; "
                     f"omit `step` to restore the newest sound one."
                 ) from damage
+            self._verified[step] = stamp
+            return manifest
 
-    def _is_being_saved(self, step: int) -> bool:
-        """Whether a process is about to commit a step that has no manifest yet."""
+    def _saver(self, step: int) -> Holder | None:
+        """Returns the process that is about to commit a step which has no manifest yet."""
         if (self.folder(step) / MANIFEST).exists():
-            return False
-        saving = Holder.read(self.folder(step) / SAVING)
-        return saving is not None and saving.is_alive() is not False
+            return None
+        saver = Holder.read(self.folder(step) / SAVING)
+        return saver if saver is not None and is_at_work(saver, self.directory.parent) else None
 
     def is_sound(self, step: int) -> bool:
-        """Says if a step is sound; does not read again what is unchanged since it was verified."""
+        """Says if a step is sound; does not read again what is unchanged since it was verified, or
+        written here."""
         stamp = self._stamp(step)
-        if self._sound.get(step) == stamp:
+        if stamp and stamp == self._written.get(step):
             return True
-
         try:
             self._verify(step)
         except CheckpointError:
             return False
-        self._sound[step] = stamp
         return True
 
     def trust(self, step: int) -> None:
         """Takes a step as sound that was just written: its files were read for its manifest."""
-        self._sound[step] = self._stamp(step)
+        self._written[step] = self._stamp(step)
 
-    def _stamp(self, step: int) -> dict[Path, tuple[int, int]]:
-        """Returns the size and modification time of each file of a step."""
+    def _stamp(self, step: int) -> Stamp:
+        """Returns the stamp of all files and folders of a step; nothing if some cannot be seen."""
+        folder = self.folder(step)
         stamp = {}
-        for file in self.folder(step).rglob("*"):
-            stat = file.stat()
-            stamp[file] = (stat.st_size, stat.st_mtime_ns)
+        try:
+            for file in (folder, *folder.rglob("*")):
+                found = file.lstat()
+                times = (found.st_mtime_ns, found.st_ctime_ns)
+                stamp[file] = (found.st_ino, found.st_size, *times)
+        except OSError:  # a writer removes it meanwhile
+            return {}
         return stamp
 
 

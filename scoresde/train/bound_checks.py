@@ -19,6 +19,19 @@ from scoresde.sde.schedule import LinearGamma
 BY_LOG_SNR = "sd.EDM(), or sd.Noise(sd.labels.LogSNR())"
 
 
+def check_is_score(objective: Any, model: Any) -> None:
+    """Refuses an objective of scores for another model.
+
+    Raises:
+        TypeError: with the model's kind.
+    """
+    if not isinstance(model, ScoreModel):
+        raise TypeError(
+            f"objective = {objective} is that of an sd.ScoreModel, and the model is a "
+            f"{type(model).__name__}: leave Training(objective=...) at its default."
+        )
+
+
 def check_bound(
     objective: VariationalBound, model: Any, prepare: Any, x: np.ndarray | None = None
 ) -> None:
@@ -32,11 +45,7 @@ def check_bound(
         ValueError: if the SDE has no noise at t = 0, the network is told the time rather than
             log SNR while its schedule trains, or levels and data do not fit each other.
     """
-    if not isinstance(model, ScoreModel):
-        raise TypeError(
-            f"objective = {objective} is that of an sd.ScoreModel, and the model is a "
-            f"{type(model).__name__}: leave Training(objective=...) at its default."
-        )
+    check_is_score(objective, model)
     if not model.sde.noisy_at_zero:
         raise ValueError(
             f"{model.sde} has no noise at t = 0, where the bound begins: write "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from scoresde.runs.about import check_about
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints, Restored
 from scoresde.runs.folder import HELD_OUT, LARGEST_HELD_OUT
 from scoresde.runs.manifest import MANIFEST, describe_leaves, leaf_differences, read_manifest
-from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict
+from scoresde.runs.settings import ConfigError, from_dict, stable_repr, to_dict, union_members
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import CondUnits, Standardization
 from scoresde.train.model_settings import ClassifierSettings, Model, ModelSettings
@@ -221,16 +221,21 @@ def describe(model: Model, shape: tuple[int, ...], prepare: Any = None) -> dict[
         if model.cond_units is not None:
             about["cond_units"] = [_describe_standardization(own) for own in model.cond_units]
         settings = ModelSettings.of(model)
-        meaning = {"parameterization": stable_repr(model.parameterization)}
     else:
         about["classifier"] = True
         settings = ClassifierSettings.of(model)
-        meaning = {"label": stable_repr(model.label)}
     if settings is not None:
         return about | {"model": to_dict(settings)}
+    return about | {"model": None, "own": _own_pieces(model)}
 
-    custom = {"sde": stable_repr(model.sde), "net": type(model.net).__qualname__, **meaning}
-    return about | {"model": None, "own": custom}
+
+def _own_pieces(model: Model) -> dict[str, str]:
+    """Returns the texts of a model's pieces, some of which are custom."""
+    if isinstance(model, ScoreModel):
+        meaning = {"parameterization": stable_repr(model.parameterization)}
+    else:
+        meaning = {"label": stable_repr(model.label)}
+    return {"sde": stable_repr(model.sde), "net": type(model.net).__qualname__, **meaning}
 
 
 def _describe_standardization(standardization: Standardization | None) -> dict[str, Any] | None:
@@ -289,16 +294,44 @@ def _refuse_another(model: Model, path: Path, about: dict[str, Any]) -> None:
     Raises:
         ValueError: naming each piece, as it was there and is now.
     """
-    described = describe(model, tuple(about["shape"]))
-    for kind in ("model", "own"):
-        old = about.get(kind)
-        new = described.get(kind)
-        found = differences(old, new) if old and new else []
-        if found:
-            raise ValueError(
-                f"{path} trained another model ({'; '.join(found)}). Write "
-                f"sd.load({str(path)!r}, model=model) with the model built as it was for training."
-            )
+    own = about.get("own")
+    if about["model"] is not None:
+        old, new = _library_pieces(about, model, path)
+    elif own is not None:
+        old, new = own, _own_pieces(model)
+    else:  # runs of the first versions do not say
+        return
+
+    found = differences(old, new)
+    if found:
+        raise ValueError(
+            f"{path} trained another model ({'; '.join(found)}). Write "
+            f"sd.load({str(path)!r}, model=model) with the model built as it was for training."
+        )
+
+
+def _library_pieces(
+    about: dict[str, Any], model: Model, path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the settings of a run of the library's pieces, and those of a model, to compare.
+
+    A model whose network is custom has no settings of it: only the other pieces are compared then.
+    """
+    kind = ClassifierSettings if about.get("classifier") else ModelSettings
+    # Through the settings themselves, since earlier versions lacked some of them.
+    old = to_dict(from_dict(about["model"], kind, f"the model of {path}"))
+    settings = kind.of(model)
+    if settings is not None:
+        return old, to_dict(settings)
+
+    kinds = {name: hint for name, hint in get_type_hints(kind).items() if name != "net"}
+    new = {name: _piece(getattr(model, name, None), hint) for name, hint in kinds.items()}
+    return {name: old[name] for name in kinds}, new
+
+
+def _piece(piece: Any, kind: Any) -> Any:
+    """Returns the settings of a piece of the library, or the text of a custom one."""
+    return to_dict(piece, kind) if type(piece) in union_members(kind) else stable_repr(piece)
 
 
 def _rebuild(path: Path, found: Restored, weights: str) -> Model:

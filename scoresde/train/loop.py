@@ -36,7 +36,7 @@ from scoresde.runs.settings import stable_repr, to_dict
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization, units_of_cond
-from scoresde.train.bound_checks import check_bound
+from scoresde.train.bound_checks import check_bound, check_is_score
 from scoresde.train.callbacks import Callback
 from scoresde.train.coverage import warn_of_coverage
 from scoresde.train.examples import fingerprint_of, training_examples
@@ -279,11 +279,7 @@ def _objective(model: Model, training: Training, objective: Objective | None = N
             )
         return objective
     if not isinstance(training.objective, Usual):
-        if not isinstance(model, ScoreModel):
-            raise TypeError(
-                f"objective = {training.objective} is that of an sd.ScoreModel, and the model is a "
-                f"{type(model).__name__}: leave Training(objective=...) at its default."
-            )
+        check_is_score(training.objective, model)
         return training.objective
     if isinstance(model, ClassifierModel):
         return CrossEntropy()

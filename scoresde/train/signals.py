@@ -23,7 +23,8 @@ def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
     """Yields an event that a signal of `STOPS` sets, so that a loop can end after its current step.
 
     A second signal, if it is Ctrl-C, raises KeyboardInterrupt at once. Schedulers repeat theirs,
-    which changes nothing. `say` is called with the message for the user. In a thread other than the
+    which changes nothing. A signal that this process ignores, as a shell's background jobs ignore
+    Ctrl-C, stays ignored. `say` is called with the message for the user. In a thread other than the
     main one, which receives no signals, the event is never set.
     """
     stop = threading.Event()
@@ -47,7 +48,8 @@ def interruptible(say: Callable[[str], Any]) -> Iterator[threading.Event]:
     _received.clear()
     previous = {}
     for number in STOPS:
-        previous[number] = signal.signal(number, request_stop)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, request_stop)
 
     try:
         yield stop

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from scoresde.cli.exit import exit_code
+from scoresde.cli.main import main
 
 
 def test_interruption_and_debug(trained, monkeypatch, call):
@@ -84,6 +85,28 @@ def test_a_code_that_is_returned_stands_though_nobody_reads_the_output(nobody):
 
     nobody("stdout")
     assert exit_code(action, [], "interrupted.") == 143
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_work_that_ends_since_nobody_reads_of_it_has_failed(nobody, name):
+    """As `2>&1 | head` ends a command that shows a bar."""
+    ended = []
+
+    def action(words):
+        print("10 %", file=getattr(sys, name), flush=True)
+        ended.append(True)
+
+    nobody(name)
+    assert exit_code(action, [], "interrupted.") == 1
+    assert ended == []
+    getattr(sys, name).flush()  # as Python does when it exits, whose code would be 120
+
+
+def test_a_result_that_nobody_reads_to_its_end_is_done(trained, nobody, monkeypatch):
+    """One that is longer than what Python holds back."""
+    monkeypatch.setattr("scoresde.cli.main.as_text", lambda about: "x" * 100_000)
+    nobody("stdout")
+    assert main(["info", str(trained)]) == 0
 
 
 def test_a_reader_that_is_gone_is_no_error(trained):

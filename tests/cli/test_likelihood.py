@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -220,6 +221,23 @@ def test_likelihoods_of_a_file_and_failures(trained, tmp_path, monkeypatch, json
 
     about = json_of("likelihood", trained, "--data", file, "--num", "1")
     assert (about["nats"], about["nats_stderr"], about["bits_per_dim_stderr"]) == (0.0, None, None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_of_a_large_file_only_the_examples_asked_for_are_read(
+    trained, tmp_path, monkeypatch, json_of
+):
+    file = tmp_path / "x.npy"
+    x = np.lib.format.open_memmap(file, "w+", np.int64, (16_000_000, 2))  # 256 MB, on no disk
+    x[:3] = 8
+    monkeypatch.setattr(dataset, "log_likelihood", fake_likelihood([0.0, 1.0, 2.0])[0])
+
+    tracemalloc.start()
+    about = json_of("likelihood", trained, "--data", file, "--num", "3")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (about["examples"], about["nats"]) == (3, 1.0)
+    assert peak < 2**26
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -18,9 +18,10 @@ import optax
 import pytest
 
 import scoresde.runs.checkpoint as checkpoint
+import scoresde.runs.fingerprints as fingerprints
 import scoresde.runs.stored_steps as stored_steps
 from scoresde.runs.checkpoint import CheckpointError, Checkpoints
-from scoresde.runs.lock import Holder
+from scoresde.runs.lock import LOCK, SILENCE, Holder
 
 ABOUT = {
     "net": {"width": 32, "rates": [1e-3, 0.1]},
@@ -169,6 +170,32 @@ def test_subtree_and_about_alone(two_steps):
         CheckpointError, match=r"ema/half/0: checkpoint bfloat16\[5\], wanted \(none: unexpected\)"
     ):
         checkpoints.restore_subtree({"ema": {"conv": make_state(0)["ema"]["conv"]}})
+
+
+def test_what_was_verified_is_not_read_again_before_it_changes(two_steps, tmp_path, monkeypatch):
+    """`about` is read first, then the state; another object, as another process, reads it all."""
+    directory = shutil.copytree(two_steps, tmp_path / "copy")
+    read = []
+    fingerprint = fingerprints.fingerprint
+    monkeypatch.setattr(
+        fingerprints, "fingerprint", lambda file: read.append(file) or fingerprint(file)
+    )
+    checkpoints = Checkpoints(directory)
+    checkpoints.restore_subtree({})
+    files = len(files_of(directory, 2)) - 1  # without the manifest
+    assert len(read) == files
+    assert bits(checkpoints.restore(make_state(0), 2).state) == bits(make_state(2))
+    assert len(read) == files
+    Checkpoints(directory).restore(make_state(0), 2)
+    assert len(read) == 2 * files
+
+    # Another content of the same size, whose time of change was set back.
+    file = max(files_of(directory, 2), key=lambda file: file.stat().st_size)
+    before = file.stat()
+    flip(file, 77)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(CheckpointError, match="has changed"):
+        checkpoints.restore(make_state(0), 2)
 
 
 def test_relative_directory_and_home(tmp_path, monkeypatch):
@@ -334,6 +361,36 @@ def test_keeps_the_newest_sound_ones(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "4", "5"]
 
 
+def test_an_old_step_that_cannot_be_removed_fails_no_save(tmp_path, monkeypatch):
+    def refuse(self, step):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Checkpoints, "_remove", refuse)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, make_state(1), ABOUT)
+        checkpoints.save(2, make_state(2), ABOUT)
+        with pytest.warns(UserWarning, match=r"old checkpoint .*1 could not be removed \(Perm"):
+            checkpoints.wait()
+        assert checkpoints.committed == 2
+    assert Checkpoints(tmp_path).states() == {1: "good", 2: "good"}
+
+
+def test_links_are_removed_as_links_beside_what_a_killed_save_left(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").write_text("mine")
+    directory = tmp_path / "checkpoints"
+    (directory / "1" / "arrays-0").mkdir(parents=True)
+    (directory / "1" / "arrays-0" / "half").write_text("of a file")
+    for place in (directory, directory / "1"):
+        (place / ".scoresde-1-link").symlink_to(precious)
+
+    write(directory, 1)
+    assert [entry.name for entry in directory.iterdir()] == ["1"]
+    assert len(list((directory / "1").iterdir())) == 2  # one set of arrays, one manifest
+    assert (precious / "data").read_text() == "mine"
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for seed in (3, 4, 5):
@@ -377,6 +434,31 @@ def test_a_step_that_is_being_saved_is_no_fault(tmp_path, monkeypatch):
         may_end.set()
     assert Checkpoints(tmp_path).states() == {1: "good", 2: "good"}
     assert not (tmp_path / "2" / checkpoint.SAVING).exists()
+
+
+def test_a_process_that_cannot_be_seen_saves_while_it_holds_the_run(tmp_path):
+    """What a power cut left is damaged; what another machine writes now is not."""
+    directory = tmp_path / "checkpoints"
+    write(directory, 1)
+    saver = dataclasses.replace(Holder.here(), machine="before the power cut", since="2020")
+    (directory / "2").mkdir()
+    saver.write(directory / "2" / checkpoint.SAVING)
+    reader = Checkpoints(directory)
+    assert "manifest.json is missing" in reader.states()[2]
+    assert restore_naming(directory, "step 2").step == 1
+
+    lock = tmp_path / LOCK
+    dataclasses.replace(saver, token="of the lock").write(lock)
+    assert reader.states()[2] == f"being saved by {saver.in_words()}"
+    shutil.rmtree(directory / "1")
+    with pytest.raises(CheckpointError, match="step 2 is being saved by process"):
+        reader.restore(make_state(0))
+
+    long_ago = lock.stat().st_mtime - 2 * SILENCE
+    os.utime(lock, (long_ago, long_ago))
+    assert "manifest.json is missing" in reader.states()[2]
+    dataclasses.replace(saver, pid=saver.pid + 1).write(lock)  # the next training of the run
+    assert "manifest.json is missing" in reader.states()[2]
 
 
 @pytest.mark.parametrize("replaced", [True, False], ids=["saved again", "removed"])

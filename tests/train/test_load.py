@@ -107,13 +107,76 @@ def test_a_subclass_of_a_library_network_is_not_taken_for_its_parent(mixture, tm
         sd.fit(KEY, other, data(mixture), training=SMALL, run=run, progress=False)
 
 
-# --- Runs that no run wrote ---
+# --- A model that is given ---
+
+
+SETTINGS = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1), sd.EDM(0.5))
+
+
+class MyVP(sd.VP):
+    """A process of the user's own, under which a network means something else."""
+
+    def log_alpha(self, t):
+        return 2.0 * super().log_alpha(t)
+
+
+def line(t):
+    """-log SNR of the user's own."""
+    return 18.0 * t - 13.0
+
+
+class MyNoise(sd.Noise):
+    """A parameterisation of the user's own."""
+
+
+class MyMLP(sd.nets.MLP):
+    """A network of the user's own, with the weights of the library's."""
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
-    settings = ModelSettings(sd.VP(), sd.MLPConfig(width=8, depth=1), sd.EDM(0.5))
-    return untrained(tmp_path_factory.mktemp("runs") / "run", settings, (2,))
+    return untrained(tmp_path_factory.mktemp("runs") / "run", SETTINGS, (2,))
+
+
+def small(**pieces):
+    return dataclasses.replace(SETTINGS.build(jax.random.key(1), (2,)), **pieces)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ({"sde": MyVP()}, "sde: .*'VP'.* there, MyVP"),
+        ({"sde": sd.LearntVP().with_schedule(line)}, "sde.kind: VP there, LearntVP now"),
+        ({"parameterization": MyNoise()}, "parameterization: .*'EDM'.* there, MyNoise"),
+        ({"net": lambda x, t: x, "sde": sd.VP(beta_max=15.0)}, "sde.beta_max: 20.0 there, 15.0"),
+    ],
+)
+def test_a_custom_model_is_refused_where_its_pieces_are_not_the_librarys_of_the_run(
+    small_run, pieces, message
+):
+    with pytest.raises(ValueError, match=f"trained another model \\(.*{message}"):
+        sd.load(small_run, model=small(**pieces))
+
+
+def test_a_custom_network_may_take_the_weights_of_a_run_of_the_same_pieces(small_run):
+    net = MyMLP(sd.MLPConfig(width=8, depth=1), (2,), rngs=nnx.Rngs(1))
+    loaded = sd.load(small_run, model=small(net=net, sde=sd.VP(beta_max=jnp.asarray(20.0))))
+    for a, b in zip(weights(loaded), weights(sd.load(small_run)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_librarys_model_is_refused_where_the_run_had_custom_pieces(tmp_path):
+    class Custom:
+        def build(self, key, shape):
+            return small(sde=MyVP())
+
+    run = untrained(tmp_path / "run", Custom(), (2,))
+    with pytest.raises(ValueError, match=r"trained another model \(sde: MyVP.* there, VP\("):
+        sd.load(run, model=small())
+    assert sd.load(run, model=small(sde=MyVP())).sde == MyVP()
+
+
+# --- Runs that no run wrote ---
 
 
 @pytest.fixture

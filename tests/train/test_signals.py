@@ -37,6 +37,20 @@ def test_a_process_that_received_no_signal_ends_with_130():
     assert exit_code_of_stop() == 130
 
 
+def test_a_signal_that_the_parent_ignores_stays_ignored():
+    """As Ctrl-C is in a run that a script has put in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible(lambda _: None) as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_set()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.is_set()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError, RuntimeError])
 def test_a_message_that_nobody_reads_does_not_end_training_at_once(error):
     """Ctrl-C ends `| tee` as well; a print amid another one raises a RuntimeError."""
