@@ -16,6 +16,8 @@ import numpy as np
 from flax import nnx
 
 import scoresde as sd
+import scoresde.cli.main
+from scoresde.parallel.shared_lines import SharedLines
 
 TRAINING = sd.Training(
     steps=12, batch_size=8, warmup=2, validate_every=4, log_every=4, accumulate=2
@@ -109,6 +111,26 @@ def sample(key) -> np.ndarray:
     return np.asarray(sd.sample(key, sd.EulerMaruyama(5), model.sde, model, (5, 2)).x)
 
 
+def sample_by_command(run: Path, stop: bool = False) -> int:
+    """Runs `scoresde sample` for 6 samples in two chunks; returns its exit code.
+
+    stop: whether Ctrl-C arrives when the first chunk has been drawn.
+    """
+    append = SharedLines.append
+
+    def append_and_stop(lines, content):
+        append(lines, content)
+        raise KeyboardInterrupt
+
+    SharedLines.append = append_and_stop if stop else append
+    try:
+        options = ["--num", "6", "--batch-size", "3", "--out", str(run / "six.npz")]
+        sampler = ["sampler:euler-maruyama", "--sampler.num-steps", "5"]
+        return scoresde.cli.main.main(["sample", str(run), *options, *sampler])
+    finally:
+        SharedLines.append = append
+
+
 def same_weights(a, b) -> bool:
     states = [nnx.to_pure_dict(nnx.state(model.net, nnx.Param)) for model in (a, b)]
     return bool(jax.tree.all(jax.tree.map(np.array_equal, *states)))
@@ -153,6 +175,9 @@ def main(port: str, process: int, folder: Path) -> None:
     seen["other key of samples"] = refused(lambda: sample(jax.random.key(process)))
     with sd.one_process():
         seen["sample of one"] = sample(jax.random.key(process)).tolist()
+
+    # A command, stopped after its first chunk, and given again.
+    seen["command"] = [sample_by_command(run, stop=True), sample_by_command(run)]
     print(json.dumps(seen), flush=True)
 
     # One is lost.

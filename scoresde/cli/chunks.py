@@ -4,7 +4,7 @@
 
 The digest is that of all that the arrays depend on, the size of a chunk among it: floating-point
 numbers may differ in their last digit where the same example is computed in a batch of another
-size. Arrays that fit in one chunk need no such file.
+size. Arrays that fit in one chunk need no such file. Several processes draw each chunk together.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from scoresde.checked_lines import CheckedLines
 from scoresde.data.source import digest
+from scoresde.parallel.shared_lines import SharedLines
 
 Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
 """rows → the arrays of these rows by name, (rows, ...)."""
@@ -51,11 +52,11 @@ class Chunks:
         return -(-self.num // self.count)
 
     @cached_property
-    def lines(self) -> CheckedLines:
+    def lines(self) -> SharedLines:
         """The lines that keep the chunks."""
         about = {**self.about, "num": self.num, "chunk_size": self.size}
         name = digest(json.dumps(about, sort_keys=True).encode())[:12]
-        return CheckedLines(self.target.with_name(f"{self.target.name}.{name}.partial"), about)
+        return SharedLines(self.target.with_name(f"{self.target.name}.{name}.partial"), about)
 
     @property
     def path(self) -> Path:
@@ -80,7 +81,7 @@ class Chunks:
         if self.count > 1:
             self.lines.resume(take)
         done = sum(len(arrays[names[0]]) for arrays in kept.values())
-        hidden = self.count == 1
+        hidden = self.count == 1 or jax.process_index() > 0
         with tqdm(total=self.num, initial=done, desc=label, unit="example", disable=hidden) as bar:
             for chunk in range(self.count):
                 if chunk not in kept:
@@ -93,7 +94,7 @@ class Chunks:
 
     def remove(self) -> None:
         """Removes what was kept, once all of it is elsewhere."""
-        self.path.unlink(missing_ok=True)
+        self.lines.remove()
 
     def _drawn(self, draw: Draw, chunk: int) -> dict[str, np.ndarray]:
         """Draws a chunk, and keeps it."""

@@ -11,7 +11,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -81,6 +81,8 @@ class LikelihoodCommand(ModelCommand):
 
     unlisted = ("split",)
     """Options that --help leaves out, so that it fits a screen: this one has a single choice."""
+
+    in_processes: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -28,6 +28,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from scoresde.cli.defaults import defaults_of_run
 from scoresde.cli.exit import UsageError, exit_code
 from scoresde.cli.flags import parse
@@ -36,6 +38,7 @@ from scoresde.cli.likelihood import LikelihoodCommand
 from scoresde.cli.output import as_json, as_text
 from scoresde.cli.restore import InpaintCommand, RestoreCommand
 from scoresde.cli.sample import SampleCommand
+from scoresde.parallel.join import ADDRESS
 
 COMMANDS = {
     "sample": SampleCommand,
@@ -78,6 +81,8 @@ def _run(arguments: list[str]) -> int:
     command = _parse(name, options)
     with _chatter_on_stderr():
         about = command()
+    if getattr(command, "in_processes", False) and jax.process_index() > 0:
+        return 0  # process 0 has written everything, and tells of it
 
     with contextlib.suppress(BrokenPipeError):  # the work is done, whoever reads of it
         print(as_json(about) if "--json" in arguments else as_text(about))
@@ -104,9 +109,28 @@ def _chatter_on_stderr():
     def show(message: Any, *_: Any, **__: Any) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), _chatter_of_gloo():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def _chatter_of_gloo():
+    """Sends what C++ prints to standard error too, where several processes are named: Gloo tells on
+    standard output whom it is connected to."""
+    if ADDRESS not in os.environ:
+        yield
+        return
+
+    sys.stdout.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(output, 1)
+        os.close(output)
 
 
 def _parse(name: str, options: list[str]) -> Any:

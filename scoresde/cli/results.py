@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from scoresde.cli.output import as_json
 from scoresde.cli.place import UNWRITABLE
 from scoresde.data.source import digest
+from scoresde.parallel.shared_lines import by_first
 from scoresde.train.load import Trained
 from scoresde.train.state import Skeleton
 from scoresde.writing import write_atomically
@@ -33,7 +35,7 @@ def keep(found: dict[str, Any], content: str, rows: Path) -> None:
     """
     text = as_json(found | {"content": content})
     try:
-        write_atomically(rows.with_suffix(".json"), text.encode())
+        by_first(partial(write_atomically, rows.with_suffix(".json"), text.encode()))
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

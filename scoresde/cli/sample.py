@@ -8,8 +8,9 @@ import io
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -33,6 +34,7 @@ from scoresde.cli.with_model import (
 )
 from scoresde.guidance.classifier_free import ClassifierFreeGuidance
 from scoresde.keys import example_keys
+from scoresde.parallel.shared_lines import by_first
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.sample import sample
@@ -70,6 +72,8 @@ class SampleCommand(ModelCommand):
     """LOW HIGH of sigma / alpha: outside, the weight is 1."""
     sampler: AnySampler = DEFAULT_SAMPLER
     """The sampler."""
+
+    in_processes: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -125,14 +129,16 @@ class SampleCommand(ModelCommand):
         # Failed samples are stored too, marked by `success`, and left out of the means.
         if labels is not None:
             arrays["label"] = labels
-        _write_npz(path, arrays)
+        by_first(partial(_write_npz, path, arrays))
         chunks.remove()
 
         columns = None if self.label is not None else columns_by_class(classes, self._num)
-        picture = draw_picture(x, path.with_suffix(".png"), trained, columns)
+        draw = partial(draw_picture, x, path.with_suffix(".png"), trained, columns)
+        picture = by_first(draw)
         files = {"samples": str(path), "picture": picture and str(picture)}
         if self.gif:
-            gif = self._animate(trained, score, labels, path.with_suffix(".gif"))
+            gif = path.with_suffix(".gif")
+            by_first(partial(self._animate, trained, score, labels, gif))
             files["animation"] = str(gif)
 
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from scoresde import checks
 from scoresde.cli.custom_model import build_model
 from scoresde.nets.conditions import Conditions
 from scoresde.parallel.cpu import use_cpu_cores
+from scoresde.parallel.join import join_processes
 from scoresde.score.model import ScoreModel
 from scoresde.train.load import Trained, open_run, read_about
 
@@ -40,6 +41,9 @@ class ModelCommand:
     batch_size: int = 64
     """Examples per batch."""
 
+    in_processes: ClassVar[bool] = False
+    """Whether several processes run the command together, where the environment names them."""
+
     def __post_init__(self):
         checks.count("batch_size", self.batch_size, at_most=MOST_EXAMPLES)
         if self.num is not None:
@@ -55,6 +59,8 @@ class ModelCommand:
                 does not build the run's model.
             CheckpointError, ConfigError, FileNotFoundError: as `open_run`.
         """
+        if self.in_processes:
+            join_processes()
         use_cpu_cores()  # before any other use of JAX
         trained = open_run(self.run, step=self.step, ema=self.ema, model=self._model())
         _refuse_classifier(self.run, trained.about)

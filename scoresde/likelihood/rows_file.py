@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from scoresde.checked_lines import CheckedLines, read_results
+from scoresde.checked_lines import read_results
+from scoresde.parallel.shared_lines import SharedLines
 
 Solve = Callable[[int, np.ndarray], dict[str, Any]]
 """(repeat, rows) → the results of these rows by name; None for those that there are not."""
@@ -45,7 +47,7 @@ def stream(
         OSError: if results are missing, and the file cannot be written.
     """
     tables = _Tables(names, examples, repeats)
-    lines = CheckedLines(path, about)
+    lines = SharedLines(path, about)
     lines.resume(tables.take)
     if tables.done.all():
         return tables.values
@@ -140,7 +142,7 @@ def _progress_bar(done: np.ndarray, label: str, progress: bool) -> tqdm:
         initial=int(done.sum()),
         desc=label,
         unit="example",
-        disable=not progress,
+        disable=not progress or jax.process_index() > 0,
         smoothing=0.5,
     )
 

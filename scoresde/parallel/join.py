@@ -14,6 +14,9 @@ from scoresde.parallel.watch import watch
 WAIT = 300
 """Seconds that the processes wait for each other at their start."""
 
+ADDRESS = "JAX_COORDINATOR_ADDRESS"
+"""The environment variable that names the host and the port of process 0."""
+
 HEARTBEAT = 90
 """Seconds after which JAX itself gives a silent process up; the watch does so earlier."""
 
@@ -38,7 +41,7 @@ def join_processes(
     Raises:
         ValueError: if one is malformed, or the processes cannot reach each other.
     """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS") if address is None else address
+    address = os.environ.get(ADDRESS) if address is None else address
     if address is None:
         _check_alone(count, index)
         return

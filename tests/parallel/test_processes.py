@@ -137,6 +137,20 @@ def test_two_processes_draw_the_samples_of_one(both):
     assert second["sample of one"] != first["sample of one"]
 
 
+def test_two_processes_run_a_command_as_one_does(both, tmp_path):
+    """It is stopped after one of two chunks; then that one is read by both, and is not drawn
+    again."""
+    seen, folder = both
+    assert [process["command"] for process in seen] == [[130, 0]] * 2
+    assert not list((folder / "run").glob("*.partial"))
+
+    copy = shutil.copytree(folder / "run", tmp_path / "copy")
+    assert two_processes.sample_by_command(copy) == 0
+    found, wanted = (np.load(run / "six.npz") for run in (folder / "run", copy))
+    np.testing.assert_array_equal(found["label"], wanted["label"])
+    np.testing.assert_allclose(found["x"], wanted["x"], rtol=1e-5, atol=1e-5)
+
+
 def test_one_process_resumes_what_two_began(both, alone, tmp_path):
     longer = dataclasses.replace(two_processes.TRAINING, steps=16)
     last_rows = []
