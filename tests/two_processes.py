@@ -17,6 +17,7 @@ from flax import nnx
 
 import scoresde as sd
 import scoresde.cli.main
+from scoresde.parallel import per_example
 from scoresde.parallel.shared_lines import SharedLines
 
 TRAINING = sd.Training(
@@ -111,6 +112,27 @@ def sample(key) -> np.ndarray:
     return np.asarray(sd.sample(key, sd.EulerMaruyama(5), model.sde, model, (5, 2)).x)
 
 
+def sample_or_fail(process: int) -> np.ndarray:
+    """Returns samples, drawn again after process 1 has failed to draw its share."""
+    joined = per_example._joined
+
+    def fail(*args):
+        raise MemoryError("too many rows")
+
+    def failing(process: int) -> np.ndarray:
+        per_example._joined = fail if process == 1 else joined
+        try:
+            return sample(jax.random.key(1))
+        finally:
+            per_example._joined = joined
+
+    try:
+        return failing(process)
+    except (MemoryError, RuntimeError) as error:
+        again = sample(jax.random.key(1)).tolist()
+        raise RuntimeError(f"{type(error).__name__}: {error} {again}") from error
+
+
 def sample_by_command(run: Path, stop: bool = False) -> int:
     """Runs `scoresde sample` for 6 samples in two chunks; returns its exit code.
 
@@ -173,6 +195,7 @@ def main(port: str, process: int, folder: Path) -> None:
     # Rows that both compute.
     seen["sample"] = sample(jax.random.key(1)).tolist()
     seen["other key of samples"] = refused(lambda: sample(jax.random.key(process)))
+    seen["failed share"] = refused(lambda: sample_or_fail(process))
     with sd.one_process():
         seen["sample of one"] = sample(jax.random.key(process)).tolist()
 

@@ -9,6 +9,7 @@ import threading
 
 import jax
 
+from scoresde import checks
 from scoresde.parallel.watch import watch
 
 WAIT = 300
@@ -16,6 +17,9 @@ WAIT = 300
 
 ADDRESS = "JAX_COORDINATOR_ADDRESS"
 """The environment variable that names the host and the port of process 0."""
+
+STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+"""Variables in which SLURM and Open MPI say how many processes they have started together."""
 
 HEARTBEAT = 90
 """Seconds after which JAX itself gives a silent process up; the watch does so earlier."""
@@ -38,13 +42,24 @@ def join_processes(
 
     Without count and index JAX reads the variables of SLURM, Open MPI or Kubernetes.
 
+    Each process also has a connection with process 0, on a port of its choice, by which a loss is
+    noticed.
+
+    Warns if SLURM or Open MPI has started several, and there is no address.
+
     Raises:
         ValueError: if one is malformed, or the processes cannot reach each other.
+        RuntimeError: if this process has joined others already.
     """
     address = os.environ.get(ADDRESS) if address is None else address
     if address is None:
         _check_alone(count, index)
         return
+    if jax.distributed.is_initialized():
+        raise RuntimeError(
+            "this process has joined others already: call sd.join_processes() once, and "
+            "jax.distributed.initialize() not beside it."
+        )
 
     if not re.fullmatch(r".+:[0-9]+", address):
         raise ValueError(
@@ -61,6 +76,7 @@ def join_processes(
     # While JAX waits for the others in C++, Python's handler would not run.
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL) if in_main_thread else None
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         _connect(address, count, index)
     except (ValueError, RuntimeError, OSError) as error:
@@ -73,6 +89,8 @@ def join_processes(
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
+            # JAX has replaced this one by its own.
+            signal.signal(signal.SIGTERM, terminate or signal.SIG_DFL)
 
 
 def _connect(address: str, count: int | None, index: int | None) -> None:
@@ -99,6 +117,13 @@ def _check_alone(count: int | None, index: int | None) -> None:
             f"count = {count} and index = {index} came without an address: wanted that of process "
             f'0 too, as in sd.join_processes("host0:1234", 2, 0).'
         )
+    for variable in STARTED:
+        if os.environ.get(variable, "1") not in ("", "1"):
+            checks.warn(
+                f"{variable} is {os.environ[variable]}, but {ADDRESS} is not set: each of these "
+                f"processes works by itself. For one training of all set it to process 0's "
+                f"host:port, such as host0:1234, in each."
+            )
 
 
 def whole_number(variable: str) -> int | None:

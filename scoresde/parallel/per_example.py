@@ -26,7 +26,12 @@ from scoresde.parallel.arguments import as_argument, settings_of
 from scoresde.parallel.held import move_out
 from scoresde.parallel.mesh import gather, spread
 from scoresde.parallel.processes import are_together
-from scoresde.parallel.shared_rows import check_same_call, of_all_processes, own_share
+from scoresde.parallel.shared_rows import (
+    check_same_call,
+    failing_together,
+    of_all_processes,
+    own_share,
+)
 from scoresde.parallel.watch import together
 from scoresde.precision import check_float64, in_float64
 from scoresde.sde.base import SDE, are_alike, check_sde
@@ -67,7 +72,7 @@ def per_example(
         ValueError: if a condition does not have one row per example, a label is not one of the
             network's classes, there is no example, float64 is not possible here, or the processes
             call with different arguments.
-        RuntimeError: if one process calls, and the others do not.
+        RuntimeError: if one process calls, and the others do not, or another one fails.
     """
     check_sde(sde)
     checks.condition(cond, batch)
@@ -95,23 +100,24 @@ def per_example(
                 check_same_call(shared, examples, batch, what)
                 examples, own = own_share(examples, batch)
 
-            devices = jax.local_device_count() if known else 1
-            size = chunk_size(own, batch_size, devices)
-            if size == own and devices == 1:
-                out = core(*shared, *examples)
-            else:
-                results = []
-                hidden = not progress or jax.process_index() > 0
-                for part in _chunks(examples, own, size, None if hidden else what):
-                    if devices == 1:
-                        results.append(core(*shared, *part))
-                    else:
-                        sharded, part = spread(shared, part)
-                        results.append(gather(core(*sharded, *part)))
-                out = _joined(results, own)
+            with failing_together(what) if shares else nullcontext():
+                devices = jax.local_device_count() if known else 1
+                size = chunk_size(own, batch_size, devices)
+                if size == own and devices == 1:
+                    out = core(*shared, *examples)
+                else:
+                    results = []
+                    hidden = not progress or jax.process_index() > 0
+                    for part in _chunks(examples, own, size, None if hidden else what):
+                        if devices == 1:
+                            results.append(core(*shared, *part))
+                        else:
+                            sharded, part = spread(shared, part)
+                            results.append(gather(core(*sharded, *part)))
+                    out = _joined(results, own)
 
             if shares:
-                out = of_all_processes(out, batch, what)
+                out = of_all_processes(out, batch)
 
     checks.warn_of_failures(getattr(out, "success", None), what, goal, advice)
     return out

@@ -28,14 +28,15 @@ from scoresde.parallel.mesh import replicated
 
 def state_shardings(state: PyTree, mesh: Mesh, shard_above: int | None) -> PyTree:
     """Returns where each array of a state lies: sharded if it has at least `shard_above` elements
-    and axes that the devices divide, and replicated otherwise."""
+    and axes that the devices divide, and replicated otherwise, as constants are."""
 
-    def sharding(array: Any) -> NamedSharding:
-        if shard_above is None or math.prod(array.shape) < shard_above:
+    def sharding(path: tuple[Any, ...], array: Any) -> NamedSharding:
+        is_constant = path[:1] == (jax.tree_util.DictKey("constants"),)
+        if shard_above is None or is_constant or math.prod(array.shape) < shard_above:
             return replicated(mesh)
         return NamedSharding(mesh, _axes(tuple(array.shape), mesh))
 
-    return jax.tree.map(sharding, state)
+    return jax.tree_util.tree_map_with_path(sharding, state)
 
 
 def _axes(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -97,8 +98,3 @@ def collecting_again(function: Callable[..., Any]) -> Callable[..., Any]:
         return not primitive.name.startswith("custom_vjp_call")  # that of `_collect`
 
     return jax.checkpoint(function, policy=is_kept)
-
-
-def whole(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns a copy of sharded arrays that every device has whole. All processes must call it."""
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from scoresde.checks import is_concrete
-from scoresde.parallel.processes import barrier, check_alike
+from scoresde.parallel.processes import any_process, barrier, check_alike
 
 PATIENCE = 600
 """Seconds that a process waits for the others to make the same call."""
@@ -33,7 +35,7 @@ def own_share(examples: PyTree, batch: int) -> tuple[PyTree, int]:
     return jax.tree.map(lambda a: a[rows], examples), share
 
 
-def of_all_processes(own: PyTree, batch: int, what: str) -> PyTree:
+def of_all_processes(own: PyTree, batch: int) -> PyTree:
     """Returns the rows that all processes have computed. Scalars are those of this process."""
     from jax.experimental import multihost_utils
 
@@ -43,8 +45,28 @@ def of_all_processes(own: PyTree, batch: int, what: str) -> PyTree:
         rows = multihost_utils.process_allgather(np.asarray(share), tiled=True)
         return jnp.asarray(rows[:batch])
 
-    barrier(what)  # a solve may take one process minutes longer
     return jax.tree.map(joined, own)
+
+
+@contextmanager
+def failing_together(what: str) -> Iterator[None]:
+    """Fails in all processes if the block fails in one, so that none waits for its rows.
+
+    Raises:
+        RuntimeError: in the other processes.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+
+    barrier(f"{what}, computed")  # a solve may take one process minutes longer
+    if any_process(failure is not None):
+        raise failure or RuntimeError(
+            f"another process failed while it computed its share of the {what}: its own message "
+            f"says why."
+        )
 
 
 def check_same_call(shared: PyTree, examples: PyTree, batch: int, what: str) -> None:

@@ -86,8 +86,8 @@ def together(kept: Callable[[], str] = str) -> Iterator[None]:
     _kept.append(kept)
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, ProcessLostError) or not LOST.search(str(error)):
+    except jax.errors.JaxRuntimeError as error:
+        if not LOST.search(str(error)):
             _fail(error)
             raise
         if _watch is not None:
@@ -191,6 +191,7 @@ class Watch:
 
         self._entered = 0.0
         self._leaving = False
+        self._pid = os.getpid()
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -216,6 +217,8 @@ class Watch:
 
     def leave(self) -> None:
         """Waits at the end of this process until the others have ended too, or one is lost."""
+        if os.getpid() != self._pid:  # a child that was forked
+            return
         self._leaving = True
         self._ended.setdefault(self.index, time.monotonic())
         self._send(f"ended {self.index}")
@@ -305,11 +308,12 @@ class Watch:
         os._exit(1)
 
     def _say(self, why: str) -> None:
+        if self.failure is not None and not self._leaving:
+            traceback.print_exception(self.failure)  # Python has not printed it yet
+        # Of a process that ends by an error of its own, Python has said why.
         failed = self.failure is not None or hasattr(sys, "last_value")
-        if not failed:
+        if not (failed and self._leaving):
             new_line = "\n" if os.isatty(2) else ""  # below the bar
             os.write(2, f"{new_line}error: {in_words(why)}\n".encode())
-        elif not self._leaving and self.failure is not None:
-            traceback.print_exception(self.failure)  # it has not been printed yet
         sys.stdout.flush()
         sys.stderr.flush()

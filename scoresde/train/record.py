@@ -275,8 +275,8 @@ class Record:
         last = int(state["step"])
         self.saved = last
         self.history = [row for row in rows if row["step"] <= last]
-        row = about.get("row")
-        if row and (not self.history or self.history[-1]["step"] < last):
+        row = about.get("row") or {}
+        if any_process(bool(row) and (not self.history or self.history[-1]["step"] < last)):
             self.log(row)  # training was killed between the checkpoint and the row
 
         self.resumed = Resumed(last, time.perf_counter() - start, found.verified)

@@ -22,7 +22,7 @@ from scoresde.data.source import ArraySource, Source, take
 from scoresde.loss.objectives import Objective, trains_schedule
 from scoresde.parallel.mesh import local, place, replicated, shard_batch, training_mesh
 from scoresde.parallel.processes import any_process, in_first
-from scoresde.parallel.sharded_state import collector, state_shardings, whole
+from scoresde.parallel.sharded_state import collector, state_shardings
 from scoresde.train.bar import training_bar
 from scoresde.train.callbacks import Callback, call
 from scoresde.train.example_checks import check_conditions
@@ -94,13 +94,15 @@ class Trainer:
         moves = trains_schedule(objective, model.sde)
         self.skeleton, *arrays = Skeleton.split(without_units, schedule_trains=moves)
         check_finite(arrays[0], "the model", "Build it again: training cannot mend it.")
-        params, constants = jax.tree.map(jnp.copy, arrays)
-        self.state = init_state(params, constants, self.skeleton.optimizer(training))
+        self._start = jax.tree.map(jnp.copy, arrays)
+        self._init = partial(init_state, optimizer=self.skeleton.optimizer(training))
+        self.state: TrainState = {}  # until `place`
         self.step = 0
         self._validation_times: np.ndarray | None = None
 
         self._mesh = training_mesh(training.batch_size)
-        self._shardings = state_shardings(self.state, self._mesh, training.shard_above)
+        shapes = jax.eval_shape(self._init, *self._start)
+        self._shardings = state_shardings(shapes, self._mesh, training.shard_above)
         self._x64 = jnp.result_type(float) == jnp.float64
         self._compile(prepare, without)
 
@@ -122,6 +124,7 @@ class Trainer:
 
         losses = make_validation(self.skeleton, self.objective, prepare_held_out, collect)
         self._held_out_losses = jax.jit(losses, out_shardings=on_all)
+        self._whole = jax.jit(lambda arrays: arrays, out_shardings=on_all)
 
     # --- The loop ---
 
@@ -219,7 +222,7 @@ class Trainer:
             if loss is not None:
                 added["valid_loss"] = loss
             if callbacks:
-                model = self.model()  # all processes have a part of it
+                model = self.model()  # in all processes, which have a part of it each
                 called = partial(call, callbacks, self.step, model, row | added)
                 added |= in_first(called) or {}
             added[VALIDATED] = time.perf_counter() - start
@@ -285,7 +288,7 @@ class Trainer:
         """Returns the EMA model as arrays of one device, which later steps do not change."""
         arrays = (self.state["ema"], self.state["constants"])
         if self.training.shard_above is not None:
-            arrays = whole(arrays, self._mesh)
+            arrays = self._whole(arrays)  # all processes have a part of each
         params, constants = jax.tree.map(jnp.copy, local(arrays))
         model = self.skeleton.in_evaluation(params, constants)
         return dataclasses.replace(model, standardization=self.standardization)
@@ -345,8 +348,17 @@ class Trainer:
     # --- The state ---
 
     def place(self) -> None:
-        """Puts the state on the devices; with several processes, that of process 0."""
-        self.state = place(self.state, self._shardings)
+        """Makes the state on the devices; with several processes, of the weights of process 0.
+
+        Where it is sharded, its averages and moments are never whole on one device.
+        """
+        if self.training.shard_above is None:
+            self.state = place(self._init(*self._start), self._shardings)
+        else:
+            whole = ("params", "constants")
+            start = place(self._start, [self._shardings[name] for name in whole])
+            self.state = jax.jit(self._init, out_shardings=self._shardings)(*start)
+        self._start = []
 
     def restore(self, state: TrainState | None, null_is_trained: bool = False) -> None:
         """Continues from the state of a checkpoint; without one, from where it is.

@@ -50,7 +50,9 @@ def not_finite(tree: Any) -> str:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    return bool(np.all(np.isfinite(array.astype(np.promote_types(array.dtype, np.float32)))))
+    return bool(
+        np.all(np.isfinite(array.astype(np.promote_types(array.dtype, np.float32), copy=False)))
+    )
 
 
 def check_finite(tree: Any, what: str, advice: str, together: bool = False) -> None:

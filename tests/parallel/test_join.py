@@ -2,6 +2,7 @@
 
 import signal
 
+import jax
 import pytest
 
 import scoresde as sd
@@ -31,6 +32,20 @@ def test_wrong_variables_are_named(monkeypatch, address, number, process, messag
     with pytest.raises(ValueError, match=message):
         sd.join_processes()
     assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_it_warns_where_slurm_has_started_several_processes(monkeypatch):
+    """Nothing else would tell that each of them trains a model of its own."""
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.warns(UserWarning, match="SLURM_STEP_NUM_TASKS is 4, .* works by itself"):
+        sd.join_processes()
+
+
+def test_joining_twice_is_refused(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(RuntimeError, match="has joined others already"):
+        sd.join_processes("host0:1234", 2, 0)
 
 
 def test_without_an_address_a_process_stays_alone(monkeypatch):

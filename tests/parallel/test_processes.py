@@ -132,6 +132,12 @@ def test_two_processes_draw_the_samples_of_one(both):
     assert "key: " in second["other key of samples"]
     assert "`with sd.one_process():`" in second["other key of samples"]
 
+    # Where one fails, both do, and both may try again.
+    assert "another process failed while it computed its share" in first["failed share"]
+    assert "MemoryError: too many rows" in second["failed share"]
+    for seen in (first, second):
+        assert seen["failed share"].endswith(str(seen["sample"]))
+
     one = two_processes.sample(jax.random.key(0))
     np.testing.assert_allclose(first["sample of one"], one, rtol=1e-5, atol=1e-6)
     assert second["sample of one"] != first["sample of one"]

@@ -136,9 +136,12 @@ def test_an_error_of_a_lost_process_says_what_is_kept(monkeypatch):
         ProcessLostError, match=r"is lost \(INTERNAL: Gloo .*\)\. .* Step 4 is kept\."
     )
     with found, together(lambda: "Step 4 is kept."):
-        raise RuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
-    with pytest.raises(RuntimeError, match=r"^out of memory$"), together():
-        raise RuntimeError("out of memory")
+        raise jax.errors.JaxRuntimeError(
+            "INTERNAL: Gloo all-reduce failed: Connection reset by peer"
+        )
+    for own in (jax.errors.JaxRuntimeError("out of memory"), RuntimeError("503 Unavailable")):
+        with pytest.raises(type(own), match=f"^{own}$"), together():
+            raise own
     assert watch._kept == []
 
 
