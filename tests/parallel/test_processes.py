@@ -71,7 +71,7 @@ def run_together(folder, *commands, devices):
                         stderr=subprocess.STDOUT,
                     )
                 )
-        codes = [process.wait(timeout=300) for process in processes]
+        codes = [process.wait(timeout=1200) for process in processes]
     finally:
         for process in processes:
             process.kill()
