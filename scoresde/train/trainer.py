@@ -221,7 +221,7 @@ class Trainer:
             loss = self.validation_loss()
             if loss is not None:
                 added["valid_loss"] = loss
-            if callbacks:
+            if any_process(bool(callbacks)):  # process 0 alone may have been given some
                 model = self.model()  # in all processes, which have a part of it each
                 called = partial(call, callbacks, self.step, model, row | added)
                 added |= in_first(called) or {}
