@@ -16,7 +16,7 @@ import numpy as np
 from scoresde.cli.output import as_json
 from scoresde.cli.place import UNWRITABLE
 from scoresde.data.source import digest
-from scoresde.parallel.shared_lines import by_first
+from scoresde.parallel.processes import by_first
 from scoresde.train.load import Trained
 from scoresde.train.state import Skeleton
 from scoresde.writing import write_atomically

@@ -34,7 +34,7 @@ from scoresde.cli.with_model import (
 )
 from scoresde.guidance.classifier_free import ClassifierFreeGuidance
 from scoresde.keys import example_keys
-from scoresde.parallel.shared_lines import by_first
+from scoresde.parallel.processes import by_first
 from scoresde.runs.settings import to_dict
 from scoresde.sampling.choices import AnySampler
 from scoresde.sampling.sample import sample

@@ -134,6 +134,11 @@ def in_first(work: Callable[[], Result]) -> Result | None:
     )
 
 
+def by_first(work: Callable[[], Result]) -> Result | None:
+    """Returns work(), done by process 0 where several work together; None in the others."""
+    return in_first(work) if are_together() else work()
+
+
 # --- Refusing what differs ---
 
 

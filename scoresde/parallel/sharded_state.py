@@ -90,11 +90,19 @@ def _collect(mesh: Mesh, param: jax.Array, sharding: NamedSharding) -> jax.Array
     return collected(param)
 
 
-def collecting_again(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function whose derivative collects parameters again, rather than keeping them from
-    the forward pass: they would be whole on every device at once."""
+def collecting_again(
+    function: Callable[..., Any], collect: Callable[[PyTree], PyTree]
+) -> Callable[..., Any]:
+    """Returns the function of whole parameters as one of sharded ones, its first argument.
+
+    Its derivative collects them again, rather than keeping them from the forward pass: they would
+    be whole on every device at once.
+    """
 
     def is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
         return not primitive.name.startswith("custom_vjp_call")  # that of `_collect`
 
-    return jax.checkpoint(function, policy=is_kept)
+    def of_shards(params: PyTree, *rest: Any) -> Any:
+        return function(collect(params), *rest)
+
+    return jax.checkpoint(of_shards, policy=is_kept)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from scoresde.checked_lines import CheckedLines, Take
-from scoresde.parallel.processes import are_together, barrier, check_alike, in_first
+from scoresde.parallel.processes import are_together, barrier, by_first, check_alike, in_first
 from scoresde.reading import open_regular
 
 
@@ -46,8 +46,3 @@ class SharedLines(CheckedLines):
     def remove(self) -> None:
         """Removes the file, if there is one."""
         by_first(partial(self.path.unlink, missing_ok=True))
-
-
-def by_first(work: Any) -> Any:
-    """Returns work(), done by process 0 where several work together; None in the others."""
-    return in_first(work) if are_together() else work()

@@ -150,11 +150,7 @@ def _make_loss_and_gradient(
         model = skeleton.in_training(params, constants, key_net)
         return jnp.mean(_losses(objective, keys_noise, model, x, t, cond))  # Eq. 1
 
-    def loss_of_shards(params, *rest):
-        assert collect is not None
-        return loss(collect(params), *rest)
-
-    gradient = jax.value_and_grad(loss if collect is None else collecting_again(loss_of_shards))
+    gradient = jax.value_and_grad(loss if collect is None else collecting_again(loss, collect))
 
     def loss_and_gradient(params, constants, key, x, cond):
         key_prepare, key_time, key_noise, key_net = jax.random.split(key, 4)
