@@ -51,6 +51,7 @@ def join_processes(
         ValueError: if one is malformed, or the processes cannot reach each other.
         RuntimeError: if this process has joined others already.
     """
+    source = ADDRESS if address is None else "address"
     address = os.environ.get(ADDRESS) if address is None else address
     if address is None:
         _check_alone(count, index)
@@ -63,8 +64,7 @@ def join_processes(
 
     if not re.fullmatch(r".+:[0-9]+", address):
         raise ValueError(
-            f"JAX_COORDINATOR_ADDRESS is {address!r}: wanted process 0's host:port, "
-            f"as in host0:1234."
+            f"{source} is {address!r}: wanted process 0's host:port, as in host0:1234."
         )
     count = whole_number("JAX_NUM_PROCESSES") if count is None else count
     index = whole_number("JAX_PROCESS_ID") if index is None else index

@@ -42,6 +42,11 @@ def test_it_warns_where_slurm_has_started_several_processes(monkeypatch):
         sd.join_processes()
 
 
+def test_an_address_that_was_passed_is_named_so():
+    with pytest.raises(ValueError, match="^address is 'host0': wanted"):
+        sd.join_processes("host0", 2, 0)
+
+
 def test_joining_twice_is_refused(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(RuntimeError, match="has joined others already"):
