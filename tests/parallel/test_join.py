@@ -43,7 +43,7 @@ def test_it_warns_where_slurm_has_started_several_processes(monkeypatch):
 
 
 def test_an_address_that_was_passed_is_named_so():
-    with pytest.raises(ValueError, match="^address is 'host0': wanted"):
+    with pytest.raises(ValueError, match=r"^address is 'host0': wanted"):
         sd.join_processes("host0", 2, 0)
 
 
