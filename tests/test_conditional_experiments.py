@@ -43,6 +43,7 @@ def test_posteriors(tmp_path):
         tmp_path,
         *training(300),
         "--training.log-every=100",
+        "--training.batch-size=125",  # odd: on one device, which compiles faster
         "--simulations=4000",
         "--observations=2",
         "--num-samples=400",

@@ -1,4 +1,4 @@
-"""A progress bar that training outlives, once nobody reads it any more."""
+"""A progress bar, and lines above it, that training outlives once nobody reads them any more."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ def training_bar(total: int, initial: int, visible: bool) -> tqdm[Any]:
         dynamic_ncols=True,
         file=_Unread(sys.stderr),
     )
+
+
+def tell(line: str) -> None:
+    """Prints a line on standard error, above the bars that are there."""
+    tqdm.write(line, file=_Unread(sys.stderr))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from scoresde.data.prepare import without_augmentation
 from scoresde.data.source import Source, take
@@ -36,6 +34,7 @@ from scoresde.runs.settings import stable_repr, to_dict
 from scoresde.score.classifier import ClassifierModel
 from scoresde.score.model import ScoreModel
 from scoresde.standardization import Standardization, units_of_cond
+from scoresde.train.bar import tell
 from scoresde.train.bound_checks import check_bound, check_is_score
 from scoresde.train.callbacks import Callback
 from scoresde.train.coverage import warn_of_coverage
@@ -182,7 +181,7 @@ def fit(
                 raise record.read_only
             record.describe(held_out, training if config is None else config)
             if record.resumed and unfinished and progress and trainer.process == 0:
-                tqdm.write(record.resumed.in_words(training.steps), file=sys.stderr)
+                tell(record.resumed.in_words(training.steps))
 
             with together(kept):  # a lost process is noticed before a save that needs it is awaited
                 interrupted = trainer.run(record, callbacks, progress)

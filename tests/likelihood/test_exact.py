@@ -20,10 +20,10 @@ KEY = jax.random.key(0)
     ("sde", "variable", "dim"),
     [
         (sd.VP(), sd.variables.InTime(), 2),
-        (sd.VP(), sd.variables.InLogSNR(), 16),
+        pytest.param(sd.VP(), sd.variables.InLogSNR(), 16, marks=pytest.mark.slow),
         (sd.SubVP(), sd.variables.InLogSNR(), 2),
-        (sd.SubVP(), sd.variables.InLogSNR(), 16),
-        (sd.VE(), sd.variables.InLogSNR(), 2),
+        pytest.param(sd.SubVP(), sd.variables.InLogSNR(), 16, marks=pytest.mark.slow),
+        pytest.param(sd.VE(), sd.variables.InLogSNR(), 2, marks=pytest.mark.slow),
         (sd.VE(), sd.variables.InLogSNR(), 16),
     ],
     ids=[

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from scoresde.train.bar import training_bar
+from scoresde.train.bar import tell, training_bar
 
 
 def test_a_bar_that_nobody_reads_does_not_end_training(monkeypatch, tmp_path):
@@ -15,6 +15,7 @@ def test_a_bar_that_nobody_reads_does_not_end_training(monkeypatch, tmp_path):
             bar.update()
             bar.set_postfix({"loss": "1"})
             bar.write("stopping")
+            tell("resumed")
         monkeypatch.undo()
         with open(os.devnull, "w") as sink:
             os.dup2(sink.fileno(), nobody.fileno())
