@@ -1,4 +1,4 @@
-"""The idx format, in which MNIST and Fashion-MNIST are distributed.
+"""The idx format, in which MNIST and the data sets like it are distributed.
 
 A file holds the bytes 0, 0, type and rank, then the sizes as big-endian 32-bit numbers, then the
 entries. Type 8 means unsigned bytes.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.reading import check_size, open_regular
+from scoresde.reading import check_size, open_regular, read_json
 
 LARGEST = 2**28
 """The bytes that a file may hold, unpacked too: 256 MB, five times the images of MNIST."""
@@ -24,7 +24,10 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-"""The images and labels of each split, under the names that MNIST and Fashion-MNIST share."""
+"""The images and labels of each split, under the names that MNIST and the sets like it share."""
+
+Files = dict[str, tuple[Path, Path]]
+"""The paths of images and labels by split."""
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -78,25 +81,50 @@ def _read(path: Path, stream: Any) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def find_idx(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Returns the paths of images and labels by split, each with or without .gz.
+def find_idx(folder: Path, prefix: str = "") -> Files | None:
+    """Returns the paths of the four files in a folder, each with or without .gz; None if not all.
 
-    Raises:
-        FileNotFoundError: if one of the four files is missing.
+    EMNIST writes `test` for `t10k`, and some copies of MNIST a dot before `idx`.
     """
     found = {}
-    for split, (images, labels) in FILES.items():
-        found[split] = (_find(folder, images), _find(folder, labels))
+    for split, names in FILES.items():
+        pair = [_find(folder, prefix + name) for name in names]
+        if None in pair:
+            return None
+        found[split] = tuple(pair)
     return found
 
 
-def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"{folder} has no {name}, nor {name}.gz: wanted the four idx files of Fashion-MNIST or "
-        f"MNIST. On Debian and Ubuntu: apt install dataset-fashion-mnist. Elsewhere download them "
-        f"from github.com/zalandoresearch/fashion-mnist, and write "
-        f"images.fashion_mnist(folder=...)."
-    )
+def _find(folder: Path, name: str) -> Path | None:
+    for spelling in (name, name.replace("t10k", "test")):
+        for written in (spelling, spelling.replace("-idx", ".idx")):
+            for path in (folder / written, folder / f"{written}.gz"):
+                if path.is_file():
+                    return path
+    return None
+
+
+def downloaded_idx(downloads: Path, name: str, prefix: str = "") -> Files | None:
+    """Returns the four files of a data set among those that TFDS has downloaded, or None.
+
+    TFDS changes their names, and keeps the old ones in a file *.INFO beside each.
+    """
+    paths = {}
+    for info in sorted(downloads.rglob("*.INFO")):
+        try:
+            about = read_json(info)
+        except (OSError, ValueError):
+            continue
+        if not isinstance(about, dict) or name.partition("/")[0] not in about.get(
+            "dataset_names", ()
+        ):
+            continue
+        original = str(about.get("original_fname", "")).removesuffix(".gz")
+        paths[original.replace("-test-", "-t10k-")] = info.with_suffix("")
+
+    wanted = {split: tuple(prefix + name for name in names) for split, names in FILES.items()}
+    if not all(
+        name in paths and paths[name].is_file() for pair in wanted.values() for name in pair
+    ):
+        return None
+    return {split: (paths[x], paths[y]) for split, (x, y) in wanted.items()}

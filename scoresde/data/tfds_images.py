@@ -51,7 +51,7 @@ def from_tfds(
         ValueError: if it is prepared in another format, or has no such feature.
         ModuleNotFoundError: if tensorflow-datasets is not installed.
     """
-    base = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    base = Path(data_dir).expanduser() if data_dir else tfds_folder()
     place = find_prepared(name, base)
     if place is None and download:
         _prepare(name, split, base)
@@ -68,6 +68,11 @@ def from_tfds(
 
     geometry = Geometry(size, crop, channels)
     return read_prepared(place, split, image, label, geometry, cache)
+
+
+def tfds_folder() -> Path:
+    """Returns where TFDS keeps data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 # --- Reading a data set that is prepared ---
@@ -110,13 +115,22 @@ def read_prepared(
             yield pixels, None if label is None else int(record[label])
 
     folder = Path(builder.data_dir)
-    files = sorted(path for path in folder.iterdir() if "array_record" in path.name)
+    files = _record_files(folder)
     identity = (
         f"tfds {builder.info.full_name} {split} {image} {label} {geometry} {stamp(folder, files)} "
         f"{DECODING}"
     )
     names = None if label is None else getattr(features[label], "names", None)
     return decoded_images(identity, len(records), examples, cache, tuple(names or ()))
+
+
+def is_readable(place: Path) -> bool:
+    """Returns whether a data set was prepared in array_record, the format that is read by index."""
+    return bool(_record_files(place))
+
+
+def _record_files(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if "array_record" in path.name)
 
 
 def find_prepared(name: str, base: Path) -> Path | None:

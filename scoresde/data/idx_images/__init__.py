@@ -1,1 +1,1 @@
-"""Fashion-MNIST and MNIST as a TFDS data set; TFDS wants its builder in a package of its own."""
+"""MNIST and the sets like it as a TFDS data set; TFDS wants its builder in its own package."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from scoresde.data.idx import find_idx, read_idx
+from scoresde.data.idx import Files, read_idx
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -18,12 +18,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012
 
-    def __init__(self, *, folder: str | Path, **options: Any):
-        self.files = find_idx(Path(folder))
+    def __init__(self, *, files: Files, transposed: bool = False, **options: Any):
+        self.files = files
+        self.transposed = transposed
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         height, width = read_idx(self.files["test"][0]).shape[1:]
+        if self.transposed:
+            height, width = width, height
         features = tfds.features.FeaturesDict(
             {
                 # Not an Image: encoding and decoding PNGs would take longer than all the rest.
@@ -47,5 +50,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"and (n,)."
             )
 
+        if self.transposed:
+            x = x.transpose(0, 2, 1)
         for i in range(len(x)):
             yield i, {"image": x[i, :, :, None], "label": int(y[i])}
