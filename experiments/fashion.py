@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-import fashion_smoke
 import numpy as np
 import pipeline
-from image_experiment import ImageExperiment
+from idx_experiment import IdxExperiment, some_of, with_place
 from image_task import ImageTask
 
 import scoresde as sd
@@ -16,12 +14,9 @@ from scoresde.data import images
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE
 
-REFERENCES = 5_000
-"""Training images for the classifier, the Gaussian and the distances."""
-
 
 @dataclasses.dataclass(frozen=True)
-class Fashion(ImageExperiment):
+class Fashion(IdxExperiment):
     """Settings of an experiment on Fashion-MNIST."""
 
     name: str = "fashion"
@@ -37,32 +32,16 @@ class Fashion(ImageExperiment):
     num_samples: int = 500
     likelihood_tolerance: float = 1e-3
     evaluation_batch: int = 250
-    held_out: int = 256
-    """Test images for validation, likelihoods and distances."""
-    watched: int = 32
-    """How many of the held-out images have their bits/dim computed at every checkpoint."""
-    draws: int = 256
-    """Samples drawn at every checkpoint, for a Fréchet distance."""
-    folder: str = ""
-    """The folder of the four idx files; empty: where Debian's dataset-fashion-mnist puts them."""
-    smoke: bool = False
-    """Run 2 steps of a tiny network on images of noise, only to check that everything runs."""
 
 
 def run(settings: Fashion) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code."""
-    folder = settings.folder or None
-    cache = None
-    if settings.smoke:
-        settings = fashion_smoke.reduced(settings)
-        cache = Path(settings.runs).expanduser() / settings.name / "data"
-        folder = fashion_smoke.write_noise(cache)
+    settings, place = with_place(settings)
 
     def build() -> ImageTask:
-        train = images.fashion_mnist("train", folder=folder, cache=cache)
-        test = images.fashion_mnist("test", folder=folder, cache=cache)
-        # TFDS shuffles the images, but does not promise to.
-        some = np.random.default_rng(0).permutation(len(train))[:REFERENCES]
+        train = images.fashion_mnist("train", **place)
+        test = images.fashion_mnist("test", **place)
+        some = some_of(len(train))
 
         return ImageTask.build(
             noun="garments",

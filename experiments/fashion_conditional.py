@@ -24,13 +24,12 @@ if __name__ == "__main__":
     end_on_signals()  # before the imports below, which take seconds
 
 import dataclasses
-from pathlib import Path
 
 import fashion
-import fashion_smoke
 import numpy as np
 import pipeline
 from conditional_task import ConditionalTask, Guided
+from idx_experiment import some_of, with_place
 
 import scoresde as sd
 from scoresde.cli.flags import run_script
@@ -53,10 +52,8 @@ class FashionConditional(fashion.Fashion, Guided):
 
 def run(settings: FashionConditional) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code."""
-    folder = settings.folder or None
-    cache = None
+    settings, place = with_place(settings)
     if settings.smoke:
-        settings = fashion_smoke.reduced(settings)
         settings = dataclasses.replace(
             settings,
             net=dataclasses.replace(settings.net, num_classes=10),
@@ -64,13 +61,11 @@ def run(settings: FashionConditional) -> int:
             informed=2,
             num_samples=20,
         )
-        cache = Path(settings.runs).expanduser() / settings.name / "data"
-        folder = fashion_smoke.write_noise(cache)
 
     def build() -> ConditionalTask:
-        train = images.fashion_mnist("train", folder=folder, cache=cache)
-        test = images.fashion_mnist("test", folder=folder, cache=cache)
-        some = np.random.default_rng(0).permutation(len(train))[: fashion.REFERENCES]
+        train = images.fashion_mnist("train", **place)
+        test = images.fashion_mnist("test", **place)
+        some = some_of(len(train))
         labels = np.asarray(train.labels)[some]
         held_out = slice(settings.held_out)
 

@@ -26,12 +26,11 @@ if __name__ == "__main__":
 import dataclasses
 from pathlib import Path
 
-import fashion
-import fashion_smoke
 import inverse_study
 import jax
 import numpy as np
 from flax import nnx
+from idx_experiment import some_of, write_noise
 from image_task import ImageTask
 
 import scoresde as sd
@@ -76,11 +75,11 @@ def run(settings: FashionInverse) -> int:
             settings, name=f"{settings.name}_smoke", images=2, draws=3, steps=(2,), particles=3
         )
         cache = Path(settings.runs).expanduser() / settings.name / "data"
-        folder = fashion_smoke.write_noise(cache)
+        folder = write_noise(cache)
 
     train = images.fashion_mnist("train", folder=folder, cache=cache)
     test = images.fashion_mnist("test", folder=folder, cache=cache)
-    some = np.random.default_rng(0).permutation(len(train))[: fashion.REFERENCES]
+    some = some_of(len(train))
     task = ImageTask.build(
         noun="garments",
         train=train,

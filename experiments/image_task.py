@@ -87,6 +87,11 @@ class ImageTask:
         """What training is validated on."""
         return self.test
 
+    @property
+    def watched_images(self) -> np.ndarray:
+        """Held-out images whose bits/dim are computed during training."""
+        return self.test[: self.watched]
+
     def score(self, model: sd.ScoreModel, n: int) -> Any:
         """Returns the score that draws n samples."""
         return model
@@ -132,8 +137,7 @@ class ImageTask:
         if not self.watched:
             return {}
 
-        test = jnp.asarray(self.test[: self.watched])
-        x = self.dequantize(jax.random.key(settings.seed), test)
+        x = self.dequantize(jax.random.key(settings.seed), jnp.asarray(self.watched_images))
         likelihood = log_likelihood(settings, jax.random.key(settings.seed + 1), model, x)
 
         bits = self.bits_per_dim(likelihood.log_prob)

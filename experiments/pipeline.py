@@ -15,7 +15,13 @@ import scoresde as sd
 from scoresde.runs.folder import RunFolder
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.loop import Fit
-from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE, ModelSettings
+from scoresde.train.model_settings import (
+    AnyNet,
+    AnyParameterization,
+    AnySDE,
+    ModelSettings,
+    is_custom_network,
+)
 from scoresde.train.signals import exit_code_of_stop
 
 
@@ -46,6 +52,10 @@ class Experiment:
     """Resume with another learning_rate, warmup, final_rate or steps of training than before."""
     afresh: bool = False
     """Begin anew; what the folder holds of an earlier run is kept in RUN/before-DATE."""
+
+    def model(self, key: jax.Array, shape: tuple[int, ...]) -> sd.ScoreModel:
+        """Returns a model with new random weights, for examples of this shape."""
+        return ModelSettings(self.sde, self.net, self.parameterization).build(key, shape)
 
     def lasting(self) -> Experiment:
         """Returns the settings without those that one command asks for once."""
@@ -176,7 +186,10 @@ def run(settings: Experiment, build: Callable[[], Any]) -> int:
     minutes = clock.total() / 60
     print(f"\n{settings.name}: {settings.training.steps} steps, finished in {minutes:.1f} minutes")
     print("\n".join(f"  {line}" for line in outcome.summary))
-    print(f"look at {page_path}; in Python: model = sd.load({str(folder)!r})")
+    # The model of a custom network is needed to load it.
+    custom = is_custom_network(fit.model.net)
+    in_python = "" if custom else f"; in Python: model = sd.load({str(folder)!r})"
+    print(f"look at {page_path}{in_python}")
     return 0
 
 
@@ -201,8 +214,7 @@ def train(
             return task.watch(settings, model, samples)
 
     with clock("initialisation"):
-        parts = ModelSettings(settings.sde, settings.net, settings.parameterization)
-        model = parts.build(key_init, task.shape)
+        model = settings.model(key_init, task.shape)
 
     with clock("training"):
         fit = sd.fit(

@@ -1,4 +1,4 @@
-"""`--smoke` of the fashion experiments: the smallest settings, and files of noise for data."""
+"""What experiments on MNIST and the sets like it share: settings, and `--smoke`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import struct
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from image_experiment import ImageExperiment
@@ -15,7 +15,48 @@ import scoresde as sd
 from scoresde.data.idx import FILES
 from scoresde.writing import write_atomically
 
-Settings = TypeVar("Settings", bound=ImageExperiment)
+REFERENCES = 5_000
+"""Training images for the classifier, the Gaussian and the distances."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IdxExperiment(ImageExperiment):
+    """Settings of an experiment on images in idx files."""
+
+    held_out: int = 256
+    """Test images for likelihoods and distances."""
+    watched: int = 32
+    """How many held-out images have their bits/dim computed at every checkpoint."""
+    draws: int = 256
+    """Samples drawn at every checkpoint, for a Fréchet distance."""
+    folder: str = ""
+    """The folder of the four idx files; empty: where they are looked for (scoresde.data.images)."""
+    smoke: bool = False
+    """Run 2 steps of a tiny network on images of noise, only to check that everything runs."""
+
+
+Settings = TypeVar("Settings", bound=IdxExperiment)
+
+
+def with_place(settings: Settings) -> tuple[Settings, dict[str, Any]]:
+    """Returns the settings, reduced for --smoke, and where the data are: folder and cache."""
+    if not settings.smoke:
+        return settings, {"folder": settings.folder or None, "cache": None}
+
+    settings = reduced(settings)
+    cache = Path(settings.runs).expanduser() / settings.name / "data"
+    return settings, {"folder": write_noise(cache), "cache": cache}
+
+
+def some_of(n: int, count: int = REFERENCES) -> np.ndarray:
+    """Returns the rows of a random part of n images.
+
+    TFDS shuffles the images, but does not promise to.
+    """
+    return np.random.default_rng(0).permutation(n)[:count]
+
+
+# --- Smoke: the smallest settings, and files of noise for data ---
 
 SIDE = 6
 COUNTS = (200, 20)  # training and test images
@@ -41,7 +82,7 @@ def reduced(settings: Settings) -> Settings:
 
 
 def write_noise(folder: Path, seed: int = 0) -> Path:
-    """Writes four idx files with the names and format of Fashion-MNIST, with pixels of noise."""
+    """Writes four idx files with the names and format of MNIST's, with pixels of noise."""
     rng = np.random.default_rng(seed)
     for (pixels_name, labels_name), count in zip(FILES.values(), COUNTS, strict=True):
         pixels = rng.bytes(count * SIDE * SIDE)
