@@ -40,12 +40,19 @@ class ConditionalTask(ImageTask):
     test_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     reference_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     """The labels of `real`."""
+    choosing_labels: np.ndarray | None = None
+    """The labels of `choosing`."""
     classes: int = 10
+
+    @property
+    def validated_labels(self) -> np.ndarray:
+        """The labels of the images that training is validated on."""
+        return self.test_labels if self.choosing_labels is None else self.choosing_labels
 
     @property
     def held_out(self) -> ArraySource:
         """What training is validated on."""
-        return ArraySource(self.test, self.test_labels)
+        return ArraySource(self.validated, self.validated_labels)
 
     def score(self, model: sd.ScoreModel, n: int) -> Any:
         """Returns the score that draws n samples, of the classes in turn."""
@@ -59,9 +66,8 @@ class ConditionalTask(ImageTask):
 
     def watch(self, settings: Any, model: Any, samples: sd.Sample) -> dict[str, float]:
         """Returns bits/dim of some held-out images given their labels, and the distance."""
-        return super().watch(
-            settings, sd.conditioned(model, self.test_labels[: self.watched]), samples
-        )
+        labelled: Any = sd.conditioned(model, self.validated_labels[: self.watched])
+        return super().watch(settings, labelled, samples)
 
     def evaluate(
         self,

@@ -21,12 +21,14 @@ class ImageExperiment(pipeline.Experiment):
     likelihood_t_min: float = 1e-5
     """Where the likelihood starts: for a network of discrete levels, at its lowest, below which it
     has learnt nothing."""
+    likelihood_probes: int = 1
+    """Rademacher probes per example that estimate the likelihood's divergence."""
 
 
 def log_likelihood(
     settings: ImageExperiment, key: jax.Array, model: Any, x: jax.Array, **options: Any
 ) -> sd.Likelihood:
-    """Returns the likelihood of dequantised images, by the settings' tolerance and t_min.
+    """Returns the likelihood of dequantised images, by the settings' tolerance, t_min and probes.
 
     model: a score that holds its SDE.
     """
@@ -35,6 +37,7 @@ def log_likelihood(
         model.sde,
         model,
         x,
+        divergence=sd.divergences.Hutchinson(settings.likelihood_probes),
         rtol=settings.likelihood_tolerance,
         atol=settings.likelihood_tolerance,
         t_min=settings.likelihood_t_min,

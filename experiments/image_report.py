@@ -78,8 +78,10 @@ def likelihood_conditions(
     settings: ImageExperiment, levels: int, dequantization: str = "uniform"
 ) -> str:
     """Returns how bits/dim were computed, as text."""
+    count = settings.likelihood_probes
+    probes = "1 Rademacher probe" if count == 1 else f"{count} Rademacher probes"
     return (
-        f"{dequantization} dequantisation of {levels} levels, 1 Rademacher probe, "
+        f"{dequantization} dequantisation of {levels} levels, {probes}, "
         f"t_min {settings.likelihood_t_min:.2g}, tolerance {settings.likelihood_tolerance:g}"
     )
 

@@ -49,6 +49,8 @@ class ImageTask:
     """Training images are moved at random by up to this many pixels; 0: not at all."""
     draws: int = 64
     """Samples drawn at every checkpoint: the picture shows 64, the distance is that of all."""
+    choosing: np.ndarray | None = None
+    """Integers that training is validated on, to choose settings by; None: `test`."""
 
     @classmethod
     def build(
@@ -83,14 +85,14 @@ class ImageTask:
         return RandomShift(self.shift, self.dequantize) if self.shift else self.dequantize
 
     @property
-    def held_out(self) -> Any:
-        """What training is validated on."""
-        return self.test
+    def validated(self) -> np.ndarray:
+        """The images that training is validated on."""
+        return self.test if self.choosing is None else self.choosing
 
     @property
-    def watched_images(self) -> np.ndarray:
-        """Held-out images whose bits/dim are computed during training."""
-        return self.test[: self.watched]
+    def held_out(self) -> Any:
+        """What training is validated on, as `sd.fit` takes it."""
+        return self.validated
 
     def score(self, model: sd.ScoreModel, n: int) -> Any:
         """Returns the score that draws n samples."""
@@ -137,7 +139,9 @@ class ImageTask:
         if not self.watched:
             return {}
 
-        x = self.dequantize(jax.random.key(settings.seed), jnp.asarray(self.watched_images))
+        x = self.dequantize(
+            jax.random.key(settings.seed), jnp.asarray(self.validated[: self.watched])
+        )
         likelihood = log_likelihood(settings, jax.random.key(settings.seed + 1), model, x)
 
         bits = self.bits_per_dim(likelihood.log_prob)

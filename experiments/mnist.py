@@ -7,9 +7,8 @@ images are seen by the final evaluation alone.
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ import numpy as np
 import pipeline
 from bookkeeping import Clock
 from idx_experiment import IdxExperiment, some_of, with_place
-from image_experiment import log_likelihood, succeeded
+from image_experiment import succeeded
 from image_task import ImageTask
 
 import scoresde as sd
@@ -60,52 +59,52 @@ class Mnist(IdxExperiment):
     evaluation_batch: int = 250
     held_out: int = 500
     """Test images for likelihoods and distances."""
-    trained_on: int = 0
-    """Training images whose bits/dim are computed too: below those of the test images, the network
-    has learnt them by heart."""
+
+
+class Splits(NamedTuple):
+    """The images with their labels."""
+
+    train: images.Images
+    """What networks are trained on."""
+    choosing: images.Images
+    """Images to choose settings by."""
+    test: images.Images
+
+
+def splits(settings: Mnist, place: dict[str, Any]) -> Splits:
+    """Returns the images, read from `place`: see `with_place`."""
+    choosing = CHOOSING if not settings.smoke else 20
+    return Splits(
+        train=images.mnist(f"train[:-{choosing}]", **place),
+        choosing=images.mnist(f"train[-{choosing}:]", **place),
+        test=images.mnist("test", **place),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class MnistTask(ImageTask):
-    """An `ImageTask` that validates on images of the training set, and looks for copies of it."""
+    """An `ImageTask` that looks for training images among the samples."""
 
-    choosing: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
-    """Images to choose settings by, integers."""
     everything: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     """All that the network is trained on, integers."""
 
     @classmethod
-    def of(cls, settings: Mnist, place: dict[str, Any], **options: Any) -> Self:
-        """Returns the task, its images read from `place`: see `with_place`."""
-        choosing = CHOOSING if not settings.smoke else 20
-        train = images.mnist(f"train[:-{choosing}]", **place)
-        test = images.mnist("test", **place)
-        some = some_of(len(train))
-        drawn = some_of(len(test), settings.held_out)
-
+    def of(cls, settings: Mnist, data: Splits) -> Self:
+        """Returns the task, its references some of the training images."""
+        some = some_of(len(data.train))
+        drawn = some_of(len(data.test), settings.held_out)
         return cls.build(
             noun="digits",
-            train=train.without_labels(),
-            test=test.pixels[drawn],
-            reference=train.pixels[some],
-            labels=np.asarray(train.labels)[some],
+            train=data.train.without_labels(),
+            test=data.test.pixels[drawn],
+            reference=data.train.pixels[some],
+            labels=np.asarray(data.train.labels)[some],
             levels=256,
             watched=settings.watched,
             draws=settings.draws,
-            choosing=images.mnist(f"train[-{choosing}:]", **place).pixels,
-            everything=train.pixels,
-            **options,
+            choosing=data.choosing.pixels[:VALIDATED],
+            everything=data.train.pixels,
         )
-
-    @property
-    def held_out(self) -> np.ndarray:
-        """What training is validated on."""
-        return self.choosing[:VALIDATED]
-
-    @property
-    def watched_images(self) -> np.ndarray:
-        """Images whose bits/dim are computed during training."""
-        return self.choosing[: self.watched]
 
     def evaluate(
         self,
@@ -126,9 +125,6 @@ class MnistTask(ImageTask):
         np.savez_compressed(folder / "samples" / DRAWN, x=drawn)
         with clock("nearest training images"):
             self._add_nearest(outcome, drawn, folder)
-        if settings.trained_on:
-            with clock("likelihood of training images"):
-                self._add_trained_on(outcome, settings, key, model)
         return outcome
 
     def scaled(self, pixels: np.ndarray) -> np.ndarray:
@@ -164,43 +160,16 @@ class MnistTask(ImageTask):
         columns = min(SHOWN, len(drawn))
         image_grid(pairs, picture, columns, low=self.dequantize.low, high=self.dequantize.high)
 
-    def _add_trained_on(
-        self, outcome: pipeline.Outcome, settings: Mnist, key: jax.Array, model: sd.ScoreModel
-    ) -> None:
-        """Adds the bits/dim of training images."""
-        key_dequantize, key_probes = jax.random.split(jax.random.fold_in(key, 1))
-        some = jnp.asarray(self.everything[: settings.trained_on])
-        likelihood = log_likelihood(
-            settings,
-            key_probes,
-            model,
-            self.dequantize(key_dequantize, some),
-            batch_size=settings.evaluation_batch,
-            progress=True,
-        )
-        bits = self.bits_per_dim(likelihood.log_prob)[np.asarray(likelihood.success)]
-        mean, stderr = float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits)))
-        outcome.figures["bits_per_dim_train"] = mean
-        outcome.figures["bits_per_dim_train_stderr"] = stderr
-        outcome.headline.insert(
-            1,
-            [
-                "bits/dim of training images",
-                f"{mean:.3f} ± {stderr:.3f}",
-                f"the first {len(some)} that the network was trained on",
-            ],
-        )
-
 
 def _row(name: str, found: Nearest, share: float) -> list[Any]:
     middle, smallest = np.median(found.distance), found.distance.min()
     return [name, f"{middle:.2f}", f"{smallest:.2f}", f"{100 * share:.1f} %"]
 
 
-def run(settings: Mnist, kind: type[MnistTask] = MnistTask, **options: Any) -> int:
+def run(settings: Mnist, kind: type[MnistTask] = MnistTask) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code.
 
     kind: what is done with the images.
     """
     settings, place = with_place(settings)
-    return pipeline.run(settings, lambda: kind.of(settings, place, **options))
+    return pipeline.run(settings, lambda: kind.of(settings, splits(settings, place)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from scipy.stats import norm
 from test_experiments import experiment
 
 import scoresde as sd
@@ -75,6 +76,7 @@ def test_the_lectures_step_is_that_of_algorithm_2(lecture):
     model = model_of(lecture, net)
     out = sd.sample(jax.random.key(0), sampler, model.sde, model, (1600, 2))
 
+    assert out.path is not None
     states = np.concatenate([np.asarray(out.path.x, np.float64), out.x[:, None]], axis=1)
     assert states.shape == (1600, T + 1, 2)  # x_T … x_0
     assert abs(states[:, 0].var() - 1.0) < 5 * np.sqrt(2 / 3200)
@@ -157,6 +159,30 @@ def test_two_runs_side_by_side(monkeypatch, tmp_path):
     pixels = np.asarray(Image.open(picture).convert("L"))
     third = pixels.shape[1] // 3
     assert np.median(pixels[:, :third]) == 0 and np.median(pixels[:, -third:]) == 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist_likelihood", "mnist_conditional"])
+def test_the_others_on_noise(monkeypatch, tmp_path, name):
+    module = experiment(monkeypatch, name)
+    kind = {"mnist_likelihood": "MnistLikelihood", "mnist_conditional": "MnistConditional"}[name]
+    assert module.run(getattr(module, kind)(smoke=True, runs=str(tmp_path))) == 0
+    results = results_of(tmp_path / f"{name}_smoke")
+    assert results["figures"]["likelihood_failures"] == 0
+    if name == "mnist_likelihood":
+        rows = {row[0]: row[1] for row in results["tables"][0]["rows"]}
+        assert rows["Glow (Kingma & Dhariwal 2018)"] == "1.05"
+        exact, bound = (float(rows[key]) for key in rows if key.endswith("test images"))
+        # The first figure is of two steps of training: nearly N(0, 0.6²) in both.
+        assert bound == pytest.approx(exact, abs=1.0)
+
+
+def test_noise_costs_uniform_pixels_what_the_likelihood_experiment_says():
+    """1.38 sigma / w bits, with log2 of the blurred density taken over the interval: Eq. 1."""
+    sigma = 0.02
+    x = (np.arange(200_000) + 0.5) / 200_000  # of an interval of width 1
+    density = norm.cdf(x / sigma) - norm.cdf((x - 1.0) / sigma)
+    assert np.mean(-np.log2(density)) == pytest.approx(1.38 * sigma, rel=2e-3)
 
 
 def test_the_lectures_recipe_has_its_own_settings(monkeypatch, tmp_path):

@@ -95,6 +95,10 @@ class TabulatedVP(SDE):
             )
         object.__setattr__(self, "table", tuple(table.tolist()))  # numbers: constants under jit
 
+    def __str__(self) -> str:
+        """Returns what messages call it, without the table."""
+        return f"TabulatedVP of {len(np.asarray(self.table)) - 1} steps"
+
     @property
     def rate(self) -> TabulatedRate:
         """The noise rate beta(t)."""

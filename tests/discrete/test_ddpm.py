@@ -111,7 +111,9 @@ def test_stored_and_falling_tables_lead_to_an_sde():
     """A linear table rounded to float32 is VP still; no VP has rates that fall."""
     back = sd.DDPM(sd.DDPM.linear().betas.astype(np.float32)).to_sde()
     assert (float(back.beta_min), float(back.beta_max)) == pytest.approx((0.1, 20.0), rel=1e-6)
-    assert isinstance(sd.DDPM.linear(100, 0.02, 1e-4).to_sde(), TabulatedVP)
+    table = sd.DDPM.linear(100, 0.02, 1e-4).to_sde()
+    assert isinstance(table, TabulatedVP)
+    assert str(table) == "TabulatedVP of 100 steps"  # in messages, without a hundred numbers
 
 
 def slopes(errors):
