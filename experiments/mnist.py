@@ -21,7 +21,7 @@ from image_task import ImageTask
 
 import scoresde as sd
 from scoresde.data import images
-from scoresde.evaluation.nearest import Nearest, nearest, remembered
+from scoresde.evaluation.memorisation import Nearest, nearest, remembered
 from scoresde.runs.plots import image_grid
 from scoresde.sampling.choices import AnySampler
 from scoresde.train.model_settings import AnyNet, AnyParameterization, AnySDE

@@ -64,7 +64,8 @@ def outside_world(monkeypatch, tmp_path):
         monkeypatch.setattr(module, name, stand_in)
 
     pixels = np.zeros((16, 16, 16, 3), np.uint8)
-    instead_of(images, "fashion_mnist", images.Images(pixels))
+    for name in ("mnist", "fashion_mnist"):
+        instead_of(images, name, images.Images(pixels))
     instead_of(images, "from_tfds", images.Images(pixels))
     instead_of(sd, "join_processes", None)
 

@@ -15,6 +15,8 @@ from scoresde.evaluation.features import PCAFeatures as PCAFeatures
 from scoresde.evaluation.features import RawFeatures as RawFeatures
 from scoresde.evaluation.gaussian import GaussianFit as GaussianFit
 from scoresde.evaluation.kernel import kernel_distance as kernel_distance
+from scoresde.evaluation.memorisation import nearest as nearest
+from scoresde.evaluation.memorisation import remembered as remembered
 from scoresde.evaluation.standard_error import Estimate as Estimate
 from scoresde.evaluation.standard_error import jackknife as jackknife
 from scoresde.evaluation.two_sample import two_sample_accuracy as two_sample_accuracy

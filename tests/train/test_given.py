@@ -343,13 +343,3 @@ def test_xarray():
     assert fit(data=array).history[-1]["loss"] == fit().history[-1]["loss"]
     data = xarray.Dataset({"x": array})
     fit(data=run(re.search(r"Write (data\['x'\])", refusal(data)).group(1), data))
-
-
-def test_torch():
-    torch = pytest.importorskip("torch")
-    tensor = torch.tensor(X, requires_grad=True)
-    assert fit(data=tensor).history[-1]["loss"] == fit().history[-1]["loss"]
-    dataset = torch.utils.data.TensorDataset(tensor.detach(), torch.tensor(LABELS))
-    fit(model=mlp(width=8, num_classes=2), data=dataset)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=8)
-    assert "Write data.dataset" in refusal(loader)

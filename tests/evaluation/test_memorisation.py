@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scoresde.evaluation.nearest import nearest, remembered
+from scoresde.evaluation.memorisation import nearest, remembered
 
 RNG = np.random.default_rng(0)
 
