@@ -111,20 +111,28 @@ def downloaded_idx(downloads: Path, name: str, prefix: str = "") -> Files | None
     """
     paths = {}
     for info in sorted(downloads.rglob("*.INFO")):
-        try:
-            about = read_json(info)
-        except (OSError, ValueError):
-            continue
-        if not isinstance(about, dict) or name.partition("/")[0] not in about.get(
-            "dataset_names", ()
-        ):
-            continue
-        original = str(about.get("original_fname", "")).removesuffix(".gz")
-        paths[original.replace("-test-", "-t10k-")] = info.with_suffix("")
+        if original := _original_name(info, name.partition("/")[0]):
+            paths[original.removesuffix(".gz").replace("-test-", "-t10k-")] = info.with_suffix("")
 
-    wanted = {split: tuple(prefix + name for name in names) for split, names in FILES.items()}
-    if not all(
-        name in paths and paths[name].is_file() for pair in wanted.values() for name in pair
-    ):
-        return None
-    return {split: (paths[x], paths[y]) for split, (x, y) in wanted.items()}
+    found = {}
+    for split, (images, labels) in FILES.items():
+        pair = paths.get(prefix + images), paths.get(prefix + labels)
+        if not all(path is not None and path.is_file() for path in pair):
+            return None
+        found[split] = pair
+    return found
+
+
+def _original_name(info: Path, data_set: str) -> str:
+    """Returns the name that a file had before TFDS changed it; "" if it is of another data set."""
+    try:
+        about = read_json(info)
+    except (OSError, ValueError):
+        return ""
+
+    about = about if isinstance(about, dict) else {}
+    names = about.get("dataset_names")
+    original = about.get("original_fname")
+    if isinstance(names, list) and data_set in names and isinstance(original, str):
+        return original
+    return ""

@@ -129,7 +129,10 @@ def test_what_tfds_has_downloaded(nowhere, tmp_path):
         place.write_bytes(content)
         about = {"dataset_names": ["mnist"], "original_fname": gz}
         place.with_name(f"{place.name}.INFO").write_text(json.dumps(about))
-    (downloads / "other.gz.INFO").write_text("[")
+    for number, text in enumerate(
+        ["[", "[]", '{"dataset_names": 1}', '{"dataset_names": ["mnist"]}']
+    ):
+        (downloads / f"other{number}.gz.INFO").write_text(text)
 
     assert rows(images.mnist("test")) == rows(Images(PIXELS[20:], LABELS[20:]))
     with pytest.raises(FileNotFoundError, match="KMNIST is not in"):
