@@ -230,6 +230,18 @@ def test_start_up():
 
 
 @pytest.mark.slow
+def test_fit_speed():
+    """Images/s are those of the timings, and the ratio is theirs."""
+    result = run("fit_speed", "--repeats", "1")
+    figures, (ratio,) = result["figures"], result["ratios"].values()
+    found = figures["sd.fit, images/s"] / figures["plain JAX loop, images/s"]
+    assert ratio["median"] == pytest.approx(found, rel=1e-3)
+    assert figures["sd.fit, images/s"] == pytest.approx(
+        8 / result["medians"]["sd.fit, a step"], rel=1e-3
+    )
+
+
+@pytest.mark.slow
 def test_likelihood_recipe(tmp_path):
     """Two recipes, two seeds, a tiny network: a paired difference is that of the means."""
     recipes = ["digits_vp", "digits_likelihood"]
