@@ -59,6 +59,8 @@ class Mnist(IdxExperiment):
     evaluation_batch: int = 250
     held_out: int = 500
     """Test images for likelihoods and distances."""
+    watched: int = 16
+    draws: int = 64
 
 
 class Splits(NamedTuple):
