@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import guidance_sweep
 import jax
@@ -31,6 +31,21 @@ class Guided(ImageExperiment):
     """Weights of the guidance to compare; 1 is the plain conditional model."""
     informed: int = INFORMED
     """Held-out images whose label's information is computed."""
+
+
+Settings = TypeVar("Settings", bound=Guided)
+
+
+def reduced(settings: Settings, classes: int = 10) -> Settings:
+    """Returns the settings of --smoke: little guidance, and a network that takes labels."""
+    net: Any = settings.net
+    return dataclasses.replace(
+        settings,
+        net=dataclasses.replace(net, num_classes=classes),
+        weights=(1.0, 2.0),
+        informed=2,
+        num_samples=20,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

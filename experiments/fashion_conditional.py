@@ -28,7 +28,7 @@ import dataclasses
 import fashion
 import numpy as np
 import pipeline
-from conditional_task import ConditionalTask, Guided
+from conditional_task import ConditionalTask, Guided, reduced
 from idx_experiment import some_of, with_place
 
 import scoresde as sd
@@ -54,13 +54,7 @@ def run(settings: FashionConditional) -> int:
     """Trains or resumes, draws samples, evaluates and reports; returns the exit code."""
     settings, place = with_place(settings)
     if settings.smoke:
-        settings = dataclasses.replace(
-            settings,
-            net=dataclasses.replace(settings.net, num_classes=10),
-            weights=(1.0, 2.0),
-            informed=2,
-            num_samples=20,
-        )
+        settings = reduced(settings)
 
     def build() -> ConditionalTask:
         train = images.fashion_mnist("train", **place)

@@ -110,7 +110,7 @@ def downloaded_idx(downloads: Path, name: str, prefix: str = "") -> Files | None
     TFDS changes their names, and keeps the old ones in a file *.INFO beside each.
     """
     paths = {}
-    for info in sorted(downloads.rglob("*.INFO")):
+    for info in sorted([*downloads.glob("*.INFO"), *downloads.glob("*/*.INFO")]):
         if original := _original_name(info, name.partition("/")[0]):
             paths[original.removesuffix(".gz").replace("-test-", "-t10k-")] = info.with_suffix("")
 

@@ -41,9 +41,9 @@ def mnist(
     """Returns MNIST (LeCun et al. 1998): handwritten digits, 28×28×1, with their labels.
 
     Without a folder it is looked for where TFDS prepares data sets, in the folder `mnist` of
-    $SCORESDE_DATA or in that folder itself, among what Debian has installed, and among the files
-    that TFDS has downloaded. Four idx files, gzipped or not, are prepared at the first call, beside
-    the cache, as a TFDS data set in array_record.
+    $SCORESDE_DATA (which may be that folder itself), among what Debian has installed, and among
+    the files that TFDS has downloaded. Four idx files, gzipped or not, are prepared at the first
+    call, beside the cache, as a TFDS data set in array_record.
 
     Args:
         split: "train" (60 000 images), "test" (10 000), or a part such as "train[:55000]", in the
@@ -132,9 +132,12 @@ class IdxSet:
     def places(self) -> list[Path]:
         """The folders that may hold its files."""
         folder = self.name.partition("/")[0].replace("_", "-")
-        data = os.environ.get(DATA)
-        own = [Path(data).expanduser() / folder, Path(data).expanduser()] if data else []
-        return [*own, DEBIAN / folder]
+        places = [DEBIAN / folder]
+        if text := os.environ.get(DATA):
+            data = Path(text).expanduser()
+            # Files of MNIST and Fashion-MNIST have the same names: the folder says which they are.
+            places.insert(0, data if data.name == folder else data / folder)
+        return places
 
 
 def _idx_set(
@@ -176,7 +179,7 @@ def _find(data_set: IdxSet, folder: PathLike | None) -> Files:
         f"{data_set.title} is not in {', nor in '.join(map(str, looked))}{unset}. Wanted its four "
         f"idx files, {data_set.prefix}train-images-idx3-ubyte and so on, with or without .gz. "
         f"{data_set.hint}With a network: images.from_tfds({data_set.name!r}, download=True). "
-        f"With the files elsewhere: images.{function}(folder=...)."
+        f"With the files elsewhere: images.{function}(folder=...), or --folder of an experiment."
     )
 
 

@@ -86,7 +86,7 @@ def test_a_set_that_is_nowhere_is_told_at_once(nowhere, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         images.mnist()
     assert time.monotonic() - start < 5.0
-    for place in (tfds / "mnist", data / "mnist", data, tfds / "downloads"):
+    for place in (tfds / "mnist", data / "mnist", tfds / "downloads"):
         assert str(place) in str(error.value)
     assert "images.mnist(folder=...)" in str(error.value)
     assert "is not set" not in str(error.value)
@@ -98,22 +98,25 @@ def test_a_set_that_is_nowhere_is_told_at_once(nowhere, monkeypatch):
         images.mnist(folder="/elsewhere")
 
 
-@pytest.mark.parametrize("below", ["", "mnist", "fashion-mnist"])
-def test_the_folder_of_data_sets(nowhere, below):
-    """The files lie in it, or in a folder with the name of the data set."""
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_folder_of_data_sets(nowhere, monkeypatch, name):
+    """It holds folders with the names of data sets, or is one of them; files of the same names are
+    never taken for those of another set."""
     _, data = nowhere
     data.mkdir()
-    write_idx(data / below) if below else move(write_idx(data / "x"), data)
-    function = images.fashion_mnist if below.startswith("fashion") else images.mnist
-    assert rows(function("test")) == rows(Images(PIXELS[20:], LABELS[20:]))
+    folder = write_idx(data / name)
+    functions = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
+    function = functions.pop(name)
+    (other,) = functions.values()
+    for place in (data, folder):
+        monkeypatch.setenv("SCORESDE_DATA", str(place))
+        assert rows(function("test")) == rows(Images(PIXELS[20:], LABELS[20:]))
+        with pytest.raises(FileNotFoundError, match="is not in"):
+            other("test")
+
     assert rows(function("train[:5]")) != rows(function("train[-5:]"))
     with pytest.raises(ValueError, match="validation"):
         function("validation")
-
-
-def move(folder, to):
-    for file in folder.iterdir():
-        file.rename(to / file.name)
 
 
 def test_what_tfds_has_downloaded(nowhere, tmp_path):
