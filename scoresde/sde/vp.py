@@ -97,7 +97,7 @@ class TabulatedVP(SDE):
 
     def __str__(self) -> str:
         """Returns what messages call it, without the table."""
-        return f"TabulatedVP of {len(np.asarray(self.table)) - 1} steps"
+        return f"TabulatedVP of {len(self.table) - 1} steps"
 
     @property
     def rate(self) -> TabulatedRate:

@@ -115,6 +115,10 @@ def test_stored_and_falling_tables_lead_to_an_sde():
     assert isinstance(table, TabulatedVP)
     assert str(table) == "TabulatedVP of 100 steps"  # in messages, without a hundred numbers
 
+    names = []
+    jax.jit(lambda traced: names.append(str(traced)))(table)
+    assert names == [str(table)]
+
 
 def slopes(errors):
     """log2 of successive ratios: 1 for first order when the steps double."""
